@@ -1,0 +1,183 @@
+//! What is kept, as plain data. Times are milliseconds since the Unix epoch, UTC.
+
+use bytes::Bytes;
+use cancel::{CancelId, RequestId};
+
+/// Names one function: `urn:fss:<region>:<project>:function:<package>:<name>`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FunctionKey {
+    /// The project the function belongs to.
+    pub project: String,
+    /// The package (group) within the project, usually `default`.
+    pub package: String,
+    /// The function's own name.
+    pub name: String,
+}
+
+/// A deployed function: its configuration as the API's JSON text, and which code it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FunctionRecord {
+    /// Whose configuration this is.
+    pub key: FunctionKey,
+    /// Rises with every change of configuration or code; an instance runs exactly one revision.
+    pub revision: u64,
+    /// The configuration, JSON, owned by the API crate.
+    pub config: String,
+    /// SHA-512 of the code package, lower-case hex: the key of [`Store::code`](crate::Store::code).
+    pub code_digest: String,
+    /// Size of the code package in bytes.
+    pub code_size: u64,
+    /// When it was created.
+    pub created_ms: i64,
+    /// When configuration or code last changed.
+    pub modified_ms: i64,
+}
+
+/// The five states of a request on the wire (`functiongraph.md` 2.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Status {
+    /// Accepted and durable, not running.
+    Wait,
+    /// A runtime holds it.
+    Running,
+    /// The function returned.
+    Success,
+    /// It ran and did not end well; `error_code` says how.
+    Fail,
+    /// It never ran and never will.
+    Discard,
+}
+
+/// An asynchronous request as it is accepted, before anything of it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewInvocation {
+    /// Its id.
+    pub request: RequestId,
+    /// What it invokes.
+    pub function: FunctionKey,
+    /// The request that made it, where one did.
+    pub parent: Option<RequestId>,
+    /// The event.
+    pub payload: Bytes,
+    /// When it was accepted.
+    pub created_ms: i64,
+}
+
+/// An asynchronous request as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvocationRecord {
+    /// Its id.
+    pub request: RequestId,
+    /// What it invokes.
+    pub function: FunctionKey,
+    /// The request that made it, where one did.
+    pub parent: Option<RequestId>,
+    /// The event.
+    pub payload: Bytes,
+    /// Where it stands.
+    pub status: Status,
+    /// 0, or why it did not succeed (4208, 4010, ...).
+    pub error_code: i32,
+    /// The same in words; empty on success.
+    pub error_message: String,
+    /// Deliveries so far.
+    pub attempts: u32,
+    /// When it was accepted.
+    pub created_ms: i64,
+    /// When its last attempt was handed to a runtime.
+    pub started_ms: Option<i64>,
+    /// When it settled.
+    pub ended_ms: Option<i64>,
+    /// The cancel that fenced it: it never runs again, whatever the status still says.
+    pub fenced_by: Option<CancelId>,
+}
+
+/// How a request settled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settlement {
+    /// Which request.
+    pub request: RequestId,
+    /// `Success`, `Fail` or `Discard`.
+    pub status: Status,
+    /// 0, or why it did not succeed.
+    pub error_code: i32,
+    /// The same in words.
+    pub error_message: String,
+    /// When.
+    pub ended_ms: i64,
+}
+
+/// A cancel at the moment of its fence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewReceipt {
+    /// Its id.
+    pub cancel: CancelId,
+    /// The request that was asked to be stopped.
+    pub target: RequestId,
+    /// The function of that request.
+    pub function: FunctionKey,
+    /// Every request fenced, the target included.
+    pub fenced: Vec<RequestId>,
+    /// The receipt so far, JSON, owned by the supervisor crate.
+    pub body: String,
+    /// When the fence fell.
+    pub created_ms: i64,
+}
+
+/// A receipt as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReceiptRecord {
+    /// Its id.
+    pub cancel: CancelId,
+    /// The request that was asked to be stopped.
+    pub target: RequestId,
+    /// The function of that request.
+    pub function: FunctionKey,
+    /// The receipt, JSON.
+    pub body: String,
+    /// When the fence fell.
+    pub created_ms: i64,
+}
+
+/// Which asynchronous requests to list; every given field narrows.
+#[derive(Clone, Debug)]
+pub struct InvocationQuery {
+    /// Of this function.
+    pub function: FunctionKey,
+    /// Only these ids (empty: all).
+    pub requests: Vec<RequestId>,
+    /// Only this status.
+    pub status: Option<Status>,
+    /// Accepted at or after.
+    pub from_ms: i64,
+    /// Accepted at or before.
+    pub until_ms: i64,
+    /// Rows to skip.
+    pub offset: u64,
+    /// Rows to return at most.
+    pub limit: u32,
+}
+
+/// One page of a list, newest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InvocationPage {
+    /// The rows, without payloads (`payload` is empty).
+    pub rows: Vec<InvocationRecord>,
+    /// How many rows match in all.
+    pub total: u64,
+}
+
+/// A credential: the secret itself is never kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CredentialRecord {
+    /// The public half, by which it is found.
+    pub key_id: String,
+    /// SHA-256 of the secret half.
+    pub secret_hash: [u8; 32],
+    /// The one project it opens.
+    pub project: String,
+    /// What it is for, in the words of who made it.
+    pub note: String,
+    /// When it was made.
+    pub created_ms: i64,
+}

@@ -1,0 +1,107 @@
+//! The one trait of durability, and what can go wrong.
+
+use std::{future::Future, pin::Pin};
+
+use bytes::Bytes;
+use cancel::{CancelId, RequestId};
+
+use crate::record::*;
+
+/// The future of a store call. Dropping it abandons the wait, not the write: what was asked for is
+/// still carried out, in the order of the asking.
+pub type StoreFuture<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'static>>;
+
+/// Why the store could not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// The writer's queue is full; nothing was written.
+    #[error("store is busy: its queue of writes is full")]
+    Busy,
+    /// A row with this key is there already; nothing was written.
+    #[error("already exists")]
+    Exists,
+    /// The database cannot be written (disk full, read-only, damaged); nothing was written.
+    #[error("store cannot write: {0}")]
+    Unwritable(String),
+    /// The database could not be opened or understood.
+    #[error("store cannot be opened: {0}")]
+    Unopenable(String),
+    /// Another process holds this data folder.
+    #[error("data folder {0} is in use by another quell")]
+    Locked(String),
+    /// The store has been closed.
+    #[error("store is closed")]
+    Closed,
+}
+
+/// Durable state. Every method starts its work when it is called, not when its future is first
+/// polled, and writes are committed in the order of the calls; a future resolves once its write is
+/// on the disk (I6).
+pub trait Store: Send + Sync + 'static {
+    /// Creates a function; [`StoreError::Exists`] if the key is taken. `code` is kept under
+    /// `record.code_digest` in the same commit.
+    fn create_function(&self, record: FunctionRecord, code: Bytes) -> StoreFuture<()>;
+    /// Replaces a function's record, and its code where given. False if there is no such function.
+    fn update_function(&self, record: FunctionRecord, code: Option<Bytes>) -> StoreFuture<bool>;
+    /// Removes a function, and its code if nobody else uses it. False if there was none.
+    fn delete_function(&self, key: FunctionKey) -> StoreFuture<bool>;
+    /// One function.
+    fn function(&self, key: FunctionKey) -> StoreFuture<Option<FunctionRecord>>;
+    /// All functions of a project (of all projects if `None`), ordered by key.
+    fn functions(&self, project: Option<String>) -> StoreFuture<Vec<FunctionRecord>>;
+    /// A code package by its digest.
+    fn code(&self, digest: String) -> StoreFuture<Option<Bytes>>;
+
+    /// Accepts an asynchronous request: once this resolves it survives power loss.
+    fn accept(&self, invocation: NewInvocation) -> StoreFuture<()>;
+    /// Notes that an attempt was handed to a runtime.
+    fn mark_running(&self, request: RequestId, attempts: u32, started_ms: i64) -> StoreFuture<()>;
+    /// Notes that a request waits again (its runtime went away through no fault of its own).
+    fn mark_waiting(&self, request: RequestId) -> StoreFuture<()>;
+    /// Writes a request's final state. A request that is final already keeps what it has; one the
+    /// store never accepted (a synchronous one) is ignored.
+    fn settle(&self, settlement: Settlement) -> StoreFuture<()>;
+    /// One request, payload included.
+    fn invocation(&self, request: RequestId) -> StoreFuture<Option<InvocationRecord>>;
+    /// A page of requests, newest first.
+    fn invocations(&self, query: InvocationQuery) -> StoreFuture<InvocationPage>;
+    /// Requests that are not final, oldest first, payloads included: at most `limit` of those
+    /// accepted after the request `after`.
+    fn unsettled(&self, after: Option<RequestId>, limit: u32) -> StoreFuture<Vec<InvocationRecord>>;
+    /// Forgets requests that settled before, and receipts created before, `before_ms`; at most
+    /// `limit` of each. Returns how many rows went.
+    fn prune(&self, before_ms: i64, limit: u32) -> StoreFuture<u64>;
+
+    /// Records a cancel: the receipt and `fenced_by` of every fenced request that is not final, in
+    /// one commit. A second call with the same id adds `fenced` and replaces the body (escalation).
+    fn record_cancel(&self, receipt: NewReceipt) -> StoreFuture<()>;
+    /// Replaces a receipt's body.
+    fn update_receipt(&self, cancel: CancelId, body: String) -> StoreFuture<()>;
+    /// One receipt.
+    fn receipt(&self, cancel: CancelId) -> StoreFuture<Option<ReceiptRecord>>;
+    /// The first cancel that fenced this request, if any did.
+    fn receipt_of(&self, request: RequestId) -> StoreFuture<Option<ReceiptRecord>>;
+    /// Receipts of a project, newest first; of one function if given.
+    fn receipts(
+        &self,
+        project: String,
+        function: Option<FunctionKey>,
+        offset: u64,
+        limit: u32,
+    ) -> StoreFuture<Vec<ReceiptRecord>>;
+
+    /// Adds or replaces a credential.
+    fn put_credential(&self, credential: CredentialRecord) -> StoreFuture<()>;
+    /// One credential.
+    fn credential(&self, key_id: String) -> StoreFuture<Option<CredentialRecord>>;
+    /// All credentials of a project (of all projects if `None`).
+    fn credentials(&self, project: Option<String>) -> StoreFuture<Vec<CredentialRecord>>;
+
+    /// A small fact about this node (its id, the counter of lives).
+    fn fact(&self, name: &'static str) -> StoreFuture<Option<String>>;
+    /// Keeps such a fact.
+    fn put_fact(&self, name: &'static str, value: String) -> StoreFuture<()>;
+    /// Resolves once everything asked for before is on the disk (or was reported as failed), and
+    /// closes the store: later calls get [`StoreError::Closed`].
+    fn close(&self) -> StoreFuture<()>;
+}
