@@ -122,8 +122,10 @@ mod tests {
         assert_eq!(RequestId::parse(&text.to_uppercase()).unwrap().to_string(), text);
         assert_eq!(CancelId::parse(text).unwrap().to_string(), text);
         assert_eq!(InstanceId(7).to_string(), "i7");
-        assert_eq!(std::format!("{:?} {:?} {:?}", RequestId(1), CancelId(2), InstanceId(3)),
-            "00000000-0000-0000-0000-000000000001 00000000-0000-0000-0000-000000000002 i3");
+        assert_eq!(
+            std::format!("{:?} {:?} {:?}", RequestId(1), CancelId(2), InstanceId(3)),
+            "00000000-0000-0000-0000-000000000001 00000000-0000-0000-0000-000000000002 i3"
+        );
     }
 
     #[test]

@@ -1,0 +1,399 @@
+//! Cancels: fence, raise, act, wait, answer.
+//!
+//! A cancel counts what it waits for instead of listing it: `pending` is the number of requests in
+//! its scope that are not stopped, `records` against `recorded` whether its record is durable. Each
+//! request that stops walks up its ancestors (bounded by the depth) and counts down every running
+//! cancel that covers it. Nothing can be added below a fenced subtree (I2), so the count only falls,
+//! and the cancel is answered exactly when it reaches zero (I9).
+
+use alloc::vec::Vec;
+
+use crate::{
+    CancelAsk, CancelId, Cause, Effect, Engine, InstanceId, Level, OnGrace, Outcome, Reply, RequestId, Scope,
+    Ticket,
+    instance::Ending,
+    tree::{CancelKey, Fence, Node, NodeKey, Phase},
+};
+
+/// What an asker waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wants {
+    /// Everything stopped and recorded.
+    Stopped,
+    /// Everything fenced and recorded.
+    Fenced,
+    /// Its request had stopped before; only the record is not durable yet.
+    Record { draining: bool },
+}
+
+/// A running cancel.
+#[derive(Clone, Debug)]
+pub(crate) struct Cancel {
+    id: CancelId,
+    target: NodeKey,
+    scope: Scope,
+    level: Level,
+    askers: Vec<(Ticket, Wants)>,
+    /// Requests in scope that are not stopped and not stuck.
+    pending: u32,
+    /// The number of the last record asked for; each contains the ones before it.
+    records: u32,
+    /// The number of the last record that was answered.
+    recorded: u32,
+    draining: bool,
+    stuck: bool,
+    record_failed: bool,
+}
+
+impl Cancel {
+    fn is_recorded(&self) -> bool {
+        self.recorded == self.records
+    }
+
+    fn reply(&self) -> Reply {
+        if self.stuck {
+            Reply::Unkillable(self.id)
+        } else if self.record_failed {
+            Reply::NotRecorded(self.id)
+        } else if self.draining {
+            Reply::Draining(self.id)
+        } else {
+            Reply::Stopped(self.id)
+        }
+    }
+
+    /// What an asker that waited for the record alone is told once it is there.
+    fn reply_at_record(&self, wants: Wants) -> Reply {
+        match wants {
+            _ if self.record_failed => Reply::NotRecorded(self.id),
+            Wants::Record { draining } => Reply::AlreadyCanceled { cancel: self.id, draining },
+            Wants::Fenced | Wants::Stopped => Reply::Fenced(self.id),
+        }
+    }
+}
+
+/// How one request of a cancel's scope came to rest, as far as the cancel is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// No code of it runs.
+    Stopped,
+    /// It settled, and its code may run on.
+    Draining,
+    /// It could not be killed in time.
+    Stuck,
+}
+
+impl Engine {
+    pub(crate) fn cancel_asked(&mut self, ask: CancelAsk, out: &mut Vec<Effect>) {
+        match self.stoppable(&ask) {
+            Ok(target) => match self.tree.get(target).and_then(|node| node.cancel) {
+                Some(running) => self.join(running, &ask, out),
+                None => self.open(target, &ask, out),
+            },
+            Err(Reply::AlreadyCanceled { cancel, draining }) => {
+                // Stopped, but its cancel may still wait for its record: 200 only after that (I6).
+                match self.open.get(&cancel).copied() {
+                    Some(running) => self.add_asker(running, &ask, Wants::Record { draining }, out),
+                    None => answer(&ask, Reply::AlreadyCanceled { cancel, draining }, out),
+                }
+            }
+            Err(reply) => answer(&ask, reply, out),
+        }
+    }
+
+    /// Whether there is anything left to stop; if not, what the asker is told.
+    pub(crate) fn stoppable(&self, ask: &CancelAsk) -> Result<NodeKey, Reply> {
+        let Some((key, node)) = self.tree.find(ask.request) else {
+            return Err(match self.tombstone(ask.request) {
+                None => Reply::Unknown,
+                Some(tomb) => match (tomb.outcome, tomb.cancel) {
+                    (Outcome::Canceled, Some(cancel)) => Reply::AlreadyCanceled { cancel, draining: false },
+                    (outcome, _) => Reply::Finished(outcome),
+                },
+            });
+        };
+        let Some(outcome) = node.settled() else { return Ok(key) };
+        let Some(fence) = node.fence.filter(|_| outcome == Outcome::Canceled) else {
+            return Err(Reply::Finished(outcome));
+        };
+        let draining = matches!(node.phase, Phase::Draining(..));
+        let below = ask.scope == Scope::Subtree && self.tree.has_children(key);
+        if node.cancel.is_some() || below || (draining && ask.level == Level::Kill) {
+            return Ok(key);
+        }
+        Err(Reply::AlreadyCanceled { cancel: fence.by, draining })
+    }
+
+    fn open(&mut self, target: NodeKey, ask: &CancelAsk, out: &mut Vec<Effect>) {
+        let fenced = self.tree.get(target).is_some_and(|node| node.fence.is_some());
+        if fenced && ask.cause != Cause::Asked {
+            return; // our own timers have nothing to add to somebody's cancel
+        }
+        let key = self.cancels.insert(Cancel {
+            id: ask.cancel,
+            target,
+            scope: ask.scope,
+            level: ask.level,
+            askers: Vec::new(),
+            pending: 0,
+            records: 0,
+            recorded: 0,
+            draining: false,
+            stuck: false,
+            record_failed: false,
+        });
+        self.open.insert(ask.cancel, key);
+        if let Some(node) = self.tree.get_mut(target) {
+            node.cancel = Some(key);
+        }
+        self.press(key, ask.cause, out);
+        self.add_asker(key, ask, wants(ask), out);
+    }
+
+    /// A second ask about the same request: wider or harder raises the running cancel, and every
+    /// asker is answered when it is over.
+    fn join(&mut self, key: CancelKey, ask: &CancelAsk, out: &mut Vec<Effect>) {
+        let Some(cancel) = self.cancels.get_mut(key) else { return };
+        if ask.scope > cancel.scope || ask.level > cancel.level {
+            cancel.scope = cancel.scope.max(ask.scope);
+            cancel.level = cancel.level.max(ask.level);
+            self.press(key, ask.cause, out);
+        }
+        self.add_asker(key, ask, wants(ask), out);
+    }
+
+    fn add_asker(&mut self, key: CancelKey, ask: &CancelAsk, wants: Wants, out: &mut Vec<Effect>) {
+        let bound = self.bounds.max_askers as usize;
+        let (Some(cancel), Some(ticket)) = (self.cancels.get_mut(key), ask.ticket) else { return };
+        let reply = if wants != Wants::Stopped && cancel.is_recorded() {
+            cancel.reply_at_record(wants)
+        } else if cancel.askers.len() < bound {
+            return cancel.askers.push((ticket, wants));
+        } else {
+            Reply::TooManyAskers(cancel.id)
+        };
+        out.push(Effect::Answer { ticket, reply });
+    }
+
+    /// Fences and raises everything in scope, asks for the record, then acts: in this order, so that
+    /// nothing in scope can start between the first act and the last (I2).
+    fn press(&mut self, key: CancelKey, cause: Cause, out: &mut Vec<Effect>) {
+        let Some(cancel) = self.cancels.get_mut(key) else { return };
+        let (id, target, scope, level) = (cancel.id, cancel.target, cancel.scope, cancel.level);
+        let mut covered = core::mem::take(&mut self.scratch);
+        match scope {
+            Scope::Request => {
+                covered.clear();
+                covered.push(target);
+            }
+            Scope::Subtree => self.tree.subtree(target, &mut covered),
+        }
+        let mut counts = Counts::default();
+        covered.retain(|key| self.fence(*key, id, level, cause, &mut counts, out));
+        if let Some(cancel) = self.cancels.get_mut(key) {
+            cancel.pending = counts.pending;
+            cancel.draining = counts.draining;
+            cancel.stuck = counts.stuck;
+            cancel.records += 1;
+            out.push(Effect::Record { cancel: id, record: cancel.records, level });
+        }
+        for key in covered.drain(..) {
+            self.act(key, out);
+        }
+        self.scratch = covered;
+    }
+
+    /// Fences one request and counts it. True if its level rose, so that something is to be done.
+    fn fence(
+        &mut self,
+        key: NodeKey,
+        by: CancelId,
+        level: Level,
+        cause: Cause,
+        counts: &mut Counts,
+        out: &mut Vec<Effect>,
+    ) -> bool {
+        let Some(node) = self.tree.get_mut(key) else { return false };
+        match node.phase {
+            Phase::Husk(_) => return false,
+            Phase::Draining(..) if level == Level::Ask => {
+                counts.draining = true;
+                return false;
+            }
+            Phase::Draining(..) => {}
+            Phase::Queued | Phase::Placed(_) | Phase::Running(_) => {
+                let first = node.fence.is_none();
+                out.push(Effect::Fence { request: node.id, cancel: by, first });
+            }
+        }
+        if node.stuck {
+            counts.stuck = true;
+        } else {
+            counts.pending += 1;
+        }
+        match &mut node.fence {
+            None => node.fence = Some(Fence { level, cause, by }),
+            Some(fence) if fence.level < level => fence.level = level,
+            Some(_) => return false,
+        }
+        true
+    }
+
+    /// Does to one freshly raised request what its level says (DESIGN section 4).
+    fn act(&mut self, key: NodeKey, out: &mut Vec<Effect>) {
+        let Some(node) = self.tree.get(key) else { return };
+        let Some(fence) = node.fence else { return };
+        match node.phase {
+            Phase::Queued => self.settle_never_started(key, Outcome::of(fence.cause), out),
+            Phase::Placed(instance) => {
+                let starting = self.instances.get(&instance).is_some_and(|instance| !instance.ready);
+                if starting && fence.level == Level::Kill {
+                    self.end(instance, Ending::Canceled, out);
+                } else {
+                    self.settle_never_started(key, Outcome::of(fence.cause), out);
+                }
+            }
+            Phase::Running(instance) => match fence.level {
+                Level::Ask => self.ask(node.id, instance, out),
+                Level::Kill => self.end(instance, Ending::Canceled, out),
+            },
+            Phase::Draining(instance, _) => self.end(instance, Ending::Canceled, out),
+            Phase::Husk(_) => {}
+        }
+    }
+
+    fn ask(&mut self, request: RequestId, instance: InstanceId, out: &mut Vec<Effect>) {
+        let Some(holder) = self.instances.get_mut(&instance) else { return };
+        if holder.ending.is_some() {
+            return; // the reap settles it
+        }
+        if holder.cooperates {
+            out.push(Effect::Ask { request, instance });
+        } else if holder.capacity == 1 && !holder.terminated {
+            holder.terminated = true;
+            self.drain(instance, out);
+            out.push(Effect::Terminate(instance));
+        }
+        out.push(Effect::StartGrace(request));
+    }
+
+    pub(crate) fn grace_over(&mut self, request: RequestId, out: &mut Vec<Effect>) {
+        let Some((key, node)) = self.tree.find(request) else { return };
+        let (Phase::Running(instance), Some(Level::Ask)) = (node.phase, node.level()) else { return };
+        let policy = node.policy;
+        let Some(holder) = self.instances.get(&instance).filter(|holder| holder.ending.is_none()) else {
+            return;
+        };
+        let innocent = |key: &NodeKey| self.tree.get(*key).is_some_and(is_innocent);
+        if policy.on_grace == OnGrace::Drain && holder.tenants.iter().any(innocent) {
+            return self.settle_draining(key, instance, out);
+        }
+        if let Some(fence) = self.tree.get_mut(key).and_then(|node| node.fence.as_mut()) {
+            fence.level = Level::Kill;
+        }
+        self.end(instance, Ending::Canceled, out);
+    }
+
+    pub(crate) fn kill_timed_out(&mut self, instance: InstanceId, out: &mut Vec<Effect>) {
+        let Some(holder) = self.instances.get_mut(&instance) else { return };
+        if holder.ending.is_none() || holder.stuck {
+            return;
+        }
+        holder.stuck = true;
+        out.push(Effect::Quarantine(instance));
+        for key in holder.tenants.clone() {
+            let Some(node) = self.tree.get_mut(key) else { continue };
+            node.stuck = true;
+            let fenced = node.fence.is_some();
+            let from = match node.settled() {
+                Some(_) => Level::Kill,
+                None => {
+                    out.push(Effect::Stuck(node.id));
+                    Level::Ask
+                }
+            };
+            if fenced {
+                self.rest(key, from, Rest::Stuck, out);
+            }
+        }
+    }
+
+    /// A covered request came to rest: counts down the running cancels over it that are at least as
+    /// hard as `from`, and answers those that are over.
+    pub(crate) fn rest(&mut self, key: NodeKey, from: Level, how: Rest, out: &mut Vec<Effect>) {
+        let mut at = Some(key);
+        while let Some(over) = at {
+            let Some(node) = self.tree.get(over) else { return };
+            at = node.parent;
+            let Some(running) = node.cancel else { continue };
+            let Some(cancel) = self.cancels.get_mut(running) else { continue };
+            let covers = over == key || cancel.scope == Scope::Subtree;
+            if !covers || cancel.level < from {
+                continue;
+            }
+            debug_assert!(cancel.pending > 0, "counted down more than was counted");
+            cancel.pending = cancel.pending.saturating_sub(1);
+            cancel.draining |= how == Rest::Draining;
+            cancel.stuck |= how == Rest::Stuck;
+            self.close_if_over(running, out);
+        }
+    }
+
+    pub(crate) fn recorded(&mut self, cancel: CancelId, record: u32, ok: bool, out: &mut Vec<Effect>) {
+        let Some(key) = self.open.get(&cancel).copied() else { return };
+        let Some(cancel) = self.cancels.get_mut(key) else { return };
+        if record <= cancel.recorded || record > cancel.records {
+            return;
+        }
+        cancel.recorded = record;
+        cancel.record_failed = !ok;
+        if !cancel.is_recorded() {
+            return;
+        }
+        let early: Vec<_> = cancel.askers.extract_if(.., |(_, wants)| *wants != Wants::Stopped).collect();
+        for (ticket, wants) in early {
+            out.push(Effect::Answer { ticket, reply: cancel.reply_at_record(wants) });
+        }
+        self.close_if_over(key, out);
+    }
+
+    fn close_if_over(&mut self, key: CancelKey, out: &mut Vec<Effect>) {
+        let over = |cancel: &Cancel| cancel.pending == 0 && cancel.is_recorded();
+        if !self.cancels.get(key).is_some_and(over) {
+            return;
+        }
+        let Some(cancel) = self.cancels.remove(key) else { return };
+        let reply = cancel.reply();
+        for (ticket, _) in &cancel.askers {
+            out.push(Effect::Answer { ticket: *ticket, reply });
+        }
+        self.open.remove(&cancel.id);
+        if let Some(node) = self.tree.get_mut(cancel.target) {
+            node.cancel = None;
+        }
+        out.push(Effect::Close { cancel: cancel.id, reply });
+    }
+}
+
+/// What [`Engine::press`] counts on its way.
+#[derive(Default)]
+struct Counts {
+    pending: u32,
+    draining: bool,
+    stuck: bool,
+}
+
+/// Whether a tenant is somebody whose request nobody stopped and whose code runs.
+pub(crate) fn is_innocent(node: &Node) -> bool {
+    node.fence.is_none() && matches!(node.phase, Phase::Running(_))
+}
+
+fn wants(ask: &CancelAsk) -> Wants {
+    if ask.early { Wants::Fenced } else { Wants::Stopped }
+}
+
+fn answer(ask: &CancelAsk, reply: Reply, out: &mut Vec<Effect>) {
+    if let Some(ticket) = ask.ticket {
+        out.push(Effect::Answer { ticket, reply });
+    }
+}

@@ -1,0 +1,290 @@
+//! The arena of live requests, linked by who invoked whom.
+//!
+//! Invariants of this file:
+//! * **T1** a node's depth is its parent's plus one, so no walk can loop.
+//! * **T2** `ids` holds exactly the nodes of the arena.
+//! * **T3** a settled node without children is not in the arena: what is here is live, or drains, or
+//!   is the only path from a live request to its ancestors.
+//! * **T4** `below_root` of a root counts the unsettled nodes of its tree.
+
+use alloc::vec::Vec;
+use hashbrown::HashMap;
+use slotmap::{SlotMap, new_key_type};
+
+use crate::{Attempt, CancelId, Cause, InstanceId, Level, Outcome, Policy, RequestId};
+
+new_key_type! {
+    /// Generational: the key of a node that is gone never reaches a newer node.
+    pub(crate) struct NodeKey;
+    /// The same for a running cancel.
+    pub(crate) struct CancelKey;
+}
+
+/// Where a request stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Admitted; waits for a place (or for its back-off).
+    Queued,
+    /// Has a place on an instance that has not taken it.
+    Placed(InstanceId),
+    /// Handed to that instance.
+    Running(InstanceId),
+    /// Settled as fenced only; its code may still run there.
+    Draining(InstanceId, Outcome),
+    /// Settled, and nothing of it runs; kept for the children below it.
+    Husk(Outcome),
+}
+
+/// The fence of a request: from here on nothing of it starts and nothing it says counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fence {
+    /// Rises, never falls (I3).
+    pub(crate) level: Level,
+    /// Of the first cancel that fenced it.
+    pub(crate) cause: Cause,
+    /// The first cancel that fenced it.
+    pub(crate) by: CancelId,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Node {
+    pub(crate) id: RequestId,
+    pub(crate) phase: Phase,
+    pub(crate) fence: Option<Fence>,
+    /// The running cancel that targets this very request.
+    pub(crate) cancel: Option<CancelKey>,
+    pub(crate) root: NodeKey,
+    pub(crate) parent: Option<NodeKey>,
+    first_child: Option<NodeKey>,
+    next_sibling: Option<NodeKey>,
+    prev_sibling: Option<NodeKey>,
+    pub(crate) attempt: Attempt,
+    /// On a root: the unsettled nodes of its tree. Elsewhere 0.
+    pub(crate) below_root: u32,
+    pub(crate) depth: u16,
+    pub(crate) policy: Policy,
+    /// Its instance could not be killed in time; cancels over it have been told.
+    pub(crate) stuck: bool,
+}
+
+impl Node {
+    /// Whether it has its one final result.
+    pub(crate) fn settled(&self) -> Option<Outcome> {
+        match self.phase {
+            Phase::Draining(_, outcome) | Phase::Husk(outcome) => Some(outcome),
+            Phase::Queued | Phase::Placed(_) | Phase::Running(_) => None,
+        }
+    }
+
+    pub(crate) fn level(&self) -> Option<Level> {
+        self.fence.map(|fence| fence.level)
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tree {
+    nodes: SlotMap<NodeKey, Node>,
+    ids: HashMap<RequestId, NodeKey>,
+    unsettled: u32,
+}
+
+impl Tree {
+    pub(crate) fn key(&self, id: RequestId) -> Option<NodeKey> {
+        self.ids.get(&id).copied()
+    }
+
+    pub(crate) fn get(&self, key: NodeKey) -> Option<&Node> {
+        self.nodes.get(key)
+    }
+
+    pub(crate) fn get_mut(&mut self, key: NodeKey) -> Option<&mut Node> {
+        self.nodes.get_mut(key)
+    }
+
+    pub(crate) fn find(&self, id: RequestId) -> Option<(NodeKey, &Node)> {
+        let key = self.key(id)?;
+        Some((key, self.nodes.get(key)?))
+    }
+
+    /// Requests that have not settled.
+    pub(crate) fn unsettled(&self) -> u32 {
+        self.unsettled
+    }
+
+    /// Nodes held, the settled ones that still carry children or code included.
+    pub(crate) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Adds a queued request below `parent`, or as a root.
+    pub(crate) fn admit(&mut self, id: RequestId, parent: Option<NodeKey>, policy: Policy) -> NodeKey {
+        let above = parent.and_then(|key| self.nodes.get(key)).map(|node| (node.root, node.depth));
+        let key = self.nodes.insert_with_key(|key| Node {
+            id,
+            phase: Phase::Queued,
+            fence: None,
+            cancel: None,
+            root: above.map_or(key, |(root, _)| root),
+            parent,
+            first_child: None,
+            next_sibling: None,
+            prev_sibling: None,
+            attempt: Attempt(0),
+            below_root: 0,
+            depth: above.map_or(0, |(_, depth)| depth + 1),
+            policy,
+            stuck: false,
+        });
+        self.ids.insert(id, key);
+        if let Some(parent) = parent {
+            self.link(parent, key);
+        }
+        self.count(key, 1);
+        key
+    }
+
+    /// Notes that a node has its result; it stays until [`Tree::prune`] finds it carries nothing.
+    pub(crate) fn mark_settled(&mut self, key: NodeKey, phase: Phase) {
+        if let Some(node) = self.nodes.get_mut(key) {
+            debug_assert!(node.settled().is_none(), "I1: settled twice");
+            node.phase = phase;
+        }
+        self.count(key, -1);
+    }
+
+    fn count(&mut self, key: NodeKey, change: i32) {
+        self.unsettled = self.unsettled.saturating_add_signed(change);
+        let Some(root) = self.nodes.get(key).map(|node| node.root) else { return };
+        if let Some(root) = self.nodes.get_mut(root) {
+            root.below_root = root.below_root.saturating_add_signed(change);
+        }
+    }
+
+    /// Drops `key` and then its ancestors, as long as each is a husk without children (T3); tells
+    /// `gone` of each. Bounded by the depth.
+    pub(crate) fn prune(&mut self, key: NodeKey, mut gone: impl FnMut(&Node)) {
+        let mut at = Some(key);
+        while let Some(key) = at {
+            let Some(node) = self.nodes.get(key) else { return };
+            if !matches!(node.phase, Phase::Husk(_)) || node.first_child.is_some() {
+                return;
+            }
+            at = node.parent;
+            self.unlink(key);
+            if let Some(node) = self.nodes.remove(key) {
+                self.ids.remove(&node.id);
+                gone(&node);
+            }
+        }
+    }
+
+    /// Forgets an unsettled leaf that never was: its admission could not be made durable.
+    pub(crate) fn withdraw(&mut self, key: NodeKey) -> Option<NodeKey> {
+        let parent = self.nodes.get(key)?.parent;
+        self.count(key, -1);
+        self.unlink(key);
+        if let Some(node) = self.nodes.remove(key) {
+            self.ids.remove(&node.id);
+        }
+        parent
+    }
+
+    pub(crate) fn has_children(&self, key: NodeKey) -> bool {
+        self.nodes.get(key).is_some_and(|node| node.first_child.is_some())
+    }
+
+    /// `top` and everything below it, parents before children. Iterative: the tree is users' data.
+    /// Costs O(nodes below `top`).
+    pub(crate) fn subtree(&self, top: NodeKey, into: &mut Vec<NodeKey>) {
+        into.clear();
+        let mut at = top;
+        loop {
+            let Some(node) = self.nodes.get(at) else { return };
+            into.push(at);
+            if let Some(child) = node.first_child {
+                at = child;
+                continue;
+            }
+            // Up until somebody has a next sibling; never above `top`.
+            loop {
+                if at == top {
+                    return;
+                }
+                let Some(node) = self.nodes.get(at) else { return };
+                if let Some(next) = node.next_sibling {
+                    at = next;
+                    break;
+                }
+                let Some(parent) = node.parent else { return };
+                at = parent;
+            }
+        }
+    }
+
+    /// New children go to the front: O(1), and the youngest are stopped first.
+    fn link(&mut self, parent: NodeKey, key: NodeKey) {
+        let Some(up) = self.nodes.get_mut(parent) else { return };
+        let first = up.first_child.replace(key);
+        if let Some(node) = self.nodes.get_mut(key) {
+            node.next_sibling = first;
+        }
+        if let Some(next) = first.and_then(|first| self.nodes.get_mut(first)) {
+            next.prev_sibling = Some(key);
+        }
+    }
+
+    fn unlink(&mut self, key: NodeKey) {
+        let Some(node) = self.nodes.get(key) else { return };
+        let (parent, prev, next) = (node.parent, node.prev_sibling, node.next_sibling);
+        if let Some(next) = next.and_then(|next| self.nodes.get_mut(next)) {
+            next.prev_sibling = prev;
+        }
+        match prev {
+            Some(prev) => {
+                if let Some(prev) = self.nodes.get_mut(prev) {
+                    prev.next_sibling = next;
+                }
+            }
+            None => {
+                if let Some(parent) = parent.and_then(|parent| self.nodes.get_mut(parent)) {
+                    parent.first_child = next;
+                }
+            }
+        }
+    }
+
+    /// Checks T1-T4; the property tests call it after every step. O(nodes x depth).
+    pub(crate) fn check(&self) -> Result<(), &'static str> {
+        if self.ids.len() != self.nodes.len() {
+            return Err("T2: ids and nodes differ");
+        }
+        let mut unsettled = 0;
+        let mut scratch = Vec::new();
+        for (key, node) in &self.nodes {
+            if self.ids.get(&node.id) != Some(&key) {
+                return Err("T2: id points elsewhere");
+            }
+            if node.settled().is_none() {
+                unsettled += 1;
+            }
+            if matches!(node.phase, Phase::Husk(_)) && node.first_child.is_none() {
+                return Err("T3: a husk without children is kept");
+            }
+            let above = node.parent.and_then(|parent| self.nodes.get(parent));
+            if node.parent.is_some() != above.is_some() {
+                return Err("a parent is gone before its child");
+            }
+            if above.map_or(0, |up| up.depth + 1) != node.depth {
+                return Err("T1: depth");
+            }
+            if node.parent.is_none() {
+                self.subtree(key, &mut scratch);
+                let live = scratch.iter().filter(|key| self.nodes[**key].settled().is_none()).count();
+                if live != node.below_root as usize || scratch.iter().any(|at| self.nodes[*at].root != key) {
+                    return Err("T4: below_root");
+                }
+            }
+        }
+        if unsettled != self.unsettled { Err("unsettled count") } else { Ok(()) }
+    }
+}
