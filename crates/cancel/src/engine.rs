@@ -8,15 +8,15 @@ use crate::{
     Attempt, Bounds, CancelId, Effect, Event, InstanceId, Outcome, Policy, Refusal, RequestId, Requeue,
     instance::{Ending, Instance},
     stop::Cancel,
-    tree::{CancelKey, Node, NodeKey, Phase, Tree},
+    tree::{CancelKey, Fence, Node, NodeKey, Phase, Tree},
 };
 
 /// How a request that is no longer in the tree ended.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tombstone {
     pub(crate) outcome: Outcome,
-    /// The cancel that fenced it, if one did.
-    pub(crate) cancel: Option<CancelId>,
+    /// Its fence, if it had one.
+    pub(crate) fence: Option<Fence>,
 }
 
 /// Decides every stop. Owned by one task; see the crate page for the contract.
@@ -28,7 +28,7 @@ pub struct Engine {
     pub(crate) cancels: SlotMap<CancelKey, Cancel>,
     /// Running cancels by the id their askers and tombstones know.
     pub(crate) open: HashMap<CancelId, CancelKey>,
-    tombstones: HashMap<RequestId, Tombstone>,
+    pub(crate) tombstones: HashMap<RequestId, Tombstone>,
     /// Oldest first; bounded by `max_tombstones`.
     buried: VecDeque<RequestId>,
     /// Reused by walks, so that a cancel allocates nothing once it has grown.
@@ -151,7 +151,7 @@ impl Engine {
 
     fn admission_below(&self, parent: RequestId) -> Result<(NodeKey, &Node), Refusal> {
         let Some((key, node)) = self.tree.find(parent) else {
-            let canceled = self.tombstones.get(&parent).is_some_and(|tomb| tomb.cancel.is_some());
+            let canceled = self.tombstones.get(&parent).is_some_and(|tomb| tomb.fence.is_some());
             return Err(if canceled { Refusal::ParentCanceled } else { Refusal::ParentGone });
         };
         if node.fence.is_some() {
@@ -236,7 +236,7 @@ impl Engine {
         let (tombstones, buried) = (&mut self.tombstones, &mut self.buried);
         self.tree.prune(key, |node| {
             if let Phase::Husk(outcome) = node.phase {
-                tombstones.insert(node.id, Tombstone { outcome, cancel: node.fence.map(|fence| fence.by) });
+                tombstones.insert(node.id, Tombstone { outcome, fence: node.fence });
                 buried.push_back(node.id);
             }
         });

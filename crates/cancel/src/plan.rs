@@ -58,8 +58,9 @@ impl Engine {
     /// The reply the asker would get at once, where there is nothing to stop.
     pub fn plan(&self, ask: &CancelAsk) -> Result<Plan, Reply> {
         let target = self.stoppable(ask)?;
+        let (scope, level) = self.comes_to(target, ask);
         let mut covered = Vec::new();
-        match ask.scope {
+        match scope {
             Scope::Request => covered.push(target),
             Scope::Subtree => self.tree.subtree(target, &mut covered),
         }
@@ -68,10 +69,10 @@ impl Engine {
         let mut plan = Plan::default();
         for key in &covered {
             let Some(node) = self.tree.get(*key) else { continue };
-            let Some(how) = self.how(node, ask.level, &scope) else { continue };
+            let Some(how) = self.how(node, level, &scope) else { continue };
             plan.stops.push(PlannedStop { request: node.id, how });
             if let StopHow::Killed(instance) = how
-                && self.instances.get(&instance).is_some_and(|holder| holder.ending.is_none())
+                && self.lives(instance)
                 && doomed.insert(instance)
             {
                 plan.kills.push(instance);
@@ -96,11 +97,15 @@ impl Engine {
                 let starting = self.instances.get(&instance).is_some_and(|holder| !holder.ready);
                 if starting && level == Level::Kill { StopHow::Killed(instance) } else { StopHow::Removed }
             }
-            Phase::Running(instance) if level == Level::Ask => {
+            Phase::Running(instance) if level == Level::Ask && self.lives(instance) => {
                 StopHow::Asked { instance, then: self.after_grace(node, instance, scope) }
             }
             Phase::Running(instance) | Phase::Draining(instance, _) => StopHow::Killed(instance),
         })
+    }
+
+    fn lives(&self, instance: InstanceId) -> bool {
+        self.instances.get(&instance).is_some_and(|holder| holder.ending.is_none())
     }
 
     fn after_grace(&self, node: &Node, instance: InstanceId, scope: &HashSet<NodeKey>) -> OnGrace {
@@ -112,7 +117,7 @@ impl Engine {
     /// Names who shares a doomed instance without being in scope.
     fn plan_bystanders(&self, instance: InstanceId, scope: &HashSet<NodeKey>, plan: &mut Plan) {
         let Some(holder) = self.instances.get(&instance) else { return };
-        for key in holder.tenants.iter().filter(|key| !scope.contains(key)) {
+        for key in holder.tenants.iter().filter(|key| !scope.contains(*key)) {
             let Some(node) = self.tree.get(*key).filter(|node| node.fence.is_none()) else { continue };
             let retry = node.policy.asynchronous && node.policy.on_collateral == OnCollateral::Retry;
             match node.phase {

@@ -62,6 +62,10 @@ impl Engine {
         }
         match node.phase {
             Phase::Draining(at, _) if at == instance => {
+                // The word of what is being killed counts for nothing: the reap will tell (I5).
+                if self.instances.get(&instance).is_none_or(|holder| holder.ending.is_some()) {
+                    return;
+                }
                 let evidence = Evidence::Acknowledged(instance, attempt);
                 self.gone(key, evidence, out);
                 self.vacate(instance, key, out);
@@ -162,14 +166,11 @@ impl Engine {
         if let Some(fence) = node.fence {
             return self.settle(key, Outcome::of(fence.cause), evidence, out);
         }
-        let delivered = matches!(node.phase, Phase::Running(_));
+        if matches!(node.phase, Phase::Placed(_)) {
+            return self.never_taken(key, ending, was_ready, out);
+        }
         let policy = node.policy;
         match ending {
-            Ending::StartFailed(code) if !delivered => self.settle_or_retry(key, Outcome::Failed(code), out),
-            Ending::Crashed if !delivered && !was_ready => {
-                self.settle_or_retry(key, Outcome::Crashed, out);
-            }
-            _ if !delivered => self.requeue(key, Requeue::Displaced, out),
             Ending::Canceled if policy.asynchronous && policy.on_collateral == OnCollateral::Retry => {
                 self.requeue(key, Requeue::Collateral, out);
             }
@@ -181,6 +182,24 @@ impl Engine {
                 } else {
                     self.settle(key, Outcome::Crashed, evidence, out);
                 }
+            }
+        }
+    }
+
+    /// An unfenced request whose instance ended before taking it: a failed start is its own failure,
+    /// anything else none of its business.
+    pub(crate) fn never_taken(
+        &mut self,
+        key: NodeKey,
+        ending: Ending,
+        was_ready: bool,
+        out: &mut Vec<Effect>,
+    ) {
+        match ending {
+            Ending::StartFailed(code) => self.settle_or_retry(key, Outcome::Failed(code), out),
+            Ending::Crashed if !was_ready => self.settle_or_retry(key, Outcome::Crashed, out),
+            Ending::Crashed | Ending::Canceled | Ending::Retired | Ending::NodeEnds => {
+                self.requeue(key, Requeue::Displaced, out);
             }
         }
     }

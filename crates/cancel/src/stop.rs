@@ -106,8 +106,8 @@ impl Engine {
         let Some((key, node)) = self.tree.find(ask.request) else {
             return Err(match self.tombstone(ask.request) {
                 None => Reply::Unknown,
-                Some(tomb) => match (tomb.outcome, tomb.cancel) {
-                    (Outcome::Canceled, Some(cancel)) => Reply::AlreadyCanceled { cancel, draining: false },
+                Some(tomb) => match (tomb.outcome, tomb.fence) {
+                    (Outcome::Canceled, Some(fence)) => already(fence, false),
                     (outcome, _) => Reply::Finished(outcome),
                 },
             });
@@ -121,12 +121,12 @@ impl Engine {
         if node.cancel.is_some() || below || (draining && ask.level == Level::Kill) {
             return Ok(key);
         }
-        Err(Reply::AlreadyCanceled { cancel: fence.by, draining })
+        Err(already(fence, draining))
     }
 
     fn open(&mut self, target: NodeKey, ask: &CancelAsk, out: &mut Vec<Effect>) {
         let fenced = self.tree.get(target).is_some_and(|node| node.fence.is_some());
-        if fenced && ask.cause != Cause::Asked {
+        if fenced && ask.cause != Cause::Asked && ask.ticket.is_none() {
             return; // our own timers have nothing to add to somebody's cancel
         }
         let key = self.cancels.insert(Cancel {
@@ -150,13 +150,24 @@ impl Engine {
         self.add_asker(key, ask, wants(ask), out);
     }
 
+    /// How wide and hard an ask about this request comes to be: if it joins a running cancel, the
+    /// wider and the harder of the two.
+    pub(crate) fn comes_to(&self, target: NodeKey, ask: &CancelAsk) -> (Scope, Level) {
+        let running = self.tree.get(target).and_then(|node| node.cancel);
+        match running.and_then(|running| self.cancels.get(running)) {
+            Some(cancel) => (cancel.scope.max(ask.scope), cancel.level.max(ask.level)),
+            None => (ask.scope, ask.level),
+        }
+    }
+
     /// A second ask about the same request: wider or harder raises the running cancel, and every
     /// asker is answered when it is over.
     fn join(&mut self, key: CancelKey, ask: &CancelAsk, out: &mut Vec<Effect>) {
+        let Some(target) = self.cancels.get(key).map(|cancel| cancel.target) else { return };
+        let (scope, level) = self.comes_to(target, ask);
         let Some(cancel) = self.cancels.get_mut(key) else { return };
-        if ask.scope > cancel.scope || ask.level > cancel.level {
-            cancel.scope = cancel.scope.max(ask.scope);
-            cancel.level = cancel.level.max(ask.level);
+        if (scope, level) != (cancel.scope, cancel.level) {
+            (cancel.scope, cancel.level) = (scope, level);
             self.press(key, ask.cause, out);
         }
         self.add_asker(key, ask, wants(ask), out);
@@ -232,7 +243,7 @@ impl Engine {
             counts.pending += 1;
         }
         match &mut node.fence {
-            None => node.fence = Some(Fence { level, cause, by }),
+            None => node.fence = Some(Fence { level, cause, by, unrecorded: false }),
             Some(fence) if fence.level < level => fence.level = level,
             Some(_) => return false,
         }
@@ -296,13 +307,18 @@ impl Engine {
 
     pub(crate) fn kill_timed_out(&mut self, instance: InstanceId, out: &mut Vec<Effect>) {
         let Some(holder) = self.instances.get_mut(&instance) else { return };
-        if holder.ending.is_none() || holder.stuck {
-            return;
-        }
+        let Some(ending) = holder.ending.filter(|_| !holder.stuck) else { return };
         holder.stuck = true;
+        let was_ready = holder.ready;
         out.push(Effect::Quarantine(instance));
         for key in holder.tenants.clone() {
             let Some(node) = self.tree.get_mut(key) else { continue };
+            if matches!(node.phase, Phase::Placed(_)) && node.fence.is_none() {
+                // It waited for the reap only to be told why the start failed; no reap is in sight.
+                self.never_taken(key, ending, was_ready, out);
+                self.vacate(instance, key, out);
+                continue;
+            }
             node.stuck = true;
             let fenced = node.fence.is_some();
             let from = match node.settled() {
@@ -368,10 +384,44 @@ impl Engine {
             out.push(Effect::Answer { ticket: *ticket, reply });
         }
         self.open.remove(&cancel.id);
+        if cancel.record_failed {
+            self.mark_unrecorded(&cancel);
+        }
         if let Some(node) = self.tree.get_mut(cancel.target) {
             node.cancel = None;
         }
         out.push(Effect::Close { cancel: cancel.id, reply });
+    }
+}
+
+impl Engine {
+    /// A cancel ended without a durable record: what it fenced first must not be called already
+    /// cancelled later on, since that would promise a record (I6). Costs O(scope + tombstones).
+    fn mark_unrecorded(&mut self, cancel: &Cancel) {
+        let mut covered = core::mem::take(&mut self.scratch);
+        self.tree.subtree(cancel.target, &mut covered);
+        for key in covered.drain(..) {
+            mark(self.tree.get_mut(key).and_then(|node| node.fence.as_mut()), cancel.id);
+        }
+        self.scratch = covered;
+        for tomb in self.tombstones.values_mut() {
+            mark(tomb.fence.as_mut(), cancel.id);
+        }
+    }
+}
+
+fn mark(fence: Option<&mut Fence>, by: CancelId) {
+    if let Some(fence) = fence.filter(|fence| fence.by == by) {
+        fence.unrecorded = true;
+    }
+}
+
+/// What somebody is told who asks for what was cancelled before.
+fn already(fence: Fence, draining: bool) -> Reply {
+    if fence.unrecorded {
+        Reply::NotRecorded(fence.by)
+    } else {
+        Reply::AlreadyCanceled { cancel: fence.by, draining }
     }
 }
 

@@ -44,6 +44,8 @@ pub(crate) struct Fence {
     pub(crate) cause: Cause,
     /// The first cancel that fenced it.
     pub(crate) by: CancelId,
+    /// That cancel is over, and its record could not be made durable.
+    pub(crate) unrecorded: bool,
 }
 
 #[derive(Clone, Debug)]

@@ -1,0 +1,70 @@
+//! Random schedules: abstract actions, resolved against the state at hand, fed to the engine, to the
+//! reference model and to the laws; everything is compared after every step, and at the end every
+//! outstanding fact is told and nothing may be left waiting.
+//!
+//! `QUELL_CASES` sets the schedules per test (default 6,000 each, 24,000 in all).
+
+mod actions;
+mod cancels;
+mod laws;
+mod model;
+mod run;
+
+use cancel::Bounds;
+use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
+
+use crate::{actions::act, run::Run};
+
+const SCHEDULES_PER_TEST: u32 = 6_000;
+
+fn bounds(
+    max_depth: u16,
+    max_below_root: u32,
+    max_live: u32,
+    max_tombstones: u32,
+    max_askers: u32,
+) -> Bounds {
+    Bounds { max_depth, max_below_root, max_live, max_tombstones, max_askers }
+}
+
+/// Runs schedules of a length; a failure is shrunk, and the smallest schedule printed.
+fn schedules(bounds: Bounds, lengths: std::ops::Range<usize>) {
+    let cases = std::env::var("QUELL_CASES").ok().and_then(|cases| cases.parse().ok());
+    let config = ProptestConfig {
+        cases: cases.unwrap_or(SCHEDULES_PER_TEST),
+        failure_persistence: None,
+        max_shrink_iters: 50_000,
+        ..ProptestConfig::default()
+    };
+    let outcome = TestRunner::new(config).run(&(vec(act(), lengths), any::<u64>()), |(acts, ending)| {
+        let mut run = Run::new(bounds);
+        for act in &acts {
+            run.act(act);
+        }
+        run.finish(ending);
+        Ok(())
+    });
+    if let Err(why) = outcome {
+        panic!("{why}");
+    }
+}
+
+#[test]
+fn short_schedules_obey_the_model_and_the_laws() {
+    schedules(bounds(64, 1_000, 1_000, 1_000, 100), 10..40);
+}
+
+#[test]
+fn long_schedules_obey_the_model_and_the_laws() {
+    schedules(bounds(64, 1_000, 1_000, 1_000, 100), 40..120);
+}
+
+#[test]
+fn schedules_over_small_trees_obey_their_bounds() {
+    schedules(bounds(2, 4, 9, 1_000, 2), 20..90);
+}
+
+#[test]
+fn schedules_that_outgrow_the_tombstones_forget_the_oldest() {
+    schedules(bounds(3, 20, 40, 4, 1), 20..90);
+}
