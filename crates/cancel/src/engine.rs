@@ -247,3 +247,17 @@ impl Engine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_of_a_request_is_counted_in_full_and_bounded() {
+        let slot = size_of::<Node>() + 8;
+        let id_entry = size_of::<(RequestId, NodeKey)>() + 1;
+        let full = [slot, id_entry, id_entry, size_of::<NodeKey>()].iter().sum();
+        assert_eq!(Engine::BYTES_PER_REQUEST, full);
+        assert!(Engine::BYTES_PER_REQUEST <= 320, "{}", Engine::BYTES_PER_REQUEST);
+    }
+}

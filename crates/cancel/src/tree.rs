@@ -290,3 +290,54 @@ impl Tree {
         if unsettled != self.unsettled { Err("unsettled count") } else { Ok(()) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A root with two children, the elder with one of its own.
+    fn family() -> (Tree, [NodeKey; 4]) {
+        let mut tree = Tree::default();
+        let root = tree.admit(RequestId(1), None, Policy::default());
+        let elder = tree.admit(RequestId(2), Some(root), Policy::default());
+        let younger = tree.admit(RequestId(3), Some(root), Policy::default());
+        let grandchild = tree.admit(RequestId(4), Some(elder), Policy::default());
+        (tree, [root, elder, younger, grandchild])
+    }
+
+    fn broken(harm: impl FnOnce(&mut Tree, [NodeKey; 4])) -> &'static str {
+        let (mut tree, keys) = family();
+        harm(&mut tree, keys);
+        tree.check().unwrap_err()
+    }
+
+    #[test]
+    fn a_sound_tree_passes_its_check() {
+        assert_eq!(family().0.check(), Ok(()));
+    }
+
+    #[test]
+    fn the_check_names_each_broken_invariant() {
+        assert_eq!(broken(|tree, [_, elder, ..]| tree.nodes[elder].depth = 3), "T1: depth");
+        let missing = |tree: &mut Tree, _: [NodeKey; 4]| assert!(tree.ids.remove(&RequestId(4)).is_some());
+        assert_eq!(broken(missing), "T2: ids and nodes differ");
+        let crossed = |tree: &mut Tree, [root, ..]: [NodeKey; 4]| {
+            assert!(tree.ids.insert(RequestId(4), root).is_some())
+        };
+        assert_eq!(broken(crossed), "T2: id points elsewhere");
+        let husk = |tree: &mut Tree, keys: [NodeKey; 4]| {
+            tree.mark_settled(keys[3], Phase::Husk(Outcome::Returned));
+        };
+        assert_eq!(broken(husk), "T3: a husk without children is kept");
+        assert_eq!(broken(|tree, [root, ..]| tree.nodes[root].below_root += 1), "T4: below_root");
+        let astray = |tree: &mut Tree, [_, elder, younger, _]: [NodeKey; 4]| tree.nodes[younger].root = elder;
+        assert_eq!(broken(astray), "T4: below_root");
+        let orphaned = |tree: &mut Tree, [root, elder, ..]: [NodeKey; 4]| {
+            tree.nodes.remove(elder);
+            tree.ids.remove(&RequestId(2));
+            tree.nodes[root].below_root = 2;
+        };
+        assert_eq!(broken(orphaned), "a parent is gone before its child");
+        assert_eq!(broken(|tree, _| tree.unsettled += 1), "unsettled count");
+    }
+}

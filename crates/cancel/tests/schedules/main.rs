@@ -11,7 +11,11 @@ mod model;
 mod run;
 
 use cancel::Bounds;
-use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
+use proptest::{
+    collection::vec,
+    prelude::*,
+    test_runner::{RngAlgorithm, TestRunner},
+};
 
 use crate::{actions::act, run::Run};
 
@@ -33,6 +37,8 @@ fn schedules(bounds: Bounds, lengths: std::ops::Range<usize>) {
     let config = ProptestConfig {
         cases: cases.unwrap_or(SCHEDULES_PER_TEST),
         failure_persistence: None,
+        // The default one, unoptimised, is nine tenths of the run.
+        rng_algorithm: RngAlgorithm::XorShift,
         max_shrink_iters: 50_000,
         ..ProptestConfig::default()
     };

@@ -107,6 +107,9 @@ impl Run {
             let (root, depth) = self.model.root(*id);
             assert_eq!((self.engine.root(*id), shown.depth), (Some(root), depth), "{id}");
             assert!(req.settled() || shown.stuck == req.stuck, "{id}: stuck");
+            if req.parent.is_none() {
+                self.compare_tree(*id);
+            }
         }
         for (id, i) in &self.model.instances {
             let shown = self.engine.instance(*id).unwrap_or_else(|| panic!("{id} is gone"));
@@ -117,6 +120,7 @@ impl Run {
                 (i.draining, i.why.is_some(), i.stuck),
                 "{id}"
             );
+            assert_eq!(self.engine.room(*id), shown.room, "{id}");
             let mut tenants = shown.tenants;
             tenants.sort();
             assert_eq!(tenants, self.model.tenants(*id), "{id}");
@@ -129,6 +133,20 @@ impl Run {
         );
         assert_eq!(self.engine.live() as usize, self.model.live().count());
         self.compare_tombstones();
+    }
+
+    fn compare_tree(&self, root: RequestId) {
+        let shown = self.engine.subtree(root, usize::MAX);
+        let mut ids: Vec<_> = shown.iter().map(|view| view.request).collect();
+        for view in &shown[1..] {
+            let parent = ids.iter().position(|id| Some(*id) == view.parent);
+            assert!(parent < ids.iter().position(|id| *id == view.request), "parents come first");
+        }
+        ids.sort();
+        let mut expected = self.model.subtree(root);
+        expected.sort();
+        assert_eq!(ids, expected, "below {root}");
+        assert_eq!(self.engine.subtree(root, 1).len(), 1, "no more than asked for");
     }
 
     /// I10: the engine remembers as many of the buried as it may, the youngest.
