@@ -1,1 +1,39 @@
-//! supervisor
+//! The shell around the cancel engine: spawns, contains, signals and reaps runtimes.
+//!
+//! One task owns the engine and one ordered inbox (`shell`); everything that takes time is a task of
+//! its own that reports back as a message. `group` is the only place with PIDs and signals, and the
+//! only crate of the workspace that may hold `unsafe`. What others hold is the [`Handle`].
+
+mod admission;
+mod asks;
+mod codes;
+mod credentials;
+mod drafts;
+pub mod group;
+mod handle;
+pub mod http;
+mod instance;
+mod lifecycle;
+mod look;
+mod message;
+mod node;
+mod perform;
+mod pool;
+mod receipt;
+mod remembered;
+mod request;
+mod runtime_api;
+mod runtimes;
+mod settings;
+mod shell;
+mod spec;
+mod view;
+
+pub use codes::message as code_message;
+pub use credentials::{AttemptCredentials, AttemptIdentity, is_attempt_token};
+pub use handle::{Actor, CancelAnswer, CancelOrder, Completion, Handle, Invocation, InvokeError, Stop};
+pub use node::{Node, Recovered, StartError};
+pub use receipt::{AskedBy, Receipt, TouchedInstance, TouchedRequest};
+pub use settings::{MAX_RESPONSE_BYTES, Settings};
+pub use spec::{FunctionSpec, OnDisconnect, RuntimeImage};
+pub use view::{InstanceRow, NodeView, PlanRow, PlanView, ProcessRow, RequestRow, TreeView};

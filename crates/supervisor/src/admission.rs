@@ -1,0 +1,323 @@
+//! How requests come in: accepted, made durable, queued, given a place.
+
+use std::sync::Arc;
+
+use cancel::{Attempt, CancelAsk, Cause, Event, InstanceId, Level, Policy, Refusal, RequestId, Scope, State};
+use store::{FunctionKey, NewInvocation, StoreError};
+
+use crate::{
+    codes,
+    handle::{Invocation, InvokeError},
+    message::{Arrival, Message, Mode},
+    pool::{Next, Offer, Pool},
+    request::Request,
+    shell::{Shell, Timer, fresh_cancel, now_ms},
+    spec::{FunctionSpec, OnDisconnect},
+};
+
+impl Shell {
+    pub(crate) fn arrived(&mut self, arrival: Arrival) {
+        let Arrival { invocation, mode } = arrival;
+        if let Err(error) = self.may_accept(&invocation, &mode) {
+            return refuse(mode, error);
+        }
+        let Invocation { request, function, payload, parent, detached } = invocation;
+        let (asynchronous, earlier_attempts) = match &mode {
+            Mode::Sync(_) => (false, 0),
+            Mode::Async(_) => (true, 0),
+            Mode::Recovered { attempts } => (true, *attempts),
+        };
+        let (mut caller, mut accepting) = (None, None);
+        match mode {
+            Mode::Sync(respond) => caller = Some(respond),
+            Mode::Async(respond) => accepting = Some(respond),
+            Mode::Recovered { .. } => {}
+        }
+        self.waiting_bytes += payload.len();
+        let order = self.next_order;
+        self.next_order += 1;
+        let policy = Policy {
+            on_grace: function.on_grace,
+            on_collateral: function.on_collateral,
+            asynchronous,
+            retries: 0, // attempts after a failure come with the asynchronous life of a request
+        };
+        let record = Request {
+            function,
+            payload,
+            parent: parent.filter(|_| !detached),
+            asynchronous,
+            runnable: accepting.is_none(),
+            caller,
+            accepting,
+            order,
+            created_ms: now_ms(),
+            started: None,
+            instance: None,
+            attempt: Attempt(0),
+            earlier_attempts,
+            fence: self.life.child_token(),
+            report: None,
+            failure: None,
+            timer: None,
+            grace: None,
+            covered_by: Vec::new(),
+            bystander_of: Vec::new(),
+            draining: false,
+        };
+        self.requests.insert(request, record);
+        self.tell(Event::Arrived { request, parent, detached, policy });
+    }
+
+    fn may_accept(&self, invocation: &Invocation, mode: &Mode) -> Result<(), InvokeError> {
+        if self.draining.is_some() {
+            return Err(InvokeError::Stopping);
+        }
+        if self.requests.contains_key(&invocation.request) {
+            return Err(InvokeError::Busy("this request id is in use"));
+        }
+        if invocation.function.max_instances == 0 {
+            return Err(InvokeError::Disabled);
+        }
+        // What an earlier life accepted is owed a run, whatever else waits.
+        let recovered = matches!(mode, Mode::Recovered { .. });
+        if !recovered && self.waiting_bytes + invocation.payload.len() > self.settings.max_waiting_bytes {
+            return Err(InvokeError::Busy("the events that wait fill the memory set aside for them"));
+        }
+        Ok(())
+    }
+
+    /// Effect `Accept`: asynchronous requests are made durable first; the rest may run.
+    pub(crate) fn accepted(&mut self, id: RequestId) {
+        let Some(request) = self.requests.get(&id) else { return };
+        if request.accepting.is_none() {
+            return self.runnable(id);
+        }
+        let write = self.store.accept(NewInvocation {
+            request: id,
+            function: request.function.key.clone(),
+            parent: request.parent,
+            payload: request.payload.clone(),
+            created_ms: request.created_ms,
+        });
+        let inbox = self.inbox.clone();
+        tokio::spawn(async move {
+            let result = write.await;
+            drop(inbox.send(Message::Stored(id, result)).await); // closed: the node has ended
+        });
+    }
+
+    /// Effect `Refuse`: nothing of it is kept.
+    pub(crate) fn refused(&mut self, id: RequestId, why: Refusal) {
+        let Some(request) = self.requests.remove(&id) else { return };
+        self.waiting_bytes -= request.payload.len();
+        let error = match why {
+            Refusal::ParentCanceled => InvokeError::ParentCanceled,
+            Refusal::ParentGone => InvokeError::ParentGone,
+            Refusal::TooDeep => InvokeError::TooDeep(self.settings.bounds.max_depth),
+            Refusal::TooManyBelowRoot => InvokeError::Busy("its root has too many live requests"),
+            Refusal::TooMany => InvokeError::Busy("the node has too many live requests"),
+            Refusal::Duplicate => InvokeError::Busy("this request id is in use"),
+        };
+        answer(request, error);
+    }
+
+    pub(crate) fn stored(&mut self, id: RequestId, result: Result<(), StoreError>) {
+        let Some(request) = self.requests.get_mut(&id) else { return };
+        match result {
+            Ok(()) => {
+                if let Some(accepting) = request.accepting.take() {
+                    drop(accepting.send(Ok(()))); // the caller may be gone; the request is accepted
+                }
+                self.runnable(id);
+            }
+            Err(error) => {
+                self.tell(Event::Withdrawn(id));
+                // If it was cancelled meanwhile it has settled, and its record went with that.
+                if let Some(request) = self.requests.remove(&id) {
+                    self.waiting_bytes -= request.payload.len();
+                    self.clear_timer(request.timer);
+                    answer(request, InvokeError::Store(error));
+                }
+            }
+        }
+    }
+
+    fn runnable(&mut self, id: RequestId) {
+        let limit = self.settings.queue_timeout;
+        let timed = self.requests.get(&id).is_some_and(|request| !request.asynchronous);
+        let timer = timed.then(|| self.set_timer(Timer::Queue(id), limit));
+        let Some(request) = self.requests.get_mut(&id) else { return };
+        request.runnable = true;
+        request.timer = timer;
+        self.wait(id);
+    }
+
+    /// Puts a request into the queue of its function.
+    pub(crate) fn wait(&mut self, id: RequestId) {
+        let Some(request) = self.requests.get(&id).filter(|request| request.runnable) else { return };
+        if self.draining.is_some() && request.asynchronous {
+            return; // it waits in the store, for the next life
+        }
+        let key = request.function.key.clone();
+        let function = Arc::clone(&request.function);
+        let order = request.order;
+        self.pools.entry(key.clone()).or_insert_with(|| Pool::new(function)).wait(order, id);
+        self.dirty.insert(key);
+    }
+
+    /// Places what can be placed of one function, and starts what may be started.
+    pub(crate) fn schedule(&mut self, key: &FunctionKey) {
+        // Each round places a request or starts an instance; both run out.
+        while let Some(pool) = self.pools.get(key) {
+            let offers: Vec<Offer> = pool.instances.iter().filter_map(|id| self.offer(*id)).collect();
+            let bound = self.bound(&pool.instances);
+            match pool.next(&offers, &bound) {
+                Next::Place(request, instance) => self.place(key, request, instance),
+                Next::Start => {
+                    if self.is_closing() || !self.start_one(key) {
+                        break;
+                    }
+                }
+                Next::Rest => break,
+            }
+        }
+        self.forget_pool(key);
+    }
+
+    fn is_closing(&self) -> bool {
+        self.draining.is_some()
+    }
+
+    fn offer(&self, id: InstanceId) -> Option<Offer> {
+        let instance = self.instances.get(&id)?;
+        let current = self.pools.get(&instance.function.key)?.function.revision == instance.function.revision;
+        // At a drain, what waits asynchronously stays in the store for the next life.
+        let room = if current { self.engine.room(id) } else { 0 };
+        Some(Offer { instance: id, ready: instance.ready, room })
+    }
+
+    /// Requests bound to starting instances of this pool, oldest first.
+    fn bound(&self, instances: &[InstanceId]) -> Vec<RequestId> {
+        let starting =
+            instances.iter().filter_map(|id| self.instances.get(id)).filter(|i| !i.ready && !i.ending);
+        let mut bound: Vec<RequestId> =
+            starting.flat_map(|instance| instance.placed.iter().copied()).collect();
+        bound.sort_by_key(|id| self.requests.get(id).map(|request| request.order));
+        bound
+    }
+
+    fn place(&mut self, key: &FunctionKey, id: RequestId, instance: InstanceId) {
+        let Some(request) = self.requests.get_mut(&id) else { return };
+        let from = request.instance.replace(instance);
+        let order = request.order;
+        if let Some(pool) = self.pools.get_mut(key) {
+            pool.leave(order);
+        }
+        if let Some(from) = from.and_then(|from| self.instances.get_mut(&from)) {
+            from.placed.retain(|placed| *placed != id);
+        }
+        if let Some(to) = self.instances.get_mut(&instance) {
+            to.placed.push_back(id);
+        }
+        self.clear_idle(instance);
+        // If the engine refuses, its answer is a `Requeue`, which undoes the lines above.
+        self.tell(Event::Placed { request: id, instance });
+        self.hand_over(instance);
+    }
+
+    /// Forgets a deleted function once nothing of it lives.
+    fn forget_pool(&mut self, key: &FunctionKey) {
+        let empty = |pool: &Pool| pool.instances.is_empty() && pool.waiting() == 0;
+        if self.pools.get(key).is_some_and(empty) {
+            self.pools.remove(key);
+        }
+    }
+
+    pub(crate) fn caller_gone(&mut self, id: RequestId) {
+        let Some(request) = self.requests.get_mut(&id) else { return };
+        request.caller = None;
+        if request.function.on_disconnect == OnDisconnect::Cancel {
+            self.cancel_ourselves(id, Cause::Disconnect);
+        }
+    }
+
+    pub(crate) fn deadline_passed(&mut self, id: RequestId, attempt: Attempt) {
+        let Some(view) = self.engine.request(id) else { return };
+        if view.attempt == attempt && view.state == State::Running {
+            self.cancel_ourselves(id, Cause::Deadline);
+        }
+    }
+
+    /// A timeout is a cancel like any other: fenced, recorded, graced, proven.
+    fn cancel_ourselves(&mut self, id: RequestId, cause: Cause) {
+        let cancel = fresh_cancel();
+        self.open_draft(cancel, id, None, Scope::Request, Level::Ask, cause);
+        let (scope, level) = (Scope::Request, Level::Ask);
+        self.tell(Event::CancelAsked(CancelAsk {
+            ticket: None,
+            early: false,
+            cancel,
+            request: id,
+            scope,
+            level,
+            cause,
+        }));
+        self.drafts.drop_unused(cancel);
+    }
+
+    pub(crate) fn function_changed(&mut self, function: Arc<FunctionSpec>) {
+        let key = function.key.clone();
+        let Some(pool) = self.pools.get_mut(&key) else { return };
+        pool.function = function;
+        let waiting = pool.all_waiting();
+        let revision = pool.function.revision;
+        let function = Arc::clone(&pool.function);
+        let instances = pool.instances.clone();
+        for id in waiting {
+            if let Some(request) = self.requests.get_mut(&id) {
+                request.function = Arc::clone(&function);
+            }
+        }
+        for id in instances {
+            if self.instances.get(&id).is_some_and(|instance| instance.function.revision != revision) {
+                self.tell(Event::RetireAsked(id));
+            }
+        }
+        self.dirty.insert(key);
+    }
+
+    pub(crate) fn function_deleted(&mut self, key: &FunctionKey) {
+        let Some(pool) = self.pools.get(key) else { return };
+        let (waiting, instances) = (pool.all_waiting(), pool.instances.clone());
+        for request in waiting {
+            self.tell(Event::Expired { request, code: codes::NO_FUNCTION });
+        }
+        for instance in instances {
+            self.tell(Event::RetireAsked(instance));
+        }
+        // Requests displaced from those instances have nowhere to run either.
+        let displaced = self.pools.get(key).map(Pool::all_waiting).unwrap_or_default();
+        for request in displaced {
+            self.tell(Event::Expired { request, code: codes::NO_FUNCTION });
+        }
+        self.dirty.insert(key.clone());
+    }
+}
+
+fn refuse(mode: Mode, error: InvokeError) {
+    match mode {
+        // A caller that is gone needs no answer.
+        Mode::Sync(respond) => drop(respond.send(Err(error))),
+        Mode::Async(respond) => drop(respond.send(Err(error))),
+        Mode::Recovered { .. } => tracing::warn!(%error, "an accepted request waits for another life"),
+    }
+}
+
+fn answer(request: Request, error: InvokeError) {
+    if let Some(caller) = request.caller {
+        drop(caller.send(Err(error)));
+    } else if let Some(accepting) = request.accepting {
+        drop(accepting.send(Err(error)));
+    }
+}

@@ -1,0 +1,192 @@
+//! Cancels on their way in and answers on their way out.
+
+use std::sync::Arc;
+
+use cancel::{CancelAsk, CancelId, Cause, Event, Level, Outcome, Reply, RequestId, Scope, Ticket};
+use store::{FunctionKey, Status, Store, StoreError};
+use tokio::sync::oneshot;
+
+use crate::{
+    handle::{Actor, CancelAnswer, CancelOrder, Stop},
+    receipt::Receipt,
+    shell::{Shell, fresh_cancel},
+};
+
+/// Somebody who waits for the answer to a cancel.
+pub(crate) struct Asker {
+    respond: oneshot::Sender<CancelAnswer>,
+    request: RequestId,
+}
+
+impl Shell {
+    pub(crate) fn cancel(&mut self, order: CancelOrder, respond: oneshot::Sender<CancelAnswer>) {
+        match self.function_of(order.request) {
+            Some(function) if function == order.function => {}
+            // Of another function or project: as unknown as if it were nowhere (I11).
+            Some(_) => return drop(respond.send(CancelAnswer::Unknown)),
+            None => return self.ask_the_store(order, respond),
+        }
+        let ticket = self.fresh_ticket();
+        let cancel = fresh_cancel();
+        let CancelOrder { request, scope, level, cause, early, actor, .. } = order;
+        self.askers.insert(ticket, Asker { respond, request });
+        self.open_draft(cancel, request, Some(actor.clone()), scope, level, cause);
+        let ask = CancelAsk { ticket: Some(ticket), early, cancel, request, scope, level, cause };
+        self.tell(Event::CancelAsked(ask));
+        if self.drafts.drop_unused(cancel) {
+            // It joined a running cancel: the asker is named in that one's receipt.
+            if let Some(running) = self.running_cancel(request) {
+                self.drafts.name(running, &actor, scope, level);
+            }
+        }
+    }
+
+    /// The function of a request that is live or was settled not long ago.
+    pub(crate) fn function_of(&self, request: RequestId) -> Option<FunctionKey> {
+        if let Some(request) = self.requests.get(&request) {
+            return Some(request.function.key.clone());
+        }
+        self.remembered.get(request).map(|(function, _)| function.key.clone())
+    }
+
+    /// The running cancel an ask about this request joined.
+    fn running_cancel(&self, request: RequestId) -> Option<CancelId> {
+        let fenced_by = self.engine.request(request).and_then(|view| view.fenced_by);
+        self.drafts.targeting(request).or(fenced_by)
+    }
+
+    /// Opens the receipt of a cancel the engine is about to hear of.
+    pub(crate) fn open_draft(
+        &mut self,
+        cancel: CancelId,
+        target: RequestId,
+        actor: Option<Actor>,
+        scope: Scope,
+        level: Level,
+        cause: Cause,
+    ) {
+        let function = match self.requests.get(&target) {
+            Some(request) => Arc::clone(&request.function),
+            None => match self.remembered.get(target) {
+                Some((function, _)) => Arc::clone(function),
+                None => return,
+            },
+        };
+        self.drafts.open(cancel, target, &function, cause);
+        self.drafts.name(cancel, &actor.unwrap_or_default(), scope, level);
+    }
+
+    /// Effect `Answer`.
+    pub(crate) fn answer(&mut self, ticket: Ticket, reply: Reply) {
+        let Some(Asker { respond, request }) = self.askers.remove(&ticket) else { return };
+        let done = |cancel, stop| CancelAnswer::Done { cancel, stop };
+        let answer = match reply {
+            Reply::Stopped(cancel) => done(cancel, Stop::Stopped),
+            Reply::Draining(cancel) => done(cancel, Stop::Draining),
+            Reply::Fenced(cancel) => done(cancel, Stop::Fenced),
+            Reply::AlreadyCanceled { cancel, draining } => {
+                done(cancel, if draining { Stop::Draining } else { Stop::Stopped })
+            }
+            Reply::Unkillable(cancel) => CancelAnswer::Unkillable { cancel, detail: self.survivors(cancel) },
+            Reply::NotRecorded(cancel) => {
+                CancelAnswer::NotRecorded { cancel, detail: self.drafts.record_failure(cancel) }
+            }
+            Reply::Finished(outcome) => CancelAnswer::Finished(self.status_word(request, outcome)),
+            Reply::Unknown => CancelAnswer::Unknown,
+            Reply::TooManyAskers(_) => CancelAnswer::TooManyAskers,
+        };
+        drop(respond.send(answer)); // the asker may be gone; the stop goes on
+    }
+
+    fn status_word(&self, request: RequestId, outcome: Outcome) -> &'static str {
+        let fallback = if outcome == Outcome::Returned { "SUCCESS" } else { "FAIL" };
+        self.remembered.get(request).map_or(fallback, |(_, status)| status)
+    }
+
+    /// What is left of the instances this cancel could not kill.
+    fn survivors(&self, cancel: CancelId) -> String {
+        let stuck = self.drafts.instances(cancel).into_iter().filter_map(|id| {
+            let why = self.instances.get(&id)?.stuck.as_ref()?;
+            Some(format!("{id}: {why}"))
+        });
+        stuck.collect::<Vec<_>>().join("; ")
+    }
+
+    pub(crate) fn recorded(&mut self, cancel: CancelId, record: u32, result: Result<(), StoreError>) {
+        self.drafts.recorded(cancel, &result);
+        if let Err(error) = &result {
+            tracing::error!(%cancel, %error, "a cancel could not be recorded");
+        }
+        self.tell(Event::Recorded { cancel, record, ok: result.is_ok() });
+    }
+
+    /// Effect `Close`.
+    pub(crate) fn close(&mut self, cancel: CancelId, reply: Reply) {
+        self.drafts.close(cancel, reply);
+        self.keep_receipt(cancel);
+    }
+
+    /// Writes the present form of a receipt over the one in the store.
+    pub(crate) fn keep_receipt(&self, cancel: CancelId) {
+        let Some(body) = self.drafts.body(cancel) else { return };
+        let write = self.store.update_receipt(cancel, body);
+        let inbox = self.inbox.clone();
+        tokio::spawn(async move {
+            let result = write.await;
+            let message = crate::message::Message::ReceiptKept(cancel, result);
+            drop(inbox.send(message).await); // closed: the node has ended
+        });
+    }
+
+    pub(crate) fn receipt_kept(&mut self, cancel: CancelId, result: Result<(), StoreError>) {
+        if let Err(error) = result {
+            tracing::error!(%cancel, %error, "the last form of a receipt could not be kept");
+        }
+        self.drafts.kept(cancel);
+    }
+
+    /// A request this life does not know: the store may know how it ended.
+    fn ask_the_store(&self, order: CancelOrder, respond: oneshot::Sender<CancelAnswer>) {
+        let store = Arc::clone(&self.store);
+        tokio::spawn(async move {
+            let answer = match stored_answer(store.as_ref(), &order).await {
+                Ok(answer) => answer,
+                Err(error) => {
+                    tracing::error!(request = %order.request, %error, "the store could not be asked");
+                    CancelAnswer::Gone
+                }
+            };
+            drop(respond.send(answer)); // the asker may be gone
+        });
+    }
+}
+
+async fn stored_answer(store: &dyn Store, order: &CancelOrder) -> Result<CancelAnswer, StoreError> {
+    let receipt = store.receipt_of(order.request).await?;
+    let canceled = |cancel| CancelAnswer::Done { cancel, stop: Stop::Stopped };
+    if let Some(record) = store.invocation(order.request).await? {
+        if record.function != order.function {
+            return Ok(CancelAnswer::Unknown);
+        }
+        return Ok(match (record.status, record.fenced_by) {
+            (Status::Wait | Status::Running, _) => CancelAnswer::Unknown,
+            (Status::Success, _) => CancelAnswer::Finished("SUCCESS"),
+            (_, Some(cancel)) if record.error_code == i32::from(cancel::CODE_CANCELED) => canceled(cancel),
+            (Status::Fail, _) => CancelAnswer::Finished("FAIL"),
+            (Status::Discard, _) => CancelAnswer::Finished("DISCARD"),
+        });
+    }
+    // A synchronous request leaves no row of its own, but a cancel of it left a receipt.
+    let Some(record) = receipt.filter(|receipt| receipt.function.project == order.function.project) else {
+        return Ok(CancelAnswer::Unknown);
+    };
+    let Ok(receipt) = serde_json::from_str::<Receipt>(&record.body) else { return Ok(CancelAnswer::Unknown) };
+    let function = format!("{}:{}", order.function.package, order.function.name);
+    let id = order.request.to_string();
+    let row = receipt.requests.iter().find(|row| row.request_id == id && row.function == function);
+    Ok(match row.and_then(|row| row.code) {
+        Some(cancel::CODE_CANCELED) => canceled(record.cancel),
+        Some(_) => CancelAnswer::Finished("FAIL"),
+        None => CancelAnswer::Unknown,
+    })
+}

@@ -1,0 +1,378 @@
+//! Receipts while they are being written: from the fence to the last proof.
+
+use std::{collections::HashMap, time::Instant};
+
+use cancel::{CancelId, Cause, Evidence, InstanceId, Level, Outcome, Reply, RequestId, Scope};
+use store::{FunctionKey, NewReceipt, StoreError};
+
+use crate::{
+    group::Proof,
+    handle::Actor,
+    instance::Instance,
+    receipt::{AskedBy, Receipt, TouchedInstance, TouchedRequest},
+    request::{Request, shown},
+    settings::MAX_NAMED_ASKERS,
+    shell::{micros, now_ms},
+    spec::FunctionSpec,
+};
+
+struct Draft {
+    receipt: Receipt,
+    target: RequestId,
+    function: FunctionKey,
+    /// Where each request stands in `receipt.requests`.
+    rows: HashMap<RequestId, usize>,
+    bystanders: HashMap<RequestId, usize>,
+    instances: HashMap<InstanceId, usize>,
+    kill_started: HashMap<InstanceId, Instant>,
+    fenced_at: Option<Instant>,
+    closed: bool,
+    record_failure: String,
+}
+
+/// The receipts that are not complete. Bounded by the running cancels, and by what is draining or
+/// stuck; each holds one row a request it covers.
+#[derive(Default)]
+pub(crate) struct Drafts {
+    drafts: HashMap<CancelId, Draft>,
+}
+
+impl Drafts {
+    pub(crate) fn open(
+        &mut self,
+        cancel: CancelId,
+        target: RequestId,
+        function: &FunctionSpec,
+        cause: Cause,
+    ) {
+        let receipt = Receipt {
+            cancel_id: cancel.to_string(),
+            request_id: target.to_string(),
+            function_urn: function.urn.clone(),
+            project: function.key.project.clone(),
+            cause: cause_word(cause).to_owned(),
+            result: "running".to_owned(),
+            ..Receipt::default()
+        };
+        let draft = Draft {
+            receipt,
+            target,
+            function: function.key.clone(),
+            rows: HashMap::new(),
+            bystanders: HashMap::new(),
+            instances: HashMap::new(),
+            kill_started: HashMap::new(),
+            fenced_at: None,
+            closed: false,
+            record_failure: String::new(),
+        };
+        self.drafts.insert(cancel, draft);
+    }
+
+    /// Names somebody who asked. Scope and level of the receipt are the widest and hardest asked.
+    pub(crate) fn name(&mut self, cancel: CancelId, actor: &Actor, scope: Scope, level: Level) {
+        let Some(draft) = self.drafts.get_mut(&cancel) else { return };
+        let (scope, level) = (scope_word(scope), level_word(level));
+        let receipt = &mut draft.receipt;
+        if receipt.scope != "subtree" {
+            scope.clone_into(&mut receipt.scope);
+        }
+        if receipt.level != "kill" {
+            level.clone_into(&mut receipt.level);
+        }
+        if receipt.asked_by.len() < MAX_NAMED_ASKERS {
+            receipt.asked_by.push(AskedBy {
+                credential: actor.credential.clone(),
+                remote: actor.remote.map(|remote| remote.to_string()),
+                reason: actor.reason.clone(),
+                scope: scope.to_owned(),
+                level: level.to_owned(),
+                at_ms: now_ms(),
+            });
+        }
+    }
+
+    /// Drops the draft of an ask that did not become a cancel of its own. True if it was one.
+    pub(crate) fn drop_unused(&mut self, cancel: CancelId) -> bool {
+        let unused = self.drafts.get(&cancel).is_some_and(|draft| draft.fenced_at.is_none());
+        if unused {
+            self.drafts.remove(&cancel);
+        }
+        unused
+    }
+
+    /// The running cancel that targets this request.
+    pub(crate) fn targeting(&self, request: RequestId) -> Option<CancelId> {
+        let running = |(_, draft): &(&CancelId, &Draft)| draft.target == request && !draft.closed;
+        self.drafts.iter().find(running).map(|(cancel, _)| *cancel)
+    }
+
+    pub(crate) fn cover(&mut self, cancel: CancelId, id: RequestId, request: &Request, first: bool) {
+        let Some(draft) = self.drafts.get_mut(&cancel) else { return };
+        if draft.rows.contains_key(&id) {
+            return; // a wider or harder ask covers it again
+        }
+        draft.rows.insert(id, draft.receipt.requests.len());
+        let mut row = touched(id, request);
+        row.fenced_before = !first;
+        draft.receipt.requests.push(row);
+    }
+
+    pub(crate) fn bystander(&mut self, cancel: CancelId, id: RequestId, request: &Request) {
+        let Some(draft) = self.drafts.get_mut(&cancel) else { return };
+        draft.bystanders.insert(id, draft.receipt.co_tenants.len());
+        draft.receipt.co_tenants.push(touched(id, request));
+    }
+
+    pub(crate) fn bystander_waits(&mut self, cancels: &[CancelId], id: RequestId) {
+        for cancel in cancels {
+            let Some(row) = self.drafts.get_mut(cancel).and_then(|draft| draft.bystander_row(id)) else {
+                continue;
+            };
+            row.evidence = Some("requeued".to_owned());
+        }
+    }
+
+    /// Notes a settled request in every receipt that names it.
+    pub(crate) fn settled(&mut self, request: &Request, id: RequestId, outcome: Outcome, evidence: &str) {
+        let now = now_ms();
+        let covering = request.covered_by.iter().map(|cancel| (cancel, true));
+        let near = request.bystander_of.iter().map(|cancel| (cancel, false));
+        for (cancel, covers) in covering.chain(near) {
+            let Some(draft) = self.drafts.get_mut(cancel) else { continue };
+            let row = if covers { draft.row(id) } else { draft.bystander_row(id) };
+            let Some(row) = row else { continue };
+            row.code = Some(outcome.code());
+            row.evidence = Some(evidence.to_owned());
+            row.settled_ms = Some(now);
+        }
+    }
+
+    /// Changes the evidence of one row; returns the closed receipts it changed, to be kept again.
+    pub(crate) fn set_evidence(&mut self, cancels: &[CancelId], id: RequestId, word: &str) -> Vec<CancelId> {
+        let mut changed = Vec::new();
+        for cancel in cancels {
+            let Some(draft) = self.drafts.get_mut(cancel) else { continue };
+            let Some(row) = draft.row(id) else { continue };
+            row.evidence = Some(word.to_owned());
+            if draft.closed {
+                changed.push(*cancel);
+            }
+        }
+        changed
+    }
+
+    pub(crate) fn signal(
+        &mut self,
+        cancels: &[CancelId],
+        id: InstanceId,
+        word: &str,
+        instances: &HashMap<InstanceId, Instance>,
+    ) {
+        for cancel in cancels {
+            let Some(draft) = self.drafts.get_mut(cancel) else { continue };
+            if word == "killed" {
+                draft.kill_started.insert(id, Instant::now());
+            }
+            let row = draft.instance_row(id);
+            let instance = instances.get(&id);
+            row.pid = instance.and_then(Instance::pid);
+            row.containment = instance
+                .and_then(|instance| instance.group.as_ref())
+                .map(|group| group.mechanism().to_string());
+            if !row.signals.iter().any(|signal| signal == word) {
+                row.signals.push(word.to_owned());
+            }
+        }
+    }
+
+    /// Notes the proof of an instance's end; returns the closed receipts it changed.
+    pub(crate) fn proven(&mut self, id: InstanceId, proof: Option<&Proof>) -> Vec<CancelId> {
+        let mut changed = Vec::new();
+        for (cancel, draft) in &mut self.drafts {
+            if !draft.instances.contains_key(&id) {
+                continue;
+            }
+            let took = draft.kill_started.remove(&id).map(micros);
+            let row = draft.instance_row(id);
+            row.took_us = took;
+            row.survivors.clear();
+            match proof {
+                Some(proof) => {
+                    row.exit = Some(proof.exit.to_string());
+                    row.proof = proof.steps.iter().map(ToString::to_string).collect();
+                    row.other_processes = proof.others;
+                    row.cannot_see = proof.cannot_see.iter().map(ToString::to_string).collect();
+                }
+                None => row.proof = vec!["never_started".to_owned()],
+            }
+            if draft.closed {
+                changed.push(*cancel);
+            }
+        }
+        changed
+    }
+
+    pub(crate) fn not_proven(&mut self, id: InstanceId, survivors: &[String]) {
+        for draft in self.drafts.values_mut() {
+            if draft.instances.contains_key(&id) {
+                draft.instance_row(id).survivors = survivors.to_vec();
+            }
+        }
+    }
+
+    /// The instances a cancel signalled.
+    pub(crate) fn instances(&self, cancel: CancelId) -> Vec<InstanceId> {
+        self.drafts.get(&cancel).map(|draft| draft.instances.keys().copied().collect()).unwrap_or_default()
+    }
+
+    /// Why a request is being stopped, as its runtime is told.
+    pub(crate) fn reason(&self, cancels: &[CancelId]) -> &'static str {
+        let first = cancels.first().and_then(|cancel| self.drafts.get(cancel));
+        match first.map(|draft| draft.receipt.cause.as_str()) {
+            Some("deadline") => "deadline",
+            Some("disconnect") => "disconnect",
+            Some(_) | None => "cancel",
+        }
+    }
+
+    /// The record the engine asked for: everything fenced so far.
+    pub(crate) fn record(&mut self, cancel: CancelId, level: Level) -> Option<NewReceipt> {
+        let draft = self.drafts.get_mut(&cancel)?;
+        if draft.fenced_at.is_none() {
+            draft.fenced_at = Some(Instant::now());
+            draft.receipt.fenced_ms = now_ms();
+        }
+        level_word(level).clone_into(&mut draft.receipt.level);
+        Some(NewReceipt {
+            cancel,
+            target: draft.target,
+            function: draft.function.clone(),
+            fenced: draft.rows.keys().copied().collect(),
+            body: draft.body(),
+            created_ms: draft.receipt.fenced_ms,
+        })
+    }
+
+    pub(crate) fn recorded(&mut self, cancel: CancelId, result: &Result<(), StoreError>) {
+        let Some(draft) = self.drafts.get_mut(&cancel) else { return };
+        match result {
+            Ok(()) => draft.receipt.recorded_ms = Some(now_ms()),
+            Err(error) => draft.record_failure = error.to_string(),
+        }
+    }
+
+    pub(crate) fn record_failure(&self, cancel: CancelId) -> String {
+        self.drafts.get(&cancel).map(|draft| draft.record_failure.clone()).unwrap_or_default()
+    }
+
+    pub(crate) fn close(&mut self, cancel: CancelId, reply: Reply) {
+        let Some(draft) = self.drafts.get_mut(&cancel) else { return };
+        draft.closed = true;
+        draft.receipt.closed_ms = Some(now_ms());
+        draft.receipt.took_us = draft.fenced_at.map(micros);
+        let word = match reply {
+            Reply::Unkillable(_) => "unkillable",
+            Reply::Draining(_) => "draining",
+            Reply::NotRecorded(_) => "not_recorded",
+            _ => "stopped",
+        };
+        word.clone_into(&mut draft.receipt.result);
+    }
+
+    pub(crate) fn body(&self, cancel: CancelId) -> Option<String> {
+        self.drafts.get(&cancel).map(Draft::body)
+    }
+
+    pub(crate) fn receipt(&self, cancel: CancelId) -> Option<&Receipt> {
+        self.drafts.get(&cancel).map(|draft| &draft.receipt)
+    }
+
+    /// The store has the receipt's present form: forget it, unless something about it is still open.
+    pub(crate) fn kept(&mut self, cancel: CancelId) {
+        if self.drafts.get(&cancel).is_some_and(|draft| draft.closed && !draft.open_ended()) {
+            self.drafts.remove(&cancel);
+        }
+    }
+}
+
+impl Draft {
+    fn row(&mut self, id: RequestId) -> Option<&mut TouchedRequest> {
+        self.rows.get(&id).and_then(|at| self.receipt.requests.get_mut(*at))
+    }
+
+    fn bystander_row(&mut self, id: RequestId) -> Option<&mut TouchedRequest> {
+        self.bystanders.get(&id).and_then(|at| self.receipt.co_tenants.get_mut(*at))
+    }
+
+    fn instance_row(&mut self, id: InstanceId) -> &mut TouchedInstance {
+        let rows = &mut self.receipt.instances;
+        let at = *self.instances.entry(id).or_insert_with(|| {
+            rows.push(TouchedInstance { instance: id.to_string(), ..TouchedInstance::default() });
+            rows.len() - 1
+        });
+        &mut self.receipt.instances[at]
+    }
+
+    /// Whether a late proof may still be added.
+    fn open_ended(&self) -> bool {
+        let open =
+            |row: &TouchedRequest| matches!(row.evidence.as_deref(), None | Some("fenced_only" | "stuck"));
+        self.receipt.requests.iter().any(open) || !self.kill_started.is_empty()
+    }
+
+    fn body(&self) -> String {
+        serde_json::to_string(&self.receipt).unwrap_or_default() // plain data with string keys: cannot fail
+    }
+}
+
+/// The engine has moved on by the time its effects are carried out; where the request stood when the
+/// fence fell is what the shell still has of it.
+fn touched(id: RequestId, request: &Request) -> TouchedRequest {
+    let found = match (request.draining, request.started.is_some(), request.instance.is_some()) {
+        (true, ..) => "draining",
+        (_, true, _) => "running",
+        (_, _, true) => "placed",
+        _ => "queued",
+    };
+    TouchedRequest {
+        request_id: id.to_string(),
+        parent: request.parent.map(|parent| parent.to_string()),
+        function: shown(&request.function),
+        found: found.to_owned(),
+        instance: request.instance.map(|instance| instance.to_string()),
+        ..TouchedRequest::default()
+    }
+}
+
+pub(crate) fn evidence_word(evidence: Evidence) -> &'static str {
+    match evidence {
+        Evidence::NeverStarted => "never_started",
+        Evidence::Answered => "answered",
+        Evidence::Acknowledged(..) => "acknowledged",
+        Evidence::Reaped(_) => "reaped",
+        Evidence::FencedOnly(_) => "fenced_only",
+    }
+}
+
+fn cause_word(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Asked => "asked",
+        Cause::Deadline => "deadline",
+        Cause::Disconnect => "disconnect",
+    }
+}
+
+fn scope_word(scope: Scope) -> &'static str {
+    match scope {
+        Scope::Request => "request",
+        Scope::Subtree => "subtree",
+    }
+}
+
+pub(crate) fn level_word(level: Level) -> &'static str {
+    match level {
+        Level::Ask => "ask",
+        Level::Kill => "kill",
+    }
+}

@@ -1,0 +1,282 @@
+//! The handle: what the API and the daemon may ask of the shell. It hides the one inbox.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use cancel::{CancelId, Cause, Level, Outcome, RequestId, Scope};
+use store::{FunctionKey, StoreError};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    credentials::{AttemptCredentials, AttemptIdentity},
+    message::{Arrival, Message, Mode, Question},
+    receipt::Receipt,
+    spec::FunctionSpec,
+    view::{NodeView, PlanView, TreeView},
+};
+
+/// One invocation to be run.
+#[derive(Clone, Debug)]
+pub struct Invocation {
+    /// Its id, freshly minted by the caller.
+    pub request: RequestId,
+    /// What to run.
+    pub function: Arc<FunctionSpec>,
+    /// The event.
+    pub payload: Bytes,
+    /// The request that makes it, proven by that request's own credentials.
+    pub parent: Option<RequestId>,
+    /// It becomes a root though a request makes it.
+    pub detached: bool,
+}
+
+/// What became of a synchronous invocation.
+#[derive(Clone, Debug)]
+pub struct Completion {
+    /// Its one result.
+    pub outcome: Outcome,
+    /// The function's result on success; the runtime's error body on a failure it reported; else empty.
+    pub body: Bytes,
+    /// Why it failed, in words; empty on success.
+    pub message: String,
+    /// From the hand-over to the result.
+    pub duration: Duration,
+}
+
+/// Why an invocation was not accepted. Nothing of it remains.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvokeError {
+    /// The request that makes it is cancelled: 4208.
+    #[error("function invocation canceled")]
+    ParentCanceled,
+    /// The request that makes it has settled.
+    #[error("the invoking request is over")]
+    ParentGone,
+    /// Too long a chain of requests.
+    #[error("more than {0} requests deep")]
+    TooDeep(u16),
+    /// Too many live requests under one root, on the node, or too many bytes waiting.
+    #[error("too many requests: {0}")]
+    Busy(&'static str),
+    /// The function takes no requests (its maximum of instances is 0).
+    #[error("function is disabled")]
+    Disabled,
+    /// It could not be made durable.
+    #[error("request could not be stored: {0}")]
+    Store(#[from] StoreError),
+    /// The node is stopping.
+    #[error("node is stopping")]
+    Stopping,
+    /// It is being cancelled, and its runtime could not be killed in time; it has no result yet.
+    #[error("request is cancelled, and its runtime could not be killed: {0}")]
+    Stuck(String),
+}
+
+/// Who asks to cancel something.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Actor {
+    /// The id of the credential used, never its secret.
+    pub credential: String,
+    /// Where from.
+    pub remote: Option<IpAddr>,
+    /// Why, in the asker's words.
+    pub reason: Option<String>,
+}
+
+/// One ask to cancel.
+#[derive(Clone, Debug)]
+pub struct CancelOrder {
+    /// What to stop.
+    pub request: RequestId,
+    /// The function it must belong to.
+    pub function: FunctionKey,
+    /// How wide.
+    pub scope: Scope,
+    /// How hard.
+    pub level: Level,
+    /// Why.
+    pub cause: Cause,
+    /// Answer as soon as it is fenced and recorded.
+    pub early: bool,
+    /// Who.
+    pub actor: Actor,
+}
+
+/// How much of a 200 is already true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Nothing of it runs.
+    Stopped,
+    /// Settled and fenced; code may still run on a draining instance.
+    Draining,
+    /// Fenced and recorded; the rest is under way.
+    Fenced,
+}
+
+/// The answer to a cancel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CancelAnswer {
+    /// It is stopped, as far as `stop` says.
+    Done {
+        /// The receipt's id.
+        cancel: CancelId,
+        /// How far.
+        stop: Stop,
+    },
+    /// It had settled by itself; the wire status (`SUCCESS`, `FAIL`, `DISCARD`).
+    Finished(&'static str),
+    /// No such request in this function.
+    Unknown,
+    /// It could not be killed within the limit; which processes and why.
+    Unkillable {
+        /// The receipt's id.
+        cancel: CancelId,
+        /// In words.
+        detail: String,
+    },
+    /// It is stopped, but the store could not record it.
+    NotRecorded {
+        /// The receipt's id.
+        cancel: CancelId,
+        /// In words.
+        detail: String,
+    },
+    /// Too many askers wait for this cancel.
+    TooManyAskers,
+    /// The node has ended.
+    Gone,
+}
+
+/// What the API and the daemon hold of the shell. Cheap to clone.
+///
+/// Every method sends one message to the ordered inbox. Dropping a returned future abandons the
+/// answer, not what was asked for; for [`Handle::invoke`] it means that the caller went away.
+#[derive(Clone)]
+pub struct Handle {
+    pub(crate) inbox: mpsc::Sender<Message>,
+    pub(crate) credentials: Arc<AttemptCredentials>,
+    pub(crate) store: Arc<dyn store::Store>,
+}
+
+impl Handle {
+    /// Runs an invocation and waits for its result.
+    ///
+    /// # Errors
+    /// See [`InvokeError`]. When the inbox is full the invocation is refused as busy rather than
+    /// left to wait: cancels and answers must find room.
+    pub async fn invoke(&self, invocation: Invocation) -> Result<Completion, InvokeError> {
+        let (respond, answer) = oneshot::channel();
+        let request = invocation.request;
+        self.arrive(Arrival { invocation, mode: Mode::Sync(respond) })?;
+        let mut caller = CallerGuard { inbox: self.inbox.clone(), request: Some(request) };
+        let result = answer.await;
+        caller.request = None;
+        result.unwrap_or(Err(InvokeError::Stopping))
+    }
+
+    /// Accepts an asynchronous invocation: once this resolves it survives power loss (I6).
+    ///
+    /// # Errors
+    /// See [`InvokeError`].
+    pub async fn invoke_async(&self, invocation: Invocation) -> Result<(), InvokeError> {
+        let (respond, answer) = oneshot::channel();
+        self.arrive(Arrival { invocation, mode: Mode::Async(respond) })?;
+        answer.await.unwrap_or(Err(InvokeError::Stopping))
+    }
+
+    fn arrive(&self, arrival: Arrival) -> Result<(), InvokeError> {
+        match self.inbox.try_send(Message::Arrived(arrival)) {
+            Ok(()) => Ok(()),
+            Err(mpsc::error::TrySendError::Full(_)) => Err(InvokeError::Busy("the inbox is full")),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(InvokeError::Stopping),
+        }
+    }
+
+    /// Cancels; resolves when it is stopped and recorded (or as `order.early` says).
+    pub async fn cancel(&self, order: CancelOrder) -> CancelAnswer {
+        let (respond, answer) = oneshot::channel();
+        if self.inbox.send(Message::Cancel { order, respond }).await.is_err() {
+            return CancelAnswer::Gone;
+        }
+        answer.await.unwrap_or(CancelAnswer::Gone)
+    }
+
+    /// What such a cancel would do now; `Err` is the answer it would get at once.
+    pub async fn plan(&self, order: CancelOrder) -> Result<PlanView, CancelAnswer> {
+        self.ask(|respond| Question::Plan { order, respond }).await.unwrap_or(Err(CancelAnswer::Gone))
+    }
+
+    /// The tree a request is in, from its root; `None` if it is not live here.
+    pub async fn tree(&self, request: RequestId) -> Option<TreeView> {
+        self.ask(|respond| Question::Tree { request, respond }).await.flatten()
+    }
+
+    /// Everything that lives on the node: roots, instances, queues. `project` narrows.
+    pub async fn node(&self, project: Option<String>) -> Option<NodeView> {
+        self.ask(|respond| Question::Node { project, respond }).await
+    }
+
+    /// A receipt: from memory while it is being written, else from the store.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn receipt(&self, cancel: CancelId) -> Result<Option<Receipt>, StoreError> {
+        let live = self.ask(|respond| Question::Receipt { cancel, respond }).await.flatten();
+        if let Some(receipt) = live {
+            return Ok(Some(receipt));
+        }
+        let kept = self.store.receipt(cancel).await?;
+        Ok(kept.and_then(|record| serde_json::from_str(&record.body).ok()))
+    }
+
+    /// A function was created or changed: waiting requests run this revision, and instances of older
+    /// ones end as their requests do.
+    pub async fn function_changed(&self, function: Arc<FunctionSpec>) {
+        // A closed inbox means that the node has ended, and with it every instance.
+        drop(self.inbox.send(Message::FunctionChanged(function)).await);
+    }
+
+    /// A function is gone: what waits for it is discarded, what runs may finish.
+    pub async fn function_deleted(&self, key: FunctionKey) {
+        drop(self.inbox.send(Message::FunctionDeleted(key)).await);
+    }
+
+    /// Whom an attempt token speaks for.
+    pub fn identify(&self, token: &str) -> Option<AttemptIdentity> {
+        self.credentials.identify(token)
+    }
+
+    /// Takes no new requests; resolves once everything is reaped. After `limit` what still runs is
+    /// killed: asynchronous requests wait in the store for the next life.
+    pub async fn drain(&self, limit: Duration) {
+        let (respond, done) = oneshot::channel();
+        if self.inbox.send(Message::Drain { limit, respond }).await.is_ok() {
+            // An error means that the shell has ended, which is what was waited for.
+            drop(done.await);
+        }
+    }
+
+    async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> Option<T> {
+        let (respond, answer) = oneshot::channel();
+        self.inbox.send(Message::Ask(question(respond))).await.ok()?;
+        answer.await.ok()
+    }
+}
+
+/// Tells the shell when a synchronous caller's future is dropped before its answer.
+struct CallerGuard {
+    inbox: mpsc::Sender<Message>,
+    request: Option<RequestId>,
+}
+
+impl Drop for CallerGuard {
+    fn drop(&mut self) {
+        let Some(request) = self.request else { return };
+        let message = Message::CallerGone(request);
+        if let Err(mpsc::error::TrySendError::Full(message)) = self.inbox.try_send(message) {
+            // The inbox is full now; waiting for room must not happen in a drop.
+            let inbox = self.inbox.clone();
+            tokio::spawn(async move { drop(inbox.send(message).await) });
+        }
+    }
+}

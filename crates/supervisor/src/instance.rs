@@ -1,0 +1,96 @@
+//! What the shell keeps of a live instance: its process, its address, its open polls.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    net::Ipv4Addr,
+    sync::Arc,
+    time::Instant,
+};
+
+use cancel::RequestId;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::time::delay_queue;
+
+use crate::{
+    group::{Exit, Group},
+    lifecycle::Control,
+    message::{Delivery, Notice},
+    spec::FunctionSpec,
+};
+
+pub(crate) struct Instance {
+    pub(crate) function: Arc<FunctionSpec>,
+    pub(crate) address: Ipv4Addr,
+    /// To its task; `None` if no process was ever asked for.
+    pub(crate) control: Option<mpsc::Sender<Control>>,
+    pub(crate) group: Option<Arc<Group>>,
+    /// Polls for work that are held. Bounded by `MAX_POLLS`.
+    pub(crate) polls: VecDeque<oneshot::Sender<Delivery>>,
+    /// The poll that takes the request at hand, between `Taken` and `Deliver`.
+    pub(crate) taking: Option<oneshot::Sender<Delivery>>,
+    /// Cancellations not yet told. Bounded by the requests on the instance.
+    pub(crate) notices: VecDeque<Notice>,
+    /// Polls for cancellations that are held. Bounded by `MAX_POLLS`.
+    pub(crate) listeners: VecDeque<oneshot::Sender<Notice>>,
+    /// Requests that have a place and were not taken, oldest first.
+    pub(crate) placed: VecDeque<RequestId>,
+    /// What was delivered and not answered, to be delivered again to a client that lost it.
+    pub(crate) delivered: HashMap<RequestId, Delivery>,
+    pub(crate) ready: bool,
+    pub(crate) ending: bool,
+    pub(crate) start_timer: Option<delay_queue::Key>,
+    pub(crate) idle_timer: Option<delay_queue::Key>,
+    /// Since when it has had nothing to do.
+    pub(crate) idle_since: Option<Instant>,
+    /// Why it could not start, in words.
+    pub(crate) start_failure: Option<String>,
+    pub(crate) exit: Option<Exit>,
+    /// It could not be killed in time: which processes and why.
+    pub(crate) stuck: Option<String>,
+    /// Its captured output.
+    pub(crate) output: Option<crate::group::OutputRing>,
+}
+
+impl Instance {
+    pub(crate) fn new(function: Arc<FunctionSpec>, address: Ipv4Addr) -> Self {
+        Self {
+            function,
+            address,
+            control: None,
+            group: None,
+            polls: VecDeque::new(),
+            taking: None,
+            notices: VecDeque::new(),
+            listeners: VecDeque::new(),
+            placed: VecDeque::new(),
+            delivered: HashMap::new(),
+            ready: false,
+            ending: false,
+            start_timer: None,
+            idle_timer: None,
+            idle_since: None,
+            start_failure: None,
+            exit: None,
+            stuck: None,
+            output: None,
+        }
+    }
+
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.group.as_ref().map(|group| group.pid())
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.placed.is_empty() && self.delivered.is_empty()
+    }
+
+    /// The next held poll whose client is still there.
+    pub(crate) fn live_poll(&mut self) -> Option<oneshot::Sender<Delivery>> {
+        while let Some(poll) = self.polls.pop_front() {
+            if !poll.is_closed() {
+                return Some(poll);
+            }
+        }
+        None
+    }
+}

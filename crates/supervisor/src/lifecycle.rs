@@ -1,0 +1,114 @@
+//! The task of one instance: spawn, let go, watch, end, prove. It carries out; it decides nothing.
+
+use std::{sync::Arc, time::Duration};
+
+use cancel::InstanceId;
+use tokio::sync::mpsc;
+
+use crate::{
+    group::{Group, SpawnOrder, Spawner},
+    message::Message,
+};
+
+/// What the shell tells the task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Control {
+    /// Send the soft signal to the whole group.
+    Terminate,
+    /// End it now and prove it.
+    Kill,
+}
+
+/// Commands one instance can ever get: each of the two at most once.
+pub(crate) const CONTROLS: usize = 2;
+
+/// Runs an instance from its spawn to its proof. Ends only after `Reaped` was sent (or the inbox is
+/// gone): an instance that cannot be killed keeps being watched.
+pub(crate) async fn run(
+    instance: InstanceId,
+    order: SpawnOrder,
+    spawner: Arc<Spawner>,
+    kill_timeout: Duration,
+    inbox: mpsc::Sender<Message>,
+    mut control: mpsc::Receiver<Control>,
+) {
+    let group = match spawner.spawn(order).await {
+        Ok(group) => Arc::new(group),
+        Err(error) => {
+            let why = error.to_string();
+            tell(&inbox, Message::SpawnFailed { instance, why }).await;
+            // The engine answers a failed start with a kill; there is nothing to kill.
+            while control.recv().await.is_some_and(|control| control != Control::Kill) {}
+            return tell(&inbox, Message::Reaped { instance, proof: None }).await;
+        }
+    };
+    tell(&inbox, Message::Spawned { instance, group: Arc::clone(&group) }).await;
+    // A kill that came while the process was being made wins: nothing of the runtime was executed.
+    let killed_before_go = loop {
+        match control.try_recv() {
+            Ok(Control::Kill) => break true,
+            Ok(Control::Terminate) => {}
+            Err(_) => break false,
+        }
+    };
+    if !killed_before_go {
+        if let Err(error) = group.go() {
+            // The helper is gone already; its exit says so below.
+            tracing::warn!(%instance, %error, "could not let the runtime go");
+        }
+        until_killed(instance, &group, &inbox, &mut control).await;
+    }
+    end(instance, &group, kill_timeout, &inbox).await;
+}
+
+async fn until_killed(
+    instance: InstanceId,
+    group: &Group,
+    inbox: &mpsc::Sender<Message>,
+    control: &mut mpsc::Receiver<Control>,
+) {
+    let mut exit_told = false;
+    loop {
+        tokio::select! {
+            biased;
+            command = control.recv() => match command {
+                Some(Control::Terminate) => {
+                    if let Err(error) = group.terminate() {
+                        tracing::warn!(%instance, %error, "soft signal not sent; the grace will end in a kill");
+                    }
+                }
+                // A closed channel means that the shell is gone: end with it.
+                Some(Control::Kill) | None => return,
+            },
+            exit = group.exited(), if !exit_told => {
+                exit_told = true;
+                let exit = exit.inspect_err(|error| tracing::error!(%instance, %error, "exit not readable"));
+                tell(inbox, Message::Exited { instance, exit: exit.ok() }).await;
+            }
+        }
+    }
+}
+
+async fn end(instance: InstanceId, group: &Group, kill_timeout: Duration, inbox: &mpsc::Sender<Message>) {
+    let mut told = false;
+    loop {
+        match group.end(kill_timeout).await {
+            Ok(proof) => return tell(inbox, Message::Reaped { instance, proof: Some(proof) }).await,
+            Err(why) if !told => {
+                told = true;
+                tell(inbox, Message::NotReaped { instance, why }).await;
+            }
+            // Still watched: each round waits for its processes, and a late proof is still a proof.
+            Err(why) => tracing::warn!(%instance, ?why, "still not proven dead"),
+        }
+        if inbox.is_closed() {
+            return;
+        }
+    }
+}
+
+async fn tell(inbox: &mpsc::Sender<Message>, message: Message) {
+    if inbox.send(message).await.is_err() {
+        tracing::debug!("the shell has ended before an instance's task");
+    }
+}

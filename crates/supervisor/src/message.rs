@@ -1,0 +1,154 @@
+//! What arrives in the one ordered inbox. Order of arrival is the order of the world.
+
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use cancel::{Attempt, CancelId, InstanceId, RequestId};
+use store::{FunctionKey, StoreError};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    group::{Exit, Group, NotProven, Proof},
+    handle::{CancelAnswer, CancelOrder, Completion, Invocation, InvokeError},
+    receipt::Receipt,
+    spec::FunctionSpec,
+    view::{NodeView, PlanView, TreeView},
+};
+
+pub(crate) struct Arrival {
+    pub(crate) invocation: Invocation,
+    pub(crate) mode: Mode,
+}
+
+/// Who waits for what.
+pub(crate) enum Mode {
+    /// The caller holds the line for the result.
+    Sync(oneshot::Sender<Result<Completion, InvokeError>>),
+    /// The caller waits for the commit.
+    Async(oneshot::Sender<Result<(), InvokeError>>),
+    /// An earlier life accepted it.
+    Recovered {
+        /// Attempts it had there.
+        attempts: u32,
+    },
+}
+
+/// What a runtime's poll for work is answered with.
+#[derive(Clone)]
+pub(crate) struct Delivery {
+    pub(crate) request: RequestId,
+    pub(crate) attempt: Attempt,
+    pub(crate) payload: Bytes,
+    pub(crate) token: String,
+    pub(crate) asynchronous: bool,
+    pub(crate) deadline_ms: i64,
+    pub(crate) function_urn: String,
+    /// Cancelled when the request is fenced: the last look before the wire.
+    pub(crate) fence: CancellationToken,
+}
+
+/// What a runtime's poll for cancellations is answered with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Notice {
+    pub(crate) request: RequestId,
+    pub(crate) attempt: Attempt,
+    pub(crate) reason: &'static str,
+    pub(crate) grace: Duration,
+}
+
+/// What a runtime reports of an attempt.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) request: RequestId,
+    /// The delivery it answers; `None` if the client does not echo it.
+    pub(crate) attempt: Option<Attempt>,
+    pub(crate) body: Bytes,
+    pub(crate) kind: ReportKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReportKind {
+    Response,
+    Error,
+    /// The response was larger than the platform allows; it was not read.
+    TooLarge,
+}
+
+/// A look at the state; changes nothing.
+pub(crate) enum Question {
+    Plan { order: CancelOrder, respond: oneshot::Sender<Result<PlanView, CancelAnswer>> },
+    Tree { request: RequestId, respond: oneshot::Sender<Option<TreeView>> },
+    Node { project: Option<String>, respond: oneshot::Sender<NodeView> },
+    Receipt { cancel: CancelId, respond: oneshot::Sender<Option<Receipt>> },
+}
+
+pub(crate) enum Message {
+    Arrived(Arrival),
+    /// The store answered an accept.
+    Stored(RequestId, Result<(), StoreError>),
+    Cancel {
+        order: CancelOrder,
+        respond: oneshot::Sender<CancelAnswer>,
+    },
+    /// The store answered a record of a cancel.
+    Recorded {
+        cancel: CancelId,
+        record: u32,
+        result: Result<(), StoreError>,
+    },
+    /// A closed receipt's last form is durable (or will not be).
+    ReceiptKept(CancelId, Result<(), StoreError>),
+    CallerGone(RequestId),
+    /// A runtime asks for work at its own address.
+    Polled {
+        at: Ipv4Addr,
+        poll: oneshot::Sender<Delivery>,
+    },
+    /// A poll that had been given a delivery went away before it took it.
+    DeliveryDropped {
+        at: Ipv4Addr,
+        request: RequestId,
+        attempt: Attempt,
+    },
+    Reported {
+        at: Ipv4Addr,
+        report: Report,
+    },
+    InitFailed {
+        at: Ipv4Addr,
+        body: Bytes,
+    },
+    /// A runtime listens for cancellations.
+    Listening {
+        at: Ipv4Addr,
+        poll: oneshot::Sender<Notice>,
+    },
+    Spawned {
+        instance: InstanceId,
+        group: Arc<Group>,
+    },
+    SpawnFailed {
+        instance: InstanceId,
+        why: String,
+    },
+    Exited {
+        instance: InstanceId,
+        exit: Option<Exit>,
+    },
+    Reaped {
+        instance: InstanceId,
+        proof: Option<Proof>,
+    },
+    NotReaped {
+        instance: InstanceId,
+        why: NotProven,
+    },
+    FunctionChanged(Arc<FunctionSpec>),
+    FunctionDeleted(FunctionKey),
+    Ask(Question),
+    Drain {
+        limit: Duration,
+        respond: oneshot::Sender<()>,
+    },
+}

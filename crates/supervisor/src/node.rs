@@ -1,0 +1,157 @@
+//! A node put together: the shell's task, the Runtime API, and what an earlier life left to do.
+
+use std::{collections::HashMap, io, sync::Arc, time::Duration};
+
+use store::{FunctionKey, Settlement, Status, Store, StoreError};
+use tokio::{sync::mpsc, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    credentials::AttemptCredentials,
+    group::Spawner,
+    handle::{Handle, Invocation},
+    http::{self, Serving},
+    message::{Arrival, Message, Mode},
+    runtime_api,
+    settings::{INBOX, Settings},
+    shell::{Parts, Shell, now_ms},
+    spec::FunctionSpec,
+};
+
+/// Connections of runtimes at once; some clients hold one per worker and reconnect in bursts.
+const RUNTIME_CONNECTIONS: usize = 8_192;
+/// Rows read from the store at a time while recovering.
+const RECOVERY_PAGE: u32 = 500;
+/// Deliveries an asynchronous request may have over all lives of a node before a crash of the node
+/// during one more is taken for its own doing.
+const MAX_LIVES: u32 = 3;
+
+/// Why a node could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The Runtime API could not be opened.
+    #[error("cannot listen for runtimes: {0}")]
+    Listen(#[from] io::Error),
+    /// What an earlier life left could not be read or settled.
+    #[error("cannot take over from the last life: {0}")]
+    Store(#[from] StoreError),
+}
+
+/// A running node.
+pub struct Node {
+    /// What to ask it.
+    pub handle: Handle,
+    shell: JoinHandle<()>,
+    runtime_api: JoinHandle<()>,
+    end: CancellationToken,
+}
+
+/// What was done with the requests of an earlier life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// They wait again.
+    pub requeued: u64,
+    /// They had been cancelled, and are settled as such now.
+    pub settled_canceled: u64,
+    /// They were running when the node died too often.
+    pub settled_failed: u64,
+    /// Their function is gone.
+    pub discarded: u64,
+}
+
+impl Node {
+    /// Starts the shell and the Runtime API.
+    ///
+    /// # Errors
+    /// When the Runtime API cannot listen.
+    pub fn start(
+        settings: Settings,
+        store: Arc<dyn Store>,
+        spawner: Arc<Spawner>,
+    ) -> Result<Self, StartError> {
+        let listener = runtime_api::bind()?;
+        let runtime_port = listener.local_addr()?.port();
+        let (inbox, messages) = mpsc::channel(INBOX);
+        let credentials = Arc::new(AttemptCredentials::default());
+        let handle =
+            Handle { inbox: inbox.clone(), credentials: Arc::clone(&credentials), store: Arc::clone(&store) };
+        let end = CancellationToken::new();
+        let serving = Serving {
+            max_connections: RUNTIME_CONNECTIONS,
+            header_limit: None, // a held poll is idle for as long as there is no work
+            end_limit: Duration::ZERO,
+        };
+        let router = runtime_api::router(inbox.clone());
+        let runtime_api =
+            tokio::spawn(http::serve(listener, router, serving, runtime_api::is_runtime, end.clone()));
+        let parts = Parts { store, spawner, credentials, inbox, runtime_port };
+        let shell = tokio::spawn(Shell::new(settings, parts).run(messages));
+        Ok(Self { handle, shell, runtime_api, end })
+    }
+
+    /// Takes over the asynchronous requests an earlier life accepted and did not settle: what was
+    /// fenced is settled as cancelled and never runs again; the rest waits again.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub async fn recover(
+        &self,
+        functions: &HashMap<FunctionKey, Arc<FunctionSpec>>,
+    ) -> Result<Recovered, StartError> {
+        let store = &self.handle.store;
+        let (mut recovered, mut after) = (Recovered::default(), None);
+        loop {
+            let page = store.unsettled(after, RECOVERY_PAGE).await?;
+            let Some(last) = page.last() else { return Ok(recovered) };
+            after = Some(last.request);
+            for row in page {
+                let request = row.request;
+                let settle = |status, code: u16, message: &str| {
+                    store.settle(Settlement {
+                        request,
+                        status,
+                        error_code: i32::from(code),
+                        error_message: message.to_owned(),
+                        ended_ms: now_ms(),
+                    })
+                };
+                let ran = if row.attempts > 0 { Status::Fail } else { Status::Discard };
+                if row.fenced_by.is_some() {
+                    settle(ran, cancel::CODE_CANCELED, "function invocation canceled").await?;
+                    recovered.settled_canceled += 1;
+                } else if row.attempts >= MAX_LIVES {
+                    settle(Status::Fail, cancel::CODE_CRASHED, "the node ended while this was running")
+                        .await?;
+                    recovered.settled_failed += 1;
+                } else if let Some(function) = functions.get(&row.function) {
+                    let invocation = Invocation {
+                        request,
+                        function: Arc::clone(function),
+                        payload: row.payload,
+                        parent: None, // its tree is gone with the life that knew it
+                        detached: false,
+                    };
+                    store.mark_waiting(request).await?;
+                    let mode = Mode::Recovered { attempts: row.attempts };
+                    let message = Message::Arrived(Arrival { invocation, mode });
+                    drop(self.handle.inbox.send(message).await); // closed: the node is ending already
+                    recovered.requeued += 1;
+                } else {
+                    settle(ran, crate::codes::NO_FUNCTION, "function metadata is not found").await?;
+                    recovered.discarded += 1;
+                }
+            }
+        }
+    }
+
+    /// Waits until a drain is over (see [`Handle::drain`]), then closes the Runtime API.
+    pub async fn ended(self) {
+        if let Err(error) = self.shell.await {
+            tracing::error!(%error, "the shell's task ended badly");
+        }
+        self.end.cancel();
+        if let Err(error) = self.runtime_api.await {
+            tracing::error!(%error, "the Runtime API's task ended badly");
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! Effects carried out, each in its own few lines. A failure becomes a fact, never an early return.
+
+use std::{sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use cancel::{
+    Attempt, CancelId, Effect, Event, Evidence, InstanceId, Level, Outcome, RequestId, Requeue, State,
+};
+use store::{Settlement, Status, StoreFuture};
+use tokio::sync::oneshot;
+
+use crate::{
+    codes,
+    drafts::evidence_word,
+    handle::{Completion, InvokeError},
+    lifecycle::Control,
+    message::{Delivery, Message, Notice, ReportKind},
+    request::Request,
+    shell::{Shell, Timer, now_ms},
+};
+
+impl Shell {
+    pub(crate) fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Accept { request, .. } => self.accepted(request),
+            Effect::Refuse { request, why } => self.refused(request, why),
+            Effect::Deliver { request, instance, attempt } => self.deliver(request, instance, attempt),
+            Effect::Fence { request, cancel, first } => self.fenced(request, cancel, first),
+            Effect::Record { cancel, record, level } => self.record(cancel, record, level),
+            Effect::Ask { request, instance } => self.ask_runtime(request, instance),
+            Effect::Terminate(instance) => self.control(instance, Control::Terminate),
+            Effect::StartGrace(request) => self.start_grace(request),
+            Effect::Drain(instance) => self.touch_pool(instance),
+            Effect::Kill(instance) => self.kill(instance),
+            Effect::Quarantine(instance) => {
+                tracing::error!(%instance, "quarantined: it could not be killed in time");
+            }
+            Effect::Stuck(request) => self.stuck(request),
+            Effect::Requeue { request, why } => self.requeued(request, why),
+            Effect::Settle { request, outcome, ran, evidence } => {
+                self.settled(request, outcome, ran, evidence);
+            }
+            Effect::Gone { request, evidence } => self.gone(request, evidence),
+            Effect::Answer { ticket, reply } => self.answer(ticket, reply),
+            Effect::Close { cancel, reply } => self.close(cancel, reply),
+        }
+    }
+
+    fn deliver(&mut self, id: RequestId, instance: InstanceId, attempt: Attempt) {
+        let now = now_ms();
+        let failed = Event::DeliveryFailed { request: id, instance, attempt };
+        let Some(poll) = self.instances.get_mut(&instance).and_then(|to| to.taking.take()) else {
+            return self.follow_up.push_back(failed);
+        };
+        let Some(request) = self.requests.get_mut(&id) else { return };
+        let token = match self.credentials.mint(id, &request.function.key.project) {
+            Ok(token) => token,
+            Err(error) => {
+                tracing::error!(%error, "no randomness for a credential; the request waits");
+                return self.follow_up.push_back(failed);
+            }
+        };
+        let timeout = request.function.timeout;
+        let delivery = Delivery {
+            request: id,
+            attempt,
+            payload: request.payload.clone(),
+            token,
+            asynchronous: request.asynchronous,
+            deadline_ms: now.saturating_add(i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX)),
+            function_urn: request.function.urn.clone(),
+            fence: request.fence.clone(),
+        };
+        if poll.send(delivery.clone()).is_err() {
+            self.credentials.revoke(id);
+            return self.follow_up.push_back(failed);
+        }
+        request.attempt = attempt;
+        request.started = Some((Instant::now(), now));
+        let (old, asynchronous) = (request.timer.take(), request.asynchronous);
+        let deliveries = attempt.0.saturating_add(request.earlier_attempts);
+        self.clear_timer(old);
+        let timer = self.set_timer(Timer::Deadline(id, attempt), timeout);
+        if let Some(request) = self.requests.get_mut(&id) {
+            request.timer = Some(timer);
+        }
+        if let Some(to) = self.instances.get_mut(&instance) {
+            to.placed.retain(|placed| *placed != id);
+            to.delivered.insert(id, delivery);
+        }
+        if asynchronous {
+            self.write("running", id, self.store.mark_running(id, deliveries, now));
+        }
+    }
+
+    fn fenced(&mut self, id: RequestId, cancel: CancelId, first: bool) {
+        self.credentials.revoke(id);
+        if let Some(request) = self.requests.get_mut(&id) {
+            request.fence.cancel();
+            if !request.covered_by.contains(&cancel) {
+                request.covered_by.push(cancel);
+            }
+            self.drafts.cover(cancel, id, request, first);
+        }
+    }
+
+    fn ask_runtime(&mut self, id: RequestId, instance: InstanceId) {
+        let (Some(request), Some(to)) = (self.requests.get(&id), self.instances.get_mut(&instance)) else {
+            return;
+        };
+        let reason = self.drafts.reason(&request.covered_by);
+        let notice = Notice { request: id, attempt: request.attempt, reason, grace: request.function.grace };
+        to.notices.push_back(notice);
+        let cancels = request.covered_by.clone();
+        self.drafts.signal(&cancels, instance, "asked", &self.instances);
+        self.tell_notices(instance);
+    }
+
+    pub(crate) fn control(&mut self, id: InstanceId, control: Control) {
+        let Some(instance) = self.instances.get(&id) else { return };
+        let word = match control {
+            Control::Terminate => "terminated",
+            Control::Kill => "killed",
+        };
+        let cancels = self.cancels_on(id);
+        self.drafts.signal(&cancels, id, word, &self.instances);
+        match instance.control.as_ref().map(|task| task.try_send(control)) {
+            Some(Ok(())) => {}
+            // No process was ever asked for, so there is none: that is proven.
+            None => self.follow_up.push_back(Event::Reaped(id)),
+            Some(Err(error)) => tracing::error!(instance = %id, %error, "its task takes no command"),
+        }
+    }
+
+    /// The cancels that cover a request on this instance.
+    fn cancels_on(&self, id: InstanceId) -> Vec<CancelId> {
+        let mut cancels = Vec::new();
+        for tenant in self.engine.instance(id).map(|view| view.tenants).unwrap_or_default() {
+            for cancel in self.requests.get(&tenant).map(|request| &request.covered_by).into_iter().flatten()
+            {
+                if !cancels.contains(cancel) {
+                    cancels.push(*cancel);
+                }
+            }
+        }
+        cancels
+    }
+
+    fn kill(&mut self, id: InstanceId) {
+        if let Some(instance) = self.instances.get_mut(&id) {
+            instance.ending = true;
+            // Polls are held to the end: a runtime that is answered now would only ask again.
+        }
+        let cancels = self.cancels_on(id);
+        if !cancels.is_empty() {
+            self.name_bystanders(id, &cancels);
+        }
+        self.control(id, Control::Kill);
+        self.touch_pool(id);
+    }
+
+    fn name_bystanders(&mut self, id: InstanceId, cancels: &[CancelId]) {
+        for tenant in self.engine.instance(id).map(|view| view.tenants).unwrap_or_default() {
+            let view = self.engine.request(tenant);
+            let running =
+                view.as_ref().is_some_and(|view| view.state == State::Running && view.level.is_none());
+            let Some(request) = self.requests.get_mut(&tenant).filter(|_| running) else { continue };
+            for cancel in cancels {
+                request.bystander_of.push(*cancel);
+                self.drafts.bystander(*cancel, tenant, request);
+            }
+        }
+    }
+
+    fn start_grace(&mut self, id: RequestId) {
+        let Some(grace) = self.requests.get(&id).map(|request| request.function.grace) else { return };
+        let timer = self.set_timer(Timer::Grace(id), grace);
+        let old = self.requests.get_mut(&id).and_then(|request| request.grace.replace(timer));
+        self.clear_timer(old);
+    }
+
+    fn stuck(&mut self, id: RequestId) {
+        let Some(request) = self.requests.get_mut(&id) else { return };
+        self.drafts.set_evidence(&request.covered_by, id, "stuck");
+        let why = request.instance.and_then(|instance| self.instances.get(&instance));
+        let why = why.and_then(|instance| instance.stuck.clone()).unwrap_or_default();
+        if let Some(caller) = request.caller.take() {
+            drop(caller.send(Err(InvokeError::Stuck(why)))); // a caller that is gone needs no answer
+        }
+    }
+
+    fn requeued(&mut self, id: RequestId, why: Requeue) {
+        let Some(request) = self.requests.get_mut(&id) else { return };
+        let delivered = request.started.take().is_some();
+        let (from, timer) = (request.instance.take(), request.timer.take());
+        request.report = None;
+        let bystander_of = std::mem::take(&mut request.bystander_of);
+        let asynchronous = request.asynchronous;
+        self.drafts.bystander_waits(&bystander_of, id);
+        self.credentials.revoke(id);
+        if let Some(from) = from.and_then(|from| self.instances.get_mut(&from)) {
+            from.placed.retain(|placed| *placed != id);
+            from.delivered.remove(&id);
+        }
+        if delivered {
+            self.clear_timer(timer);
+            tracing::info!(request = %id, ?why, "waits again");
+        } else if let Some(request) = self.requests.get_mut(&id) {
+            request.timer = timer; // the limit of its first wait goes on
+        }
+        if delivered && asynchronous {
+            self.write("waiting", id, self.store.mark_waiting(id));
+        }
+        self.wait(id);
+    }
+
+    fn settled(&mut self, id: RequestId, outcome: Outcome, ran: bool, evidence: Evidence) {
+        self.credentials.revoke(id);
+        let draining = matches!(evidence, Evidence::FencedOnly(_));
+        let Some(mut request) = self.requests.remove(&id) else { return };
+        request.fence.cancel();
+        self.clear_timer(request.timer.take());
+        self.clear_timer(request.grace.take());
+        self.leave(id, &mut request, draining);
+        let (body, message) = self.result(&mut request, outcome);
+        let status = wire_status(outcome, ran);
+        self.drafts.settled(&request, id, outcome, evidence_word(evidence));
+        if request.asynchronous {
+            let ended_ms = now_ms();
+            let error_code = i32::from(outcome.code());
+            let error_message = message.clone();
+            let status = status.1;
+            let settlement = Settlement { request: id, status, error_code, error_message, ended_ms };
+            let write = self.store.settle(settlement);
+            self.settled_durably(id, write, request.accepting.take());
+        }
+        let duration = request.started.map(|(at, _)| at.elapsed()).unwrap_or_default();
+        if let Some(caller) = request.caller.take() {
+            drop(caller.send(Ok(Completion { outcome, body, message, duration }))); // it may be gone
+        }
+        self.remembered.keep(id, Arc::clone(&request.function), status.0);
+        if draining {
+            request.draining = true;
+            request.payload = Bytes::new();
+            self.requests.insert(id, request);
+        }
+    }
+
+    /// A request that was cancelled before its accept was answered is answered once both are durable:
+    /// the store commits in the order it was asked.
+    fn settled_durably(
+        &self,
+        id: RequestId,
+        write: StoreFuture<()>,
+        accepting: Option<oneshot::Sender<Result<(), InvokeError>>>,
+    ) {
+        let Some(accepting) = accepting else { return self.write("settled", id, write) };
+        tokio::spawn(async move {
+            let result = write.await.map_err(InvokeError::Store);
+            accepting.send(result).ok(); // the caller may be gone
+        });
+    }
+
+    /// Takes a settled request out of the queue and off its instance.
+    fn leave(&mut self, id: RequestId, request: &mut Request, draining: bool) {
+        self.waiting_bytes -= request.payload.len();
+        let key = &request.function.key;
+        if let Some(pool) = self.pools.get_mut(key) {
+            pool.leave(request.order);
+        }
+        self.dirty.insert(key.clone());
+        let Some(at) = request.instance else { return };
+        if let Some(instance) = self.instances.get_mut(&at) {
+            instance.placed.retain(|placed| *placed != id);
+            instance.notices.retain(|notice| notice.request != id);
+            if !draining {
+                instance.delivered.remove(&id);
+            }
+        }
+        self.watch_idle(at);
+    }
+
+    /// The body and the message of a result, as its caller gets them.
+    fn result(&self, request: &mut Request, outcome: Outcome) -> (Bytes, String) {
+        let report = request.report.take();
+        match (outcome, report) {
+            (Outcome::Returned, Some((ReportKind::Response, body))) => (body, String::new()),
+            (Outcome::Failed(codes::FUNCTION_FAILED), Some((_, body))) => {
+                let message = error_message(&body);
+                (body, message.unwrap_or_else(|| codes::message(outcome).to_owned()))
+            }
+            _ => {
+                let told = request.failure.take();
+                (Bytes::new(), told.unwrap_or_else(|| codes::message(outcome).to_owned()))
+            }
+        }
+    }
+
+    fn gone(&mut self, id: RequestId, evidence: Evidence) {
+        let Some(request) = self.requests.remove(&id) else { return };
+        if let Some(instance) = request.instance.and_then(|at| self.instances.get_mut(&at)) {
+            instance.delivered.remove(&id);
+        }
+        let changed = self.drafts.set_evidence(&request.covered_by, id, evidence_word(evidence));
+        for cancel in changed {
+            self.keep_receipt(cancel);
+        }
+    }
+
+    /// Watches a write whose answer nobody waits for. If it fails, the row says less than happened,
+    /// and the next life settles it by its fence or runs it again.
+    pub(crate) fn write(&self, what: &'static str, request: RequestId, write: StoreFuture<()>) {
+        tokio::spawn(async move {
+            if let Err(error) = write.await {
+                tracing::error!(%request, what, %error, "a request's state could not be kept");
+            }
+        });
+    }
+
+    pub(crate) fn record(&mut self, cancel: CancelId, record: u32, level: Level) {
+        let Some(receipt) = self.drafts.record(cancel, level) else {
+            // Cannot be: a draft is opened before the engine hears of the cancel.
+            return self.follow_up.push_back(Event::Recorded { cancel, record, ok: false });
+        };
+        let write = self.store.record_cancel(receipt);
+        let inbox = self.inbox.clone();
+        tokio::spawn(async move {
+            let result = write.await;
+            drop(inbox.send(Message::Recorded { cancel, record, result }).await); // closed: ended
+        });
+    }
+
+    fn touch_pool(&mut self, instance: InstanceId) {
+        if let Some(instance) = self.instances.get(&instance) {
+            self.dirty.insert(instance.function.key.clone());
+        }
+    }
+}
+
+/// The `errorMessage` of a runtime's error body.
+pub(crate) fn error_message(body: &[u8]) -> Option<String> {
+    let body: serde_json::Value = serde_json::from_slice(body).ok()?;
+    Some(body.get("errorMessage")?.as_str()?.to_owned())
+}
+
+/// The state of the wire (DESIGN section 4): what never ran is DISCARD, else FAIL or SUCCESS.
+fn wire_status(outcome: Outcome, ran: bool) -> (&'static str, Status) {
+    match (outcome, ran) {
+        (Outcome::Returned, _) => ("SUCCESS", Status::Success),
+        // It was tried: an instance was started for it, and that failed.
+        (Outcome::Failed(codes::INIT_FAILED | codes::NO_BOOTSTRAP | codes::INIT_TIMED_OUT), _)
+        | (Outcome::Crashed, _)
+        | (_, true) => ("FAIL", Status::Fail),
+        (_, false) => ("DISCARD", Status::Discard),
+    }
+}

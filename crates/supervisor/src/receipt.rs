@@ -1,0 +1,109 @@
+//! The receipt: what was asked, by whom, what it did, and on what evidence.
+//!
+//! Times are milliseconds since the Unix epoch. A receipt is written when the fence falls, and again
+//! in its last form when the cancel is over; what is only learnt later (the end of a draining or
+//! stuck instance) is added to it then.
+
+use serde::{Deserialize, Serialize};
+
+/// One cancel, as told to people.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// Its id.
+    pub cancel_id: String,
+    /// The request that was asked to be stopped.
+    pub request_id: String,
+    /// Its function's URN.
+    pub function_urn: String,
+    /// The project.
+    pub project: String,
+    /// `request` or `subtree`: the widest asked.
+    pub scope: String,
+    /// `ask` or `kill`: the hardest asked.
+    pub level: String,
+    /// `asked`, `deadline` or `disconnect`.
+    pub cause: String,
+    /// Everybody who asked, in order; bounded.
+    pub asked_by: Vec<AskedBy>,
+    /// `running`, `stopped`, `draining`, `unkillable` or `not_recorded`.
+    pub result: String,
+    /// When the fence fell.
+    pub fenced_ms: i64,
+    /// When the fence was durable.
+    pub recorded_ms: Option<i64>,
+    /// When the answer was ready.
+    pub closed_ms: Option<i64>,
+    /// From the fence to the answer, in microseconds, by the monotonic clock.
+    pub took_us: Option<u64>,
+    /// Every request in scope.
+    pub requests: Vec<TouchedRequest>,
+    /// Every instance that was signalled.
+    pub instances: Vec<TouchedInstance>,
+    /// Requests outside the scope that ended, or wait again, because they shared an instance.
+    pub co_tenants: Vec<TouchedRequest>,
+}
+
+/// One ask.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskedBy {
+    /// The id of the credential; empty for the node itself.
+    pub credential: String,
+    /// Where from.
+    pub remote: Option<String>,
+    /// In the asker's words.
+    pub reason: Option<String>,
+    /// How wide.
+    pub scope: String,
+    /// How hard.
+    pub level: String,
+    /// When.
+    pub at_ms: i64,
+}
+
+/// One request that a cancel touched.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TouchedRequest {
+    /// Its id.
+    pub request_id: String,
+    /// The request that made it: why it is in scope.
+    pub parent: Option<String>,
+    /// `package:name`.
+    pub function: String,
+    /// Where it stood at the fence: `queued`, `placed`, `running`, `draining`.
+    pub found: String,
+    /// An earlier cancel had fenced it.
+    pub fenced_before: bool,
+    /// The instance it was on.
+    pub instance: Option<String>,
+    /// Its wire code once settled; `None` while it waits again or is stuck.
+    pub code: Option<u16>,
+    /// `never_started`, `acknowledged`, `reaped`, `fenced_only`, `answered`, `requeued` or `stuck`.
+    pub evidence: Option<String>,
+    /// When.
+    pub settled_ms: Option<i64>,
+}
+
+/// One instance that a cancel signalled.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TouchedInstance {
+    /// Its id.
+    pub instance: String,
+    /// Its main process.
+    pub pid: Option<u32>,
+    /// What was sent, in order: `asked`, `terminated`, `killed`.
+    pub signals: Vec<String>,
+    /// What contained it: `cgroup` or `process group`.
+    pub containment: Option<String>,
+    /// How its main process ended.
+    pub exit: Option<String>,
+    /// What was proven, e.g. `exit_collected`, `populated_0`, `leaf_removed`.
+    pub proof: Vec<String>,
+    /// Processes beside the main one that were found alive and killed.
+    pub other_processes: u32,
+    /// From the kill to the proof, in microseconds.
+    pub took_us: Option<u64>,
+    /// What could not be killed, and why.
+    pub survivors: Vec<String>,
+    /// What this kind of containment cannot see.
+    pub cannot_see: Vec<String>,
+}

@@ -1,0 +1,62 @@
+//! What the shell keeps of a live request: everything the engine must not know.
+
+use std::{sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use cancel::{Attempt, CancelId, InstanceId, RequestId};
+use tokio::sync::oneshot;
+use tokio_util::{sync::CancellationToken, time::delay_queue};
+
+use crate::{
+    handle::{Completion, InvokeError},
+    message::ReportKind,
+    spec::FunctionSpec,
+};
+
+/// A live request.
+pub(crate) struct Request {
+    pub(crate) function: Arc<FunctionSpec>,
+    pub(crate) payload: Bytes,
+    pub(crate) parent: Option<RequestId>,
+    pub(crate) asynchronous: bool,
+    /// The synchronous caller, until it is answered or gone.
+    pub(crate) caller: Option<oneshot::Sender<Result<Completion, InvokeError>>>,
+    /// The asynchronous caller, until the commit.
+    pub(crate) accepting: Option<oneshot::Sender<Result<(), InvokeError>>>,
+    /// Its place in the queue of its function; kept when it waits again, so that it is not put last.
+    pub(crate) order: u64,
+    /// It may be placed: durable, if it has to be.
+    pub(crate) runnable: bool,
+    pub(crate) created_ms: i64,
+    pub(crate) started: Option<(Instant, i64)>,
+    pub(crate) instance: Option<InstanceId>,
+    pub(crate) attempt: Attempt,
+    /// Deliveries in earlier lives of the node.
+    pub(crate) earlier_attempts: u32,
+    /// Cancelled at the fence; the request's tasks watch it.
+    pub(crate) fence: CancellationToken,
+    /// What the runtime reported last, until the engine decides whether it counts.
+    pub(crate) report: Option<(ReportKind, Bytes)>,
+    /// Why it failed, where the shell knows better than the code alone.
+    pub(crate) failure: Option<String>,
+    /// The queue limit, deadline or grace that runs now.
+    pub(crate) timer: Option<delay_queue::Key>,
+    pub(crate) grace: Option<delay_queue::Key>,
+    /// Cancels that cover it.
+    pub(crate) covered_by: Vec<CancelId>,
+    /// Cancels that killed its instance without covering it.
+    pub(crate) bystander_of: Vec<CancelId>,
+    /// It has settled as fenced only; its code may still run.
+    pub(crate) draining: bool,
+}
+
+impl Request {
+    /// `package:name`, as it is shown.
+    pub(crate) fn shown_function(&self) -> String {
+        shown(&self.function)
+    }
+}
+
+pub(crate) fn shown(function: &FunctionSpec) -> String {
+    format!("{}:{}", function.key.package, function.key.name)
+}

@@ -1,0 +1,63 @@
+//! What can be set of a node, and the fixed bounds with their reasons (I10).
+
+use std::time::Duration;
+
+use cancel::Bounds;
+
+/// Messages the inbox holds. At about 10 us a message this is 40 ms of work: enough to ride out a
+/// burst, short enough that a cancel in it is not late. When it is full, new invocations are refused
+/// as busy; everything else waits for room.
+pub(crate) const INBOX: usize = 4_096;
+
+/// Polls for work one instance may have open. A runtime that opens more gets 503 for the rest.
+pub(crate) const MAX_POLLS: usize = 1_024;
+
+/// Requests shown of one tree or of the node.
+pub(crate) const MAX_SHOWN: usize = 5_000;
+
+/// Askers named in one receipt; later ones are answered and not named.
+pub(crate) const MAX_NAMED_ASKERS: usize = 64;
+
+/// Largest response of a function (`functiongraph.md` 3: 6 MiB, "plus or minus 100 bytes").
+pub const MAX_RESPONSE_BYTES: usize = 6_291_456 + 100;
+
+/// Settled requests of which the node remembers the function, so that a late cancel can be answered
+/// without the store.
+pub(crate) const MAX_REMEMBERED: usize = 100_000;
+
+/// Settings of the shell.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// After this a killed instance that is not proven dead is reported as unkillable.
+    pub kill_timeout: Duration,
+    /// An instance with nothing to do for this long is released.
+    pub idle_release: Duration,
+    /// A synchronous request waits this long for a place.
+    pub queue_timeout: Duration,
+    /// Instances on the node.
+    pub max_instances: usize,
+    /// Instances starting at once: more would only make each slower.
+    pub max_starting: usize,
+    /// Bytes of events waiting in memory.
+    pub max_waiting_bytes: usize,
+    /// Bounds of the request tree.
+    pub bounds: Bounds,
+    /// Where runtimes reach the node's own API, `http://host:port`.
+    pub api_endpoint: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            kill_timeout: Duration::from_secs(10),
+            idle_release: Duration::from_secs(60),
+            queue_timeout: Duration::from_secs(60),
+            max_instances: 512,
+            max_starting: (2 * cores).max(4),
+            max_waiting_bytes: 256 << 20,
+            bounds: Bounds::default(),
+            api_endpoint: String::new(),
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! The shell: one task, one ordered inbox, the engine, and the maps that join its decisions to the
+//! world. Nothing here waits for anything but the inbox and the timers; whatever takes time is a task
+//! that reports back as a message.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    future::poll_fn,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use cancel::{Attempt, CancelId, Effect, Engine, Event, InstanceId, RequestId, Ticket};
+use store::{FunctionKey, Store};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::{
+    sync::CancellationToken,
+    time::{DelayQueue, delay_queue},
+};
+
+use crate::{
+    asks::Asker, credentials::AttemptCredentials, drafts::Drafts, group::Spawner, instance::Instance,
+    message::Message, pool::Pool, remembered::Remembered, request::Request, settings::Settings,
+};
+
+/// What runs out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Timer {
+    /// A synchronous request has waited too long for a place.
+    Queue(RequestId),
+    /// An attempt has run too long.
+    Deadline(RequestId, Attempt),
+    /// A request was asked to stop and has not.
+    Grace(RequestId),
+    /// An instance has not become ready.
+    Start(InstanceId),
+    /// An instance has had nothing to do.
+    Idle(InstanceId),
+    /// The drain has lasted long enough.
+    Drain,
+}
+
+/// The node's own ending.
+pub(crate) struct Draining {
+    pub(crate) done: Vec<oneshot::Sender<()>>,
+    /// Everything was ordered to end.
+    pub(crate) ending: bool,
+}
+
+pub(crate) struct Shell {
+    pub(crate) settings: Settings,
+    pub(crate) engine: Engine,
+    pub(crate) requests: HashMap<RequestId, Request>,
+    pub(crate) remembered: Remembered,
+    pub(crate) instances: HashMap<InstanceId, Instance>,
+    /// Low 24 bits of a private address -> who lives there.
+    pub(crate) addresses: HashMap<u32, InstanceId>,
+    pub(crate) pools: HashMap<FunctionKey, Pool>,
+    /// Pools that something changed for since they were last looked at.
+    pub(crate) dirty: HashSet<FunctionKey>,
+    pub(crate) drafts: Drafts,
+    pub(crate) askers: HashMap<Ticket, Asker>,
+    pub(crate) timers: DelayQueue<Timer>,
+    pub(crate) waiting_bytes: usize,
+    pub(crate) next_instance: u64,
+    pub(crate) next_ticket: u64,
+    pub(crate) next_order: u64,
+    pub(crate) draining: Option<Draining>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) spawner: Arc<Spawner>,
+    pub(crate) credentials: Arc<AttemptCredentials>,
+    /// For the tasks the shell starts; the shell itself never sends to its own inbox.
+    pub(crate) inbox: mpsc::Sender<Message>,
+    pub(crate) runtime_port: u16,
+    /// Parent of every request's fence.
+    pub(crate) life: CancellationToken,
+    effects: Vec<Effect>,
+    /// Facts that performing an effect brought about, told after the effects of the one at hand.
+    pub(crate) follow_up: VecDeque<Event>,
+}
+
+/// What a shell is made of besides its settings.
+pub(crate) struct Parts {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) spawner: Arc<Spawner>,
+    pub(crate) credentials: Arc<AttemptCredentials>,
+    pub(crate) inbox: mpsc::Sender<Message>,
+    pub(crate) runtime_port: u16,
+}
+
+impl Shell {
+    pub(crate) fn new(settings: Settings, parts: Parts) -> Self {
+        Self {
+            engine: Engine::new(settings.bounds),
+            settings,
+            requests: HashMap::new(),
+            remembered: Remembered::default(),
+            instances: HashMap::new(),
+            addresses: HashMap::new(),
+            pools: HashMap::new(),
+            dirty: HashSet::new(),
+            drafts: Drafts::default(),
+            askers: HashMap::new(),
+            timers: DelayQueue::new(),
+            waiting_bytes: 0,
+            next_instance: 1,
+            next_ticket: 1,
+            next_order: 1,
+            draining: None,
+            store: parts.store,
+            spawner: parts.spawner,
+            credentials: parts.credentials,
+            inbox: parts.inbox,
+            runtime_port: parts.runtime_port,
+            life: CancellationToken::new(),
+            effects: Vec::new(),
+            follow_up: VecDeque::new(),
+        }
+    }
+
+    /// Runs until a drain is over.
+    pub(crate) async fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
+        loop {
+            tokio::select! {
+                message = inbox.recv() => match message {
+                    Some(message) => self.receive(message),
+                    None => break, // cannot be: the shell holds a sender for its tasks
+                },
+                Some(expired) = poll_fn(|context| self.timers.poll_expired(context)), if !self.timers.is_empty() => {
+                    self.ran_out(expired.into_inner());
+                }
+            }
+            self.settle_down();
+            if self.is_over() {
+                break;
+            }
+        }
+        self.life.cancel();
+    }
+
+    fn receive(&mut self, message: Message) {
+        match message {
+            Message::Arrived(arrival) => self.arrived(arrival),
+            Message::Stored(request, result) => self.stored(request, result),
+            Message::Cancel { order, respond } => self.cancel(order, respond),
+            Message::Recorded { cancel, record, result } => self.recorded(cancel, record, result),
+            Message::ReceiptKept(cancel, result) => self.receipt_kept(cancel, result),
+            Message::CallerGone(request) => self.caller_gone(request),
+            Message::Polled { at, poll } => self.polled(at, poll),
+            Message::DeliveryDropped { at, request, attempt } => self.delivery_dropped(at, request, attempt),
+            Message::Reported { at, report } => self.reported(at, report),
+            Message::InitFailed { at, body } => self.init_failed(at, &body),
+            Message::Listening { at, poll } => self.listening(at, poll),
+            Message::Spawned { instance, group } => self.spawned(instance, group),
+            Message::SpawnFailed { instance, why } => self.spawn_failed(instance, why),
+            Message::Exited { instance, exit } => self.exited(instance, exit),
+            Message::Reaped { instance, proof } => self.reaped(instance, proof),
+            Message::NotReaped { instance, why } => self.not_reaped(instance, &why),
+            Message::FunctionChanged(function) => self.function_changed(function),
+            Message::FunctionDeleted(key) => self.function_deleted(&key),
+            Message::Ask(question) => self.look(question),
+            Message::Drain { limit, respond } => self.drain(limit, respond),
+        }
+    }
+
+    fn ran_out(&mut self, timer: Timer) {
+        match timer {
+            Timer::Queue(request) => {
+                self.forget_timer(request);
+                self.tell(Event::Expired { request, code: crate::codes::NO_INSTANCE });
+            }
+            Timer::Deadline(request, attempt) => {
+                self.forget_timer(request);
+                self.deadline_passed(request, attempt);
+            }
+            Timer::Grace(request) => {
+                if let Some(request) = self.requests.get_mut(&request) {
+                    request.grace = None;
+                }
+                self.tell(Event::GraceOver(request));
+            }
+            Timer::Start(instance) => self.start_limit_passed(instance),
+            Timer::Idle(instance) => self.idle_limit_passed(instance),
+            Timer::Drain => self.end_everything(),
+        }
+    }
+
+    fn forget_timer(&mut self, request: RequestId) {
+        if let Some(request) = self.requests.get_mut(&request) {
+            request.timer = None;
+        }
+    }
+
+    /// Tells the engine a fact and carries out what it wishes, and what follows from that, until
+    /// there is nothing left to do.
+    pub(crate) fn tell(&mut self, event: Event) {
+        self.follow_up.push_back(event);
+        while let Some(event) = self.follow_up.pop_front() {
+            let mut effects = std::mem::take(&mut self.effects);
+            self.engine.step(event, &mut effects);
+            for effect in effects.drain(..) {
+                self.perform(effect);
+            }
+            self.effects = effects;
+        }
+    }
+
+    /// After each message: place what can be placed, and see whether a drain is through.
+    fn settle_down(&mut self) {
+        while let Some(key) = self.dirty.iter().next().cloned() {
+            self.dirty.remove(&key);
+            self.schedule(&key);
+        }
+        if self.draining.is_some() {
+            self.advance_drain();
+        }
+    }
+
+    pub(crate) fn set_timer(&mut self, timer: Timer, after: Duration) -> delay_queue::Key {
+        self.timers.insert(timer, after.min(MAX_DELAY))
+    }
+
+    pub(crate) fn clear_timer(&mut self, key: Option<delay_queue::Key>) {
+        if let Some(key) = key {
+            // Gone already means that it fired and its event is behind us; the engine ignores it.
+            self.timers.try_remove(&key);
+        }
+    }
+
+    pub(crate) fn fresh_ticket(&mut self) -> Ticket {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        ticket
+    }
+
+    fn drain(&mut self, limit: Duration, respond: oneshot::Sender<()>) {
+        match &mut self.draining {
+            Some(draining) => draining.done.push(respond),
+            None => {
+                self.draining = Some(Draining { done: vec![respond], ending: false });
+                self.leave_to_the_next_life();
+            }
+        }
+        // A second ask may be in more of a hurry than the first; the earliest limit wins.
+        if limit.is_zero() {
+            self.end_everything();
+        } else {
+            self.set_timer(Timer::Drain, limit);
+        }
+    }
+
+    /// Asynchronous requests that wait are safe in the store; from here on none of them is placed.
+    fn leave_to_the_next_life(&mut self) {
+        let requests = &self.requests;
+        for pool in self.pools.values_mut() {
+            for id in pool.all_waiting() {
+                if let Some(request) = requests.get(&id).filter(|request| request.asynchronous) {
+                    pool.leave(request.order);
+                }
+            }
+        }
+    }
+
+    /// Orders the end of every instance as soon as no request needs one any more.
+    fn advance_drain(&mut self) {
+        let busy = self.requests.values().any(|request| request.instance.is_some() || !request.asynchronous);
+        if !busy {
+            self.end_everything();
+        }
+    }
+
+    fn end_everything(&mut self) {
+        let Some(draining) = &mut self.draining else { return };
+        draining.ending = true;
+        // A synchronous request that has no place will not get one.
+        let lost: Vec<RequestId> = self
+            .requests
+            .iter()
+            .filter(|(_, request)| !request.asynchronous && request.instance.is_none())
+            .map(|(id, _)| *id)
+            .collect();
+        for request in lost {
+            self.tell(Event::Expired { request, code: crate::codes::NODE_STOPPING });
+        }
+        let instances: Vec<InstanceId> = self.instances.keys().copied().collect();
+        for instance in instances {
+            self.tell(Event::EndAsked(instance));
+        }
+    }
+
+    /// A drain is over when everything was reaped; what cannot be killed is named and left.
+    fn is_over(&mut self) -> bool {
+        let all_stuck = self.instances.values().all(|instance| instance.stuck.is_some());
+        let Some(draining) = self.draining.as_mut().filter(|draining| draining.ending && all_stuck) else {
+            return false;
+        };
+        for done in draining.done.drain(..) {
+            done.send(()).ok(); // whoever asked may have stopped waiting
+        }
+        for (id, instance) in &self.instances {
+            let why = instance.stuck.as_deref().unwrap_or_default();
+            tracing::error!(instance = %id, why, "left behind: it could not be killed");
+        }
+        true
+    }
+}
+
+/// `DelayQueue` takes no more than about two years; no limit of ours needs a thousandth of that.
+const MAX_DELAY: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Milliseconds since the Unix epoch, for people; never used to decide anything.
+pub(crate) fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+pub(crate) fn micros(from: Instant) -> u64 {
+    u64::try_from(from.elapsed().as_micros()).unwrap_or(u64::MAX)
+}
+
+/// A fresh cancel id.
+pub(crate) fn fresh_cancel() -> CancelId {
+    CancelId(uuid::Uuid::new_v4().as_u128())
+}

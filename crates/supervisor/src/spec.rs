@@ -1,0 +1,72 @@
+//! What the shell must know of a function to run it: its configuration as plain values.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use cancel::{OnCollateral, OnGrace};
+use store::FunctionKey;
+
+/// How a kind of runtime is started; one folder under `runtime-images/`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuntimeImage {
+    /// The image's name, e.g. `python`.
+    pub name: String,
+    /// The FunctionGraph runtime names it serves, e.g. `Python3.10`.
+    pub runtimes: Vec<String>,
+    /// Program and arguments; `{image}` stands for the image's folder, `{code}` for the function's.
+    pub command: Vec<String>,
+    /// Where the image's files are.
+    pub dir: PathBuf,
+    /// A file that must be in the function's code, or the start fails with 4202.
+    pub requires: Option<String>,
+}
+
+/// What happens when a synchronous caller goes away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnDisconnect {
+    /// The request goes on.
+    #[default]
+    Continue,
+    /// It is cancelled with the cause `disconnect`.
+    Cancel,
+}
+
+/// One revision of a function, ready to run.
+#[derive(Clone, Debug)]
+pub struct FunctionSpec {
+    /// Which function.
+    pub key: FunctionKey,
+    /// Its full URN, with version.
+    pub urn: String,
+    /// Rises with each change; an instance runs exactly one revision.
+    pub revision: u64,
+    /// How its runtime is started.
+    pub image: Arc<RuntimeImage>,
+    /// Where its unpacked code is.
+    pub code_dir: PathBuf,
+    /// `file.function`.
+    pub handler: String,
+    /// `file.function` that runs once per instance before any request.
+    pub initializer: Option<String>,
+    /// The limit of one attempt.
+    pub timeout: Duration,
+    /// The limit of an instance's start, initializer included.
+    pub start_timeout: Duration,
+    /// MiB; told to the runtime, not yet enforced.
+    pub memory_mb: u32,
+    /// Millicores; told to the runtime.
+    pub cpu_millis: u32,
+    /// A JSON object, told to the runtime.
+    pub user_data: String,
+    /// Requests an instance may hold at once.
+    pub concurrency: u32,
+    /// Instances at most; 0 means that the function is disabled.
+    pub max_instances: u32,
+    /// Time between Ask and what follows.
+    pub grace: Duration,
+    /// What follows, with co-tenants.
+    pub on_grace: OnGrace,
+    /// What becomes of co-tenants of a killed instance.
+    pub on_collateral: OnCollateral,
+    /// What happens when a synchronous caller goes away.
+    pub on_disconnect: OnDisconnect,
+}

@@ -1,0 +1,124 @@
+//! What can be looked at, as it goes out in JSON. Times are milliseconds since the Unix epoch.
+
+use serde::{Deserialize, Serialize};
+
+/// One request in a tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestRow {
+    /// Its id.
+    pub request_id: String,
+    /// The request that made it.
+    pub parent: Option<String>,
+    /// Its distance from the root.
+    pub depth: u16,
+    /// The function it runs, `package:name`; empty if it has settled.
+    pub function: String,
+    /// `queued`, `placed`, `running`, `draining` or `settled`.
+    pub state: String,
+    /// Whether nobody holds a connection for it.
+    pub asynchronous: bool,
+    /// How hard it is being stopped: `ask` or `kill`.
+    pub stopping: Option<String>,
+    /// The cancel that fenced it first.
+    pub cancel_id: Option<String>,
+    /// Its wire code if settled: 0 or the error code.
+    pub code: Option<u16>,
+    /// The instance it is on.
+    pub instance: Option<String>,
+    /// The main process of that instance.
+    pub pid: Option<u32>,
+    /// Deliveries so far.
+    pub attempt: u32,
+    /// When it arrived.
+    pub created_ms: i64,
+    /// When its last attempt was handed over.
+    pub started_ms: Option<i64>,
+}
+
+/// A tree from its root, parents before children.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TreeView {
+    /// The root's id.
+    pub root: String,
+    /// Its requests; at most a fixed number, see `truncated`.
+    pub requests: Vec<RequestRow>,
+    /// Whether there are more than are shown.
+    pub truncated: bool,
+}
+
+/// A process of an instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessRow {
+    /// Its number, as the node sees it.
+    pub pid: u32,
+    /// Its name.
+    pub comm: String,
+    /// Its state letter, as in `/proc/PID/stat`.
+    pub state: String,
+}
+
+/// One instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceRow {
+    /// Its id, never used again.
+    pub instance: String,
+    /// `package:name` of its function.
+    pub function: String,
+    /// Its main process.
+    pub pid: Option<u32>,
+    /// `starting`, `ready`, `draining`, `ending` or `quarantined`.
+    pub state: String,
+    /// Requests it may hold at once.
+    pub capacity: u32,
+    /// Requests on it.
+    pub requests: Vec<String>,
+    /// Whether it listens for cancellations by request id.
+    pub cooperates: bool,
+    /// What contains it.
+    pub containment: Option<String>,
+    /// Its processes.
+    pub processes: Vec<ProcessRow>,
+}
+
+/// One request of a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanRow {
+    /// Which.
+    pub request_id: String,
+    /// Its function, `package:name`.
+    pub function: String,
+    /// `removed`, `asked`, `killed`, `stopping` or `draining`.
+    pub how: String,
+    /// Where it runs.
+    pub instance: Option<String>,
+    /// For `asked`: `kill` or `drain`, when its grace ends without effect.
+    pub at_grace_end: Option<String>,
+}
+
+/// What a cancel would do now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanView {
+    /// The requests in scope.
+    pub stops: Vec<PlanRow>,
+    /// The instances that would die at once, with their processes.
+    pub kills: Vec<InstanceRow>,
+    /// Requests outside the scope that would end with 4208.
+    pub collateral: Vec<String>,
+    /// Requests outside the scope that would wait again.
+    pub requeued: Vec<String>,
+}
+
+/// Everything that lives on the node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeView {
+    /// Live requests, oldest first; at most a fixed number, see `truncated`.
+    pub requests: Vec<RequestRow>,
+    /// Live instances.
+    pub instances: Vec<InstanceRow>,
+    /// Live requests in all.
+    pub live: u32,
+    /// Whether there are more than are shown.
+    pub truncated: bool,
+    /// Whether the node takes no new requests.
+    pub draining: bool,
+}
