@@ -7,7 +7,7 @@ use slotmap::SlotMap;
 use crate::{
     Attempt, Bounds, CancelId, Effect, Event, InstanceId, Outcome, Policy, Refusal, RequestId, Requeue,
     instance::{Ending, Instance},
-    stop::Cancel,
+    rest::Cancel,
     tree::{CancelKey, Fence, Node, NodeKey, Phase, Tree},
 };
 
@@ -258,6 +258,6 @@ mod tests {
         let id_entry = size_of::<(RequestId, NodeKey)>() + 1;
         let full = [slot, id_entry, id_entry, size_of::<NodeKey>()].iter().sum();
         assert_eq!(Engine::BYTES_PER_REQUEST, full);
-        assert!(Engine::BYTES_PER_REQUEST <= 320, "{}", Engine::BYTES_PER_REQUEST);
+        const { assert!(Engine::BYTES_PER_REQUEST <= 320) };
     }
 }

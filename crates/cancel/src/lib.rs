@@ -33,6 +33,7 @@ mod id;
 mod instance;
 mod outcome;
 mod plan;
+mod rest;
 mod scope;
 mod settle;
 mod stop;

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use crate::{
     Answer, Attempt, Effect, Engine, Evidence, InstanceId, Level, OnCollateral, Outcome, RequestId, Requeue,
     instance::Ending,
-    stop::Rest,
+    rest::Rest,
     tree::{NodeKey, Phase},
 };
 

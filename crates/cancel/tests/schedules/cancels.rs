@@ -198,39 +198,6 @@ impl Model {
         }
     }
 
-    /// Takes nothing new; what has a place and was not taken waits again.
-    pub(crate) fn drain(&mut self, instance: InstanceId) {
-        let Some(i) = self.instances.get_mut(&instance) else { return };
-        if i.draining || i.why.is_some() {
-            return;
-        }
-        i.draining = true;
-        self.effects.push(Effect::Drain(instance));
-        self.displace(instance);
-    }
-
-    fn displace(&mut self, instance: InstanceId) {
-        for request in self.tenants(instance) {
-            let req = &self.requests[&request];
-            if req.at == At::Placed(instance) && req.fence.is_none() {
-                self.requeue(request, Requeue::Displaced);
-            }
-        }
-    }
-
-    pub(crate) fn end(&mut self, instance: InstanceId, why: Why) {
-        let Some(i) = self.instances.get_mut(&instance) else { return };
-        if i.why.is_some() {
-            return;
-        }
-        i.why = Some(why);
-        self.effects.push(Effect::Kill(instance));
-        let failed_start = matches!(why, Why::Crashed | Why::StartFailed(_)) && !i.ready;
-        if !failed_start {
-            self.displace(instance);
-        }
-    }
-
     pub(crate) fn grace_over(&mut self, request: RequestId) {
         let Some(req) = self.requests.get(&request).cloned() else { return };
         let At::Running(instance) = req.at else { return };
@@ -251,26 +218,6 @@ impl Model {
         self.requests.values().filter(|req| req.at == At::Running(instance) && req.fence.is_none()).count()
     }
 
-    pub(crate) fn kill_timed_out(&mut self, instance: InstanceId) {
-        let Some(i) = self.instances.get_mut(&instance) else { return };
-        let Some(why) = i.why.filter(|_| !i.stuck) else { return };
-        i.stuck = true;
-        let i = i.clone();
-        self.effects.push(Effect::Quarantine(instance));
-        for request in self.tenants(instance) {
-            let req = self.requests.get_mut(&request).expect("known");
-            if matches!(req.at, At::Placed(_)) && req.fence.is_none() {
-                // It waited for the reap only to be told why the start failed.
-                self.not_started(request, &i, why);
-                continue;
-            }
-            req.stuck = true;
-            if !req.settled() {
-                self.effects.push(Effect::Stuck(request));
-            }
-        }
-    }
-
     pub(crate) fn recorded(&mut self, id: CancelId, record: u32, ok: bool) {
         let Some(cancel) = self.cancels.get_mut(&id).filter(|cancel| cancel.closed.is_none()) else {
             return;
@@ -289,19 +236,6 @@ impl Model {
         for (ticket, wants) in now {
             let reply = at_record(id, cancel, wants);
             self.effects.push(Effect::Answer { ticket, reply });
-        }
-    }
-
-    /// A draining instance ends when no request on it is unsettled.
-    pub(crate) fn end_what_has_drained(&mut self) {
-        let drained: Vec<InstanceId> = self
-            .instances
-            .iter()
-            .filter(|(id, i)| i.draining && self.tenants(**id).iter().all(|t| self.requests[t].settled()))
-            .map(|(id, _)| *id)
-            .collect();
-        for instance in drained {
-            self.end(instance, Why::Drained);
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod actions;
 mod cancels;
+mod ends;
 mod laws;
 mod model;
 mod run;

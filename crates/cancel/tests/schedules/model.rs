@@ -371,43 +371,4 @@ impl Model {
         self.requests.get_mut(&request).expect("known").at = At::Over(outcome, None);
         self.effects.push(Effect::Gone { request, evidence });
     }
-
-    fn reaped(&mut self, instance: InstanceId) {
-        let Some(i) = self.instances.get(&instance).cloned() else { return };
-        let why = i.why.unwrap_or(Why::Crashed);
-        for request in self.tenants(instance) {
-            let req = self.requests[&request].clone();
-            let proof = Evidence::Reaped(instance);
-            let again = req.policy.on_collateral == OnCollateral::Retry && req.policy.asynchronous;
-            match (req.at, why) {
-                (At::Over(outcome, _), _) => self.gone(request, outcome, proof),
-                _ if req.fence.is_some() => self.settle(request, req.outcome_if_fenced(), proof),
-                (At::Placed(_), _) => self.not_started(request, &i, why),
-                (_, Why::Canceled) if again => self.requeue(request, Requeue::Collateral),
-                (_, Why::Canceled) => self.settle(request, Outcome::Canceled, proof),
-                (_, Why::NodeEnds) if req.policy.asynchronous => {
-                    self.requeue(request, Requeue::Displaced);
-                }
-                _ => {
-                    if !self.retry(request) {
-                        self.settle(request, Outcome::Crashed, proof);
-                    }
-                }
-            }
-        }
-        self.instances.remove(&instance);
-    }
-
-    /// What becomes of a request whose place was never taken: if the start failed that is its own
-    /// failure, else it waits again.
-    pub(crate) fn not_started(&mut self, request: RequestId, i: &Inst, why: Why) {
-        let outcome = match why {
-            Why::StartFailed(code) => Outcome::Failed(code),
-            Why::Crashed if !i.ready => Outcome::Crashed,
-            _ => return self.requeue(request, Requeue::Displaced),
-        };
-        if !self.retry(request) {
-            self.settle(request, outcome, Evidence::NeverStarted);
-        }
-    }
 }
