@@ -271,7 +271,7 @@ impl Resolver {
             .map(|(id, _)| *id)
             .collect();
         let all: Vec<_> = model.cancels.keys().copied().collect();
-        let from = if twist % 8 == 0 { &all } else { &open };
+        let from = if twist.is_multiple_of(8) { &all } else { &open };
         let Some(cancel) = pick(from, which) else { return Vec::new() };
         let record = match twist / 8 % 8 {
             0 => model.cancels[&cancel].answered,

@@ -2,7 +2,7 @@
 
 use cancel::{
     CancelAsk, CancelId, Cause, Effect, Evidence, InstanceId, Level, OnGrace, Outcome, Reply, RequestId,
-    Requeue, Scope, Ticket,
+    Scope, Ticket,
 };
 
 use crate::model::{At, Model, Why};

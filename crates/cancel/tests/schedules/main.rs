@@ -4,6 +4,8 @@
 //!
 //! `QUELL_CASES` sets the schedules per test (default 6,000 each, 24,000 in all).
 
+#![allow(clippy::expect_used, reason = "a test may take for granted what it set up itself")]
+
 mod actions;
 mod cancels;
 mod ends;

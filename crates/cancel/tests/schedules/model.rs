@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use cancel::{
-    Answer, Attempt, Bounds, CancelId, Cause, Effect, Event, Evidence, InstanceId, Level, OnCollateral,
-    Outcome, Policy, Refusal, RequestId, Requeue,
+    Answer, Attempt, Bounds, CancelId, Cause, Effect, Event, Evidence, InstanceId, Level, Outcome, Policy,
+    Refusal, RequestId, Requeue,
 };
 
 use crate::cancels::Cancel;
@@ -339,7 +339,7 @@ impl Model {
     }
 
     /// Another attempt, if one is left.
-    fn retry(&mut self, request: RequestId) -> bool {
+    pub(crate) fn retry(&mut self, request: RequestId) -> bool {
         let req = self.requests.get_mut(&request).expect("known");
         if req.policy.retries == 0 {
             return false;
