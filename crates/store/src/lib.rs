@@ -5,8 +5,16 @@
 //! of Quell but the plain ids of `cancel`, and knows nothing of HTTP or processes: what a function's
 //! configuration or a receipt's body says is text to it.
 
+mod credentials;
+mod embedded;
+mod functions;
+mod invocations;
+mod receipts;
 mod record;
+mod schema;
 mod store;
+mod threads;
 
+pub use embedded::Embedded;
 pub use record::*;
 pub use store::{Store, StoreError, StoreFuture};

@@ -23,6 +23,9 @@ pub enum StoreError {
     /// The database cannot be written (disk full, read-only, damaged); nothing was written.
     #[error("store cannot write: {0}")]
     Unwritable(String),
+    /// The database could not be read.
+    #[error("store cannot read: {0}")]
+    Unreadable(String),
     /// The database could not be opened or understood.
     #[error("store cannot be opened: {0}")]
     Unopenable(String),
@@ -101,6 +104,9 @@ pub trait Store: Send + Sync + 'static {
     fn fact(&self, name: &'static str) -> StoreFuture<Option<String>>;
     /// Keeps such a fact.
     fn put_fact(&self, name: &'static str, value: String) -> StoreFuture<()>;
+    /// Resolves once everything asked for before is on the disk, or was reported as failed: a read
+    /// after it sees all of it.
+    fn barrier(&self) -> StoreFuture<()>;
     /// Resolves once everything asked for before is on the disk (or was reported as failed), and
     /// closes the store: later calls get [`StoreError::Closed`].
     fn close(&self) -> StoreFuture<()>;

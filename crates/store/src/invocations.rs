@@ -1,0 +1,183 @@
+//! Asynchronous requests, from their acceptance to their final state.
+
+use bytes::Bytes;
+use cancel::{CancelId, RequestId};
+use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params, types::FromSqlError};
+
+use crate::{
+    FunctionKey, InvocationPage, InvocationQuery, InvocationRecord, NewInvocation, Settlement, Status,
+    StoreError, threads::unwritable,
+};
+
+const COLUMNS: &str = "request, project, package, name, parent, status, error_code, error_message, attempts, \
+                       created_ms, started_ms, ended_ms, fenced_by";
+
+pub(crate) fn accept(db: &Connection, invocation: &NewInvocation) -> Result<(), StoreError> {
+    let FunctionKey { project, package, name } = &invocation.function;
+    let mut insert = db
+        .prepare_cached(
+            "INSERT INTO invocations (request, project, package, name, parent, payload, status, created_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        )
+        .map_err(unwritable)?;
+    let done = insert.execute(params![
+        blob(invocation.request.0),
+        project,
+        package,
+        name,
+        invocation.parent.map(|parent| blob(parent.0)),
+        invocation.payload.as_ref(),
+        number(Status::Wait),
+        invocation.created_ms
+    ]);
+    match done {
+        Ok(_) => Ok(()),
+        Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) => {
+            Err(StoreError::Exists)
+        }
+        Err(error) => Err(unwritable(error)),
+    }
+}
+
+pub(crate) fn mark_running(
+    db: &Connection,
+    request: RequestId,
+    attempts: u32,
+    started_ms: i64,
+) -> Result<(), StoreError> {
+    // A fenced request stays as it is: its settlement is on the way.
+    let mark = "UPDATE invocations SET status = 1, attempts = ?2, started_ms = ?3
+                WHERE request = ?1 AND status IN (0, 1)";
+    execute(db, mark, params![blob(request.0), attempts, started_ms])
+}
+
+pub(crate) fn mark_waiting(db: &Connection, request: RequestId) -> Result<(), StoreError> {
+    let mark = "UPDATE invocations SET status = 0 WHERE request = ?1 AND status = 1";
+    execute(db, mark, params![blob(request.0)])
+}
+
+pub(crate) fn settle(db: &Connection, settlement: &Settlement) -> Result<(), StoreError> {
+    let settle = "UPDATE invocations SET status = ?2, error_code = ?3, error_message = ?4, ended_ms = ?5
+                  WHERE request = ?1 AND status IN (0, 1)";
+    execute(
+        db,
+        settle,
+        params![
+            blob(settlement.request.0),
+            number(settlement.status),
+            settlement.error_code,
+            settlement.error_message,
+            settlement.ended_ms
+        ],
+    )
+}
+
+pub(crate) fn one(db: &Connection, request: RequestId) -> rusqlite::Result<Option<InvocationRecord>> {
+    let select = format!("SELECT {COLUMNS}, payload FROM invocations WHERE request = ?1");
+    db.prepare_cached(&select)?.query_row([blob(request.0)], read_whole).optional()
+}
+
+pub(crate) fn unsettled(
+    db: &Connection,
+    after: Option<RequestId>,
+    limit: u32,
+) -> rusqlite::Result<Vec<InvocationRecord>> {
+    // Rows are never removed before they settle, so the row number is the order of acceptance.
+    let select = format!(
+        "SELECT {COLUMNS}, payload FROM invocations
+         WHERE status IN (0, 1)
+           AND rowid > COALESCE((SELECT rowid FROM invocations WHERE request = ?1), 0)
+         ORDER BY rowid LIMIT ?2"
+    );
+    let after = after.map(|after| blob(after.0));
+    db.prepare_cached(&select)?.query_map(params![after, limit], read_whole)?.collect()
+}
+
+pub(crate) fn page(db: &Connection, query: &InvocationQuery) -> rusqlite::Result<InvocationPage> {
+    let FunctionKey { project, package, name } = &query.function;
+    let status = query.status.map(number);
+    let ids: Vec<[u8; 16]> = query.requests.iter().map(|request| blob(request.0)).collect();
+    let mut terms = "project = ?1 AND package = ?2 AND name = ?3 AND created_ms BETWEEN ?4 AND ?5
+                     AND (?6 IS NULL OR status = ?6)"
+        .to_owned();
+    let mut values: Vec<&dyn ToSql> = vec![project, package, name, &query.from_ms, &query.until_ms, &status];
+    if !ids.is_empty() {
+        let marks: Vec<String> = (0..ids.len()).map(|at| format!("?{}", values.len() + 1 + at)).collect();
+        terms = format!("{terms} AND request IN ({})", marks.join(", "));
+        values.extend(ids.iter().map(|id| id as &dyn ToSql));
+    }
+    let count = format!("SELECT count(*) FROM invocations WHERE {terms}");
+    let total: i64 = db.prepare_cached(&count)?.query_row(values.as_slice(), |row| row.get(0))?;
+    let (limit, offset) = (query.limit, query.offset);
+    let select = format!(
+        "SELECT {COLUMNS} FROM invocations WHERE {terms}
+         ORDER BY created_ms DESC, rowid DESC LIMIT {limit} OFFSET {offset}"
+    );
+    let rows = db.prepare_cached(&select)?.query_map(values.as_slice(), read)?.collect::<Result<_, _>>()?;
+    Ok(InvocationPage { rows, total: total.cast_unsigned() })
+}
+
+pub(crate) fn prune(db: &Connection, before_ms: i64, limit: u32) -> Result<u64, StoreError> {
+    let prune = "DELETE FROM invocations WHERE rowid IN (
+                     SELECT rowid FROM invocations WHERE ended_ms IS NOT NULL AND ended_ms < ?1 LIMIT ?2)";
+    db.execute(prune, params![before_ms, limit]).map(|rows| rows as u64).map_err(unwritable)
+}
+
+/// Notes who fenced a request, unless it is final or somebody did before.
+pub(crate) fn fence(db: &Connection, request: RequestId, cancel: CancelId) -> Result<(), StoreError> {
+    let fence = "UPDATE invocations SET fenced_by = ?2
+                 WHERE request = ?1 AND fenced_by IS NULL AND status IN (0, 1)";
+    execute(db, fence, params![blob(request.0), blob(cancel.0)])
+}
+
+fn execute(db: &Connection, statement: &str, values: &[&dyn ToSql]) -> Result<(), StoreError> {
+    let mut statement = db.prepare_cached(statement).map_err(unwritable)?;
+    statement.execute(values).map(drop).map_err(unwritable)
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<InvocationRecord> {
+    Ok(InvocationRecord {
+        request: RequestId(u128::from_be_bytes(row.get(0)?)),
+        function: FunctionKey { project: row.get(1)?, package: row.get(2)?, name: row.get(3)? },
+        parent: row.get::<_, Option<[u8; 16]>>(4)?.map(|id| RequestId(u128::from_be_bytes(id))),
+        payload: Bytes::new(),
+        status: status(row.get(5)?)?,
+        error_code: row.get(6)?,
+        error_message: row.get(7)?,
+        attempts: row.get(8)?,
+        created_ms: row.get(9)?,
+        started_ms: row.get(10)?,
+        ended_ms: row.get(11)?,
+        fenced_by: row.get::<_, Option<[u8; 16]>>(12)?.map(|id| CancelId(u128::from_be_bytes(id))),
+    })
+}
+
+fn read_whole(row: &Row<'_>) -> rusqlite::Result<InvocationRecord> {
+    Ok(InvocationRecord { payload: row.get::<_, Vec<u8>>(13)?.into(), ..read(row)? })
+}
+
+pub(crate) fn blob(id: u128) -> [u8; 16] {
+    id.to_be_bytes()
+}
+
+/// The number of a status in the table; part of the format.
+fn number(status: Status) -> i64 {
+    match status {
+        Status::Wait => 0,
+        Status::Running => 1,
+        Status::Success => 2,
+        Status::Fail => 3,
+        Status::Discard => 4,
+    }
+}
+
+fn status(number: i64) -> rusqlite::Result<Status> {
+    Ok(match number {
+        0 => Status::Wait,
+        1 => Status::Running,
+        2 => Status::Success,
+        3 => Status::Fail,
+        4 => Status::Discard,
+        other => return Err(FromSqlError::OutOfRange(other).into()),
+    })
+}

@@ -1,0 +1,97 @@
+//! Receipts of cancels, and which requests they fenced.
+
+use cancel::{CancelId, RequestId};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+use crate::{
+    FunctionKey, NewReceipt, ReceiptRecord, StoreError,
+    invocations::{self, blob},
+    threads::unwritable,
+};
+
+const COLUMNS: &str = "cancel, target, project, package, name, body, created_ms";
+
+pub(crate) fn record(db: &Connection, receipt: &NewReceipt) -> Result<(), StoreError> {
+    let FunctionKey { project, package, name } = &receipt.function;
+    let upsert = format!(
+        "INSERT INTO receipts ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+         ON CONFLICT (cancel) DO UPDATE SET body = excluded.body"
+    );
+    db.prepare_cached(&upsert)
+        .and_then(|mut upsert| {
+            upsert.execute(params![
+                blob(receipt.cancel.0),
+                blob(receipt.target.0),
+                project,
+                package,
+                name,
+                receipt.body,
+                receipt.created_ms
+            ])
+        })
+        .map_err(unwritable)?;
+    let mut fence = db
+        .prepare_cached("INSERT INTO fences (request, cancel) VALUES (?1, ?2) ON CONFLICT DO NOTHING")
+        .map_err(unwritable)?;
+    for request in &receipt.fenced {
+        fence.execute(params![blob(request.0), blob(receipt.cancel.0)]).map_err(unwritable)?;
+        invocations::fence(db, *request, receipt.cancel)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn update(db: &Connection, cancel: CancelId, body: &str) -> Result<(), StoreError> {
+    let update = "UPDATE receipts SET body = ?2 WHERE cancel = ?1";
+    db.execute(update, params![blob(cancel.0), body]).map(drop).map_err(unwritable)
+}
+
+pub(crate) fn one(db: &Connection, cancel: CancelId) -> rusqlite::Result<Option<ReceiptRecord>> {
+    let select = format!("SELECT {COLUMNS} FROM receipts WHERE cancel = ?1");
+    db.prepare_cached(&select)?.query_row([blob(cancel.0)], read).optional()
+}
+
+pub(crate) fn of(db: &Connection, request: RequestId) -> rusqlite::Result<Option<ReceiptRecord>> {
+    // Rows are added in the order of the fences: the first is the one that counts.
+    let first = "SELECT cancel FROM fences WHERE request = ?1 ORDER BY rowid LIMIT 1";
+    let cancel: Option<[u8; 16]> =
+        db.prepare_cached(first)?.query_row([blob(request.0)], |row| row.get(0)).optional()?;
+    match cancel {
+        Some(cancel) => one(db, CancelId(u128::from_be_bytes(cancel))),
+        None => Ok(None),
+    }
+}
+
+pub(crate) fn page(
+    db: &Connection,
+    project: &str,
+    function: Option<&FunctionKey>,
+    offset: u64,
+    limit: u32,
+) -> rusqlite::Result<Vec<ReceiptRecord>> {
+    let select = format!(
+        "SELECT {COLUMNS} FROM receipts
+         WHERE project = ?1 AND (?2 IS NULL OR (package = ?2 AND name = ?3))
+         ORDER BY created_ms DESC, rowid DESC LIMIT ?4 OFFSET ?5"
+    );
+    let (package, name) = function.map(|key| (&key.package, &key.name)).unzip();
+    let values = params![project, package, name, limit, offset.cast_signed()];
+    db.prepare_cached(&select)?.query_map(values, read)?.collect()
+}
+
+pub(crate) fn prune(db: &Connection, before_ms: i64, limit: u32) -> Result<u64, StoreError> {
+    let old = "SELECT cancel FROM receipts WHERE created_ms < ?1 ORDER BY created_ms LIMIT ?2";
+    let fences = format!("DELETE FROM fences WHERE cancel IN ({old})");
+    db.execute(&fences, params![before_ms, limit]).map_err(unwritable)?;
+    let receipts = format!("DELETE FROM receipts WHERE cancel IN ({old})");
+    db.execute(&receipts, params![before_ms, limit]).map(|rows| rows as u64).map_err(unwritable)
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<ReceiptRecord> {
+    Ok(ReceiptRecord {
+        cancel: CancelId(u128::from_be_bytes(row.get(0)?)),
+        target: RequestId(u128::from_be_bytes(row.get(1)?)),
+        function: FunctionKey { project: row.get(2)?, package: row.get(3)?, name: row.get(4)? },
+        body: row.get(5)?,
+        created_ms: row.get(6)?,
+    })
+}
