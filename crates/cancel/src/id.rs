@@ -54,7 +54,7 @@ fn parse_uuid(text: &str) -> Option<u128> {
             (_, b'A'..=b'F') => byte - b'A' + 10,
             _ => return None,
         };
-        bits = (bits << 4) | u128::from(digit);
+        bits = (bits << 4) + u128::from(digit);
     }
     Some(bits)
 }
@@ -136,6 +136,7 @@ mod tests {
             "1167bf8c-87b0-43ab-8f5f-26b16c64f25",
             "1167bf8c-87b0-43ab-8f5f-26b16c64f2522",
             "1167bf8cx87b0-43ab-8f5f-26b16c64f252",
+            "1167bf8c087b0-43ab-8f5f-26b16c64f252",
             "1167bf8c-87b0-43ab-8f5f-26b16c64f25g",
             "1167bf8-c87b0-43ab-8f5f-26b16c64f252",
             "1167bf8c-87b0-43ab-8f5f-26b16c64f25é",

@@ -5,6 +5,7 @@
 //! `QUELL_CASES` sets the schedules per test (default 6,000 each, 24,000 in all).
 
 #![allow(clippy::expect_used, reason = "a test may take for granted what it set up itself")]
+#![allow(clippy::print_stdout, reason = "a failing schedule is shown on request")]
 
 mod actions;
 mod cancels;
