@@ -48,7 +48,8 @@ pub enum Effect {
         request: RequestId,
         /// By which cancel.
         cancel: CancelId,
-        /// False if another cancel had fenced it before: it is covered, and nothing is new about it.
+        /// False if it was fenced before, by another cancel or by this one before it rose: it is
+        /// covered, and nothing is new about its fence.
         first: bool,
     },
     /// Make the cancel and everything it has fenced so far durable; tell `Recorded`.

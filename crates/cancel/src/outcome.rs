@@ -72,6 +72,7 @@ pub enum Reply {
     /// Something in scope could not be killed within the limit; it stays fenced.
     Unkillable(CancelId),
     /// Everything is fenced and as stopped as it can be, but the record could not be made durable.
+    /// Who asks again later is told the same: 200 would promise a record.
     NotRecorded(CancelId),
     /// It had been cancelled before; this is that cancel. `draining`: its code may still run.
     AlreadyCanceled {

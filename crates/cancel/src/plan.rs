@@ -21,7 +21,7 @@ pub enum StopHow {
         /// `Drain` if innocent co-tenants live there and its function did not choose otherwise.
         then: OnGrace,
     },
-    /// Its instance is killed.
+    /// Its instance is killed, or is dying already (then it is not among the `kills`).
     Killed(InstanceId),
     /// A running cancel is at it already, as hard as this one would be.
     Stopping,

@@ -52,23 +52,40 @@ fn a_detached_child_is_a_root_of_its_own() {
     assert_eq!(bench.cancel(10, 1, Subtree, Ask), [fence(1, 10), record(10, 1, Ask), removed(1)]);
 }
 
-#[test]
-fn a_chain_of_the_greatest_depth_is_cancelled_without_recursion() {
-    let mut bench = Bench::bounded(Bounds { max_depth: u16::MAX, ..Bounds::default() });
+/// A chain of requests, each made by the one before; `depth` is that of the last.
+fn chain(depth: u16) -> Bench {
+    let mut bench = Bench::bounded(Bounds { max_depth: depth, ..Bounds::default() });
     let mut out = Vec::new();
-    for id in 0..=u128::from(u16::MAX) {
+    for id in 0..=u128::from(depth) {
         let parent = id.checked_sub(1).map(request);
         let event = Event::Arrived { request: request(id), parent, detached: false, policy: SYNCHRONOUS };
         bench.engine.step(event, &mut out);
     }
-    assert_eq!(bench.engine.live(), 65_536);
-    assert_eq!(bench.child(70_000, 65_535), refused(70_000, Refusal::TooDeep));
-    out.clear();
-    // The deepest half: settling walks up to the root, so all of it would be quadratic.
-    bench.engine.step(Event::CancelAsked(Bench::ask(70_001, 65_000, Subtree, Kill)), &mut out);
+    assert_eq!(bench.child(99_999, u128::from(depth)), refused(99_999, Refusal::TooDeep));
+    bench
+}
+
+#[test]
+fn a_chain_of_the_greatest_depth_is_cancelled_whole_from_its_root() {
+    let depth = Bounds::default().max_depth;
+    let mut bench = chain(depth);
+    let effects = bench.cancel(10, 0, Subtree, Kill);
+    let settled = effects.iter().filter(|effect| matches!(effect, Effect::Settle { .. })).count();
+    assert_eq!(settled, usize::from(depth) + 1);
+    let stopped = Reply::Stopped(cancel(10));
+    assert_eq!(bench.recorded(10, 1), [told(10, stopped), close(10, stopped)]);
+    assert_eq!(bench.engine.sizes(), (0, 0, 0));
+}
+
+#[test]
+fn walks_are_iterative_however_deep_a_bound_allows_the_tree_to_be() {
+    let mut bench = chain(u16::MAX);
+    assert_eq!(bench.engine.subtree(request(0), usize::MAX).len(), 65_536);
+    // Not from the root: each one that settles walks up to it, which at this depth is quadratic.
+    let mut out = Vec::new();
+    bench.engine.step(Event::CancelAsked(Bench::ask(10, 65_000, Subtree, Kill)), &mut out);
     let settled = out.iter().filter(|effect| matches!(effect, Effect::Settle { .. })).count();
-    assert_eq!(settled, 536);
-    bench.engine.check().expect("the structures hold");
+    assert_eq!((settled, bench.engine.live()), (536, 65_000));
 }
 
 #[test]
