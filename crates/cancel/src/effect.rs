@@ -93,7 +93,7 @@ pub enum Effect {
         request: RequestId,
         /// What.
         outcome: Outcome,
-        /// Whether any attempt of it was ever handed to a runtime.
+        /// Whether any attempt of it reached a runtime: a delivery that failed did not.
         ran: bool,
         /// On what evidence.
         evidence: Evidence,

@@ -15,7 +15,7 @@ impl Engine {
         let Some(node) = self.tree.get(key) else { return };
         let (request, fenced) = (node.id, node.fence.is_some());
         let counted = fenced && !node.stuck;
-        let ran = node.attempt > Attempt(0);
+        let ran = node.ran();
         let phase = match evidence {
             Evidence::FencedOnly(instance) => Phase::Draining(instance, outcome),
             Evidence::NeverStarted
@@ -123,6 +123,9 @@ impl Engine {
         let Some(holder) = self.instances.get(&instance) else { return };
         if holder.ending.is_some() {
             return; // the reap decides
+        }
+        if let Some(node) = self.tree.get_mut(key) {
+            node.undelivered += 1;
         }
         match fence {
             Some(fence) => {

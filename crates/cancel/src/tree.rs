@@ -61,6 +61,8 @@ pub(crate) struct Node {
     next_sibling: Option<NodeKey>,
     prev_sibling: Option<NodeKey>,
     pub(crate) attempt: Attempt,
+    /// Deliveries known not to have reached a runtime.
+    pub(crate) undelivered: u32,
     /// On a root: the unsettled nodes of its tree. Elsewhere 0.
     pub(crate) below_root: u32,
     pub(crate) depth: u16,
@@ -76,6 +78,11 @@ impl Node {
             Phase::Draining(_, outcome) | Phase::Husk(outcome) => Some(outcome),
             Phase::Queued | Phase::Placed(_) | Phase::Running(_) => None,
         }
+    }
+
+    /// Whether any attempt reached a runtime.
+    pub(crate) fn ran(&self) -> bool {
+        self.attempt > Attempt(self.undelivered)
     }
 
     pub(crate) fn level(&self) -> Option<Level> {
@@ -132,6 +139,7 @@ impl Tree {
             next_sibling: None,
             prev_sibling: None,
             attempt: Attempt(0),
+            undelivered: 0,
             below_root: 0,
             depth: above.map_or(0, |(_, depth)| depth + 1),
             policy,

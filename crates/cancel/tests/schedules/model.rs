@@ -32,6 +32,8 @@ pub(crate) struct Req {
     pub(crate) fence: Option<(Cause, CancelId)>,
     pub(crate) level: Option<Level>,
     pub(crate) attempt: u32,
+    /// Attempts that reached a runtime.
+    pub(crate) runs: u32,
     pub(crate) stuck: bool,
 }
 
@@ -148,7 +150,16 @@ impl Model {
             return self.effects.push(Effect::Refuse { request, why });
         }
         let parent = parent.filter(|_| !detached);
-        let new = Req { parent, policy, at: At::Queued, fence: None, level: None, attempt: 0, stuck: false };
+        let new = Req {
+            parent,
+            policy,
+            at: At::Queued,
+            fence: None,
+            level: None,
+            attempt: 0,
+            runs: 0,
+            stuck: false,
+        };
         self.requests.insert(request, new);
         let (root, depth) = self.root(request);
         self.effects.push(Effect::Accept { request, root, depth });
@@ -286,6 +297,7 @@ impl Model {
         if req.at == At::Placed(instance) && req.fence.is_none() && alive {
             req.at = At::Running(instance);
             req.attempt += 1;
+            req.runs += 1;
             let attempt = Attempt(req.attempt);
             self.effects.push(Effect::Deliver { request, instance, attempt });
         }
@@ -297,6 +309,7 @@ impl Model {
         if req.at != At::Running(instance) || Attempt(req.attempt) != attempt || i.why.is_some() {
             return;
         }
+        req.runs -= 1;
         if req.fence.is_some() {
             let outcome = req.outcome_if_fenced();
             self.settle(request, outcome, Evidence::NeverStarted);
@@ -363,7 +376,7 @@ impl Model {
             _ => None,
         };
         req.at = At::Over(outcome, ghost);
-        let ran = req.attempt > 0;
+        let ran = req.runs > 0;
         self.effects.push(Effect::Settle { request, outcome, ran, evidence });
     }
 

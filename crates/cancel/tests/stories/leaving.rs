@@ -22,7 +22,20 @@ fn a_fence_between_taking_and_a_failed_delivery_settles_it_as_never_started() {
     bench.running(&[1], 1);
     bench.cancel(10, 1, Request, Ask);
     let failed = Event::DeliveryFailed { request: request(1), instance: instance(1), attempt: Attempt(1) };
-    assert_eq!(bench.tell(failed), [settle(1, Outcome::Canceled, Evidence::NeverStarted)]);
+    assert_eq!(bench.tell(failed), [removed(1)], "it never ran");
+}
+
+#[test]
+fn a_request_whose_first_delivery_failed_has_run_once_the_second_arrived() {
+    let mut bench = Bench::new();
+    bench.start(1, 4);
+    bench.running(&[1], 1);
+    let failed = Event::DeliveryFailed { request: request(1), instance: instance(1), attempt: Attempt(1) };
+    assert_eq!(bench.tell(failed), [], "it keeps its place");
+    let deliver = Effect::Deliver { request: request(1), instance: instance(1), attempt: Attempt(2) };
+    assert_eq!(bench.take(1, 1), [deliver]);
+    bench.cancel(10, 1, Request, Kill);
+    assert_eq!(bench.reaped(1), [died(1, 1)]);
 }
 
 #[test]
