@@ -1,0 +1,96 @@
+import asyncio
+import os
+import subprocess
+
+from report import report
+
+LOOPS = []
+
+
+async def initializer(context):
+    LOOPS.append(asyncio.get_running_loop())
+
+
+async def run(event, context):
+    return await HANDLERS[event["how"]](event, context)
+
+
+async def pid(event, context):
+    return os.getpid()
+
+
+async def same_loop(event, context):
+    return LOOPS == [asyncio.get_running_loop()]
+
+
+async def fail(event, context):
+    raise LookupError("nothing there")
+
+
+async def leave(event, context):
+    raise SystemExit(3)
+
+
+async def sleeping(event, context):
+    report()
+    await asyncio.sleep(300)
+
+
+async def swallowing(event, context):
+    report()
+    try:
+        await asyncio.sleep(300)
+    except asyncio.CancelledError:
+        report(at="swallowed", reason=context.cancel_reason)
+    return "as if nothing had happened"
+
+
+async def swallowing_first(event, context):
+    report()
+    try:
+        await asyncio.sleep(300)
+    except asyncio.CancelledError:
+        pass
+    await asyncio.sleep(300)
+
+
+async def process(event, context):
+    child = await asyncio.create_subprocess_exec("sleep", "300", start_new_session=True)
+    report(child_pid=child.pid)
+    await child.wait()
+
+
+async def popen_orphan(event, context):
+    """The process between it and us has gone, and it has its own session."""
+    output = subprocess.run(["sh", "-c", "setsid sleep 300 >/dev/null & echo $!"], stdout=subprocess.PIPE, check=True)
+    report(child_pid=int(output.stdout))
+    await asyncio.sleep(300)
+
+
+async def task_left(event, context):
+    async def background():
+        try:
+            await asyncio.sleep(300)
+        finally:
+            report(at="background ended")
+
+    task = asyncio.create_task(background())
+    await asyncio.sleep(0)
+    report()
+    await asyncio.sleep(300)
+    return task
+
+
+async def thread_job(event, context):
+    await asyncio.to_thread(report)  # which the test answers when it likes
+
+
+async def invoking(event, context):
+    return await context.ainvoke("child", {"n": 1})
+
+
+async def accepted(event, context):
+    return await context.ainvoke_async("child", {"n": 1}, detached=True)
+
+
+HANDLERS = {name: value for name, value in list(globals().items()) if callable(value)}
