@@ -1,1 +1,28 @@
-//! api
+//! HTTP routes: FunctionGraph v2 and Quell's own. Parses and forwards; decides nothing.
+//!
+//! One verb a file. A handler authenticates, reads its body within a limit, parses, and sends one call
+//! to the supervisor's handle or the store; what comes back is put into the API's own shapes. The
+//! contract is `docs/api.md`.
+
+mod auth;
+mod body;
+mod cancel;
+mod code;
+mod create;
+mod error;
+mod functions;
+mod invoke;
+mod list_invocations;
+mod package;
+mod quell;
+mod registry;
+mod response;
+mod router;
+mod settings;
+mod spec;
+mod urn;
+
+pub use auth::mint_credential;
+pub use error::ApiError;
+pub use registry::{Api, ApiSettings};
+pub use router::router;

@@ -85,7 +85,8 @@ impl Shell {
         let truncated = rows.len() > MAX_SHOWN;
         rows.truncate(MAX_SHOWN);
         let requests = rows.iter().map(|view| self.request_row(view)).collect();
-        Some(TreeView { root: root.to_string(), requests, truncated })
+        let project = self.function_of(request)?.project;
+        Some(TreeView { root: root.to_string(), project, requests, truncated })
     }
 
     fn request_row(&self, view: &RequestView) -> RequestRow {

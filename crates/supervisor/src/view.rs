@@ -40,6 +40,8 @@ pub struct RequestRow {
 pub struct TreeView {
     /// The root's id.
     pub root: String,
+    /// The project all of it belongs to.
+    pub project: String,
     /// Its requests; at most a fixed number, see `truncated`.
     pub requests: Vec<RequestRow>,
     /// Whether there are more than are shown.

@@ -1,0 +1,48 @@
+//! Request bodies: read within a limit, then parsed; nothing is believed about them before.
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, StatusCode, header},
+};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde_json::{Map, Value};
+
+use crate::error::ApiError;
+
+/// Reads a body of at most `limit` bytes.
+pub(crate) async fn read(body: Body, limit: usize) -> Result<Bytes, ApiError> {
+    match Limited::new(body, limit).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(ApiError::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "FSS.1201",
+            format!("the request body is larger than {limit} bytes"),
+        )),
+        Err(error) => Err(ApiError::invalid(format!("the request body could not be read: {error}"))),
+    }
+}
+
+/// Refuses a content type that says it is not JSON. None at all is taken for JSON: clients leave it out.
+pub(crate) fn must_be_json(headers: &HeaderMap) -> Result<(), ApiError> {
+    let Some(kind) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
+    let kind = kind.to_str().unwrap_or_default().to_ascii_lowercase();
+    let essence = kind.split(';').next().unwrap_or_default().trim();
+    if essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json")) {
+        return Ok(());
+    }
+    Err(not_json(format!("content type {essence:?} is not application/json")))
+}
+
+pub(crate) fn not_json(why: String) -> ApiError {
+    ApiError::new(StatusCode::NOT_ACCEPTABLE, "FSS.0406", why)
+}
+
+/// A body that must be a JSON object.
+pub(crate) fn object(body: &[u8]) -> Result<Map<String, Value>, String> {
+    match serde_json::from_slice(body) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(_) => Err("the request body is not a JSON object".to_owned()),
+        Err(error) => Err(format!("the request body is not JSON: {error}")),
+    }
+}

@@ -1,0 +1,36 @@
+//! The code part of a body: what kind it is, and its bytes.
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use crate::{
+    error::ApiError,
+    package,
+    spec::{Fields, bad},
+};
+
+/// Code as a client sent it.
+pub(crate) struct Code {
+    pub(crate) kind: String,
+    pub(crate) filename: String,
+    pub(crate) bytes: Bytes,
+}
+
+/// Reads `code_type`, `code_filename` and `func_code.file`.
+pub(crate) fn read(fields: &Fields<'_>) -> Result<Code, ApiError> {
+    let kind = fields.required_text("code_type", "FSS.1006")?;
+    if !matches!(kind, "inline" | "zip") {
+        return Err(bad("FSS.1006", format!("code_type {kind:?}: a node takes \"inline\" and \"zip\"")));
+    }
+    let missing = || bad("FSS.1012", "func_code.file is missing".into());
+    let file = match fields.0.get("func_code") {
+        Some(Value::Object(code)) => code.get("file").and_then(Value::as_str).ok_or_else(missing)?,
+        Some(Value::String(file)) => file,
+        _ => return Err(missing()),
+    };
+    if file.is_empty() {
+        return Err(missing());
+    }
+    let filename = fields.text("code_filename", "FSS.1013")?.unwrap_or_default().to_owned();
+    Ok(Code { kind: kind.to_owned(), filename, bytes: package::decode(file)? })
+}

@@ -1,0 +1,155 @@
+//! InvokeFunction and AsyncInvokeFunction.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Path, State},
+    http::{HeaderMap, HeaderName, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use bytes::Bytes;
+use cancel::{Outcome, RequestId};
+use serde_json::{Value, json};
+use supervisor::{Completion, FunctionSpec, Invocation, InvokeError};
+
+use crate::{
+    auth::{Caller, Right},
+    body,
+    error::ApiError,
+    registry::Api,
+    response::{REQUEST_ID, set},
+    settings::{MAX_ASYNC_EVENT, MAX_SYNC_EVENT},
+    urn::Urn,
+};
+
+const CFF_REQUEST_ID: HeaderName = HeaderName::from_static("x-cff-request-id");
+const SUMMARY: HeaderName = HeaderName::from_static("x-cff-invoke-summary");
+const VERSION: HeaderName = HeaderName::from_static("x-cff-response-version");
+const ERROR_CODE: HeaderName = HeaderName::from_static("x-func-err-code");
+const IS_ERROR: HeaderName = HeaderName::from_static("x-is-func-err");
+const BILLING: HeaderName = HeaderName::from_static("x-cff-billing-duration");
+
+/// Codes from here on are the platform's, below the user's (`functiongraph.md` 5.2).
+const FIRST_SYSTEM_CODE: u16 = 10_000;
+
+/// Runs it and answers with its result.
+pub(crate) async fn invoke(
+    State(api): State<Arc<Api>>,
+    Path((project, urn)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let caller = api.caller(&headers, &project, Right::Use).await?;
+    let (function, payload) = read(&api, &project, &urn, &headers, body, MAX_SYNC_EVENT).await?;
+    let wrapped = headers.get("x-cff-request-version").is_some_and(|version| version == "v1");
+    let memory = function.memory_mb;
+    let invocation = invocation(function, payload, &caller, &headers);
+    let request = invocation.request;
+    let mut response = match api.handle.invoke(invocation).await {
+        Ok(completion) => answer(request, &completion, wrapped, memory),
+        Err(error) => refused(error),
+    };
+    set(&mut response, CFF_REQUEST_ID, &request.to_string());
+    set(&mut response, REQUEST_ID, &request.to_string());
+    Ok(response)
+}
+
+/// Accepts it: 202 once it is on the disk.
+pub(crate) async fn invoke_async(
+    State(api): State<Arc<Api>>,
+    Path((project, urn)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let caller = api.caller(&headers, &project, Right::Use).await?;
+    let (function, payload) = read(&api, &project, &urn, &headers, body, MAX_ASYNC_EVENT).await?;
+    let invocation = invocation(function, payload, &caller, &headers);
+    let request = invocation.request;
+    let mut response = match api.handle.invoke_async(invocation).await {
+        Ok(()) => (StatusCode::ACCEPTED, Json(json!({ "request_id": request.to_string() }))).into_response(),
+        Err(error) => refused(error),
+    };
+    set(&mut response, REQUEST_ID, &request.to_string());
+    Ok(response)
+}
+
+/// Reads what both need: the function, and an event that is JSON.
+async fn read(
+    api: &Api,
+    project: &str,
+    urn: &str,
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+) -> Result<(Arc<FunctionSpec>, Bytes), ApiError> {
+    body::must_be_json(headers)?;
+    let urn = Urn::parse(urn, project)?;
+    let function = api.function(&urn, project).ok_or_else(ApiError::no_function)?;
+    let mut payload = body::read(body, limit).await?;
+    if payload.is_empty() {
+        payload = Bytes::from_static(b"{}");
+    } else if let Err(error) = serde_json::from_slice::<&serde_json::value::RawValue>(&payload) {
+        return Err(body::not_json(format!("the event is not JSON: {error}")));
+    }
+    Ok((function, payload))
+}
+
+fn invocation(
+    function: Arc<FunctionSpec>,
+    payload: Bytes,
+    caller: &Caller,
+    headers: &HeaderMap,
+) -> Invocation {
+    Invocation {
+        request: RequestId(uuid::Uuid::new_v4().as_u128()),
+        function,
+        payload,
+        parent: caller.request,
+        detached: headers.get("x-quell-detached").is_some_and(|detached| detached == "true"),
+    }
+}
+
+fn answer(request: RequestId, completion: &Completion, wrapped: bool, memory: u32) -> Response {
+    let code = completion.outcome.code();
+    let ok = completion.outcome == Outcome::Returned;
+    let mut response = match (ok, wrapped) {
+        (true, false) => {
+            // The result as such. Most functions return JSON; what is not is text.
+            let json = serde_json::from_slice::<&serde_json::value::RawValue>(&completion.body).is_ok();
+            let kind = if json { "application/json" } else { "text/plain; charset=utf-8" };
+            ([(header::CONTENT_TYPE, kind)], completion.body.clone()).into_response()
+        }
+        (true, true) => {
+            let result = String::from_utf8_lossy(&completion.body);
+            let body =
+                json!({ "request_id": request.to_string(), "result": result, "log": "", "status": 200 });
+            Json(body).into_response()
+        }
+        (false, _) => {
+            let status = StatusCode::INTERNAL_SERVER_ERROR;
+            ApiError::new(status, &format!("FSS.{code}"), completion.message.clone()).into_response()
+        }
+    };
+    let duration = completion.duration.as_secs_f64() * 1000.0;
+    let duration = (duration * 1000.0).round() / 1000.0;
+    let billing = completion.duration.as_millis() + 1;
+    let summary: Value = json!({ "duration": duration, "billingDuration": billing, "memorySize": memory });
+    set(&mut response, SUMMARY, &summary.to_string());
+    set(&mut response, BILLING, &billing.to_string());
+    set(&mut response, VERSION, if wrapped { "v1" } else { "v0" });
+    set(&mut response, ERROR_CODE, &code.to_string());
+    let users = !ok && code < FIRST_SYSTEM_CODE;
+    set(&mut response, IS_ERROR, if users { "true" } else { "false" });
+    response
+}
+
+fn refused(error: InvokeError) -> Response {
+    let canceled = error == InvokeError::ParentCanceled;
+    let mut response = ApiError::from(error).into_response();
+    if canceled {
+        set(&mut response, ERROR_CODE, &cancel::CODE_CANCELED.to_string());
+    }
+    response
+}

@@ -1,0 +1,139 @@
+//! ListAsyncInvocations.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Path, Query, State},
+    http::HeaderMap,
+};
+use cancel::RequestId;
+use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use store::{InvocationPage, InvocationQuery, InvocationRecord, Status};
+
+use crate::{
+    auth::Right, error::ApiError, functions::number, registry::Api, settings::MAX_INVOCATIONS, spec::bad,
+    urn::Urn,
+};
+
+const HOUR_MS: i64 = 3_600_000;
+const DEFAULT_ROWS: u32 = 100;
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct ListQuery {
+    request_id: Option<String>,
+    status: Option<String>,
+    query_begin_time: Option<String>,
+    query_end_time: Option<String>,
+    marker: Option<String>,
+    limit: Option<String>,
+}
+
+pub(crate) async fn list(
+    State(api): State<Arc<Api>>,
+    Path((project, urn)): Path<(String, String)>,
+    Query(query): Query<ListQuery>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, ApiError> {
+    api.caller_or_403(&headers, &project, Right::Use).await?;
+    let urn = Urn::parse(&urn, &project)?;
+    let function = api.function(&urn, &project).ok_or_else(ApiError::cannot_find_function)?;
+    let now = Timestamp::now().as_millisecond();
+    let given = |text: &Option<String>| {
+        text.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
+    };
+    // A row that was asked for by its id is shown whenever it was accepted.
+    let default_from = if given(&query.request_id).is_some() { 0 } else { now - HOUR_MS };
+    let requests = match given(&query.request_id) {
+        None => Vec::new(),
+        Some(id) => match RequestId::parse(&id) {
+            Some(id) => vec![id],
+            None => return Ok(show(&InvocationPage::default(), 0)),
+        },
+    };
+    let offset = number(query.marker.as_deref(), "marker")?.unwrap_or(0) as u64;
+    let limit = number(query.limit.as_deref(), "limit")?.unwrap_or(0);
+    let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+    let filter = InvocationQuery {
+        function: function.key.clone(),
+        requests,
+        status: given(&query.status).map(|word| status(&word)).transpose()?,
+        from_ms: given(&query.query_begin_time).map(|text| time(&text)).transpose()?.unwrap_or(default_from),
+        until_ms: given(&query.query_end_time).map(|text| time(&text)).transpose()?.unwrap_or(now),
+        offset,
+        limit: if limit == 0 { DEFAULT_ROWS } else { limit.min(MAX_INVOCATIONS) },
+    };
+    // What was answered before this was asked must be seen in it.
+    api.store.barrier().await?;
+    let page = api.store.invocations(filter).await?;
+    Ok(show(&page, offset))
+}
+
+fn show(page: &InvocationPage, offset: u64) -> Json<Value> {
+    let rows: Vec<Value> = page.rows.iter().map(row).collect();
+    let next = offset + rows.len() as u64;
+    let next = if next < page.total { next } else { 0 };
+    Json(json!({ "invocations": rows, "count": page.total, "next_marker": next }))
+}
+
+/// One request in the shape of the list.
+pub(crate) fn row(record: &InvocationRecord) -> Value {
+    let time = |ms: Option<i64>| match ms.map(Timestamp::from_millisecond) {
+        Some(Ok(at)) => at.strftime("%Y-%m-%dT%H:%M:%S").to_string(),
+        _ => String::new(),
+    };
+    json!({
+        "request_id": record.request.to_string(),
+        "status": word(record.status),
+        "error_code": record.error_code,
+        "error_message": record.error_message,
+        "start_time": time(record.started_ms.or(Some(record.created_ms))),
+        "end_time": time(record.ended_ms),
+    })
+}
+
+fn word(status: Status) -> &'static str {
+    match status {
+        Status::Wait => "WAIT",
+        Status::Running => "RUNNING",
+        Status::Success => "SUCCESS",
+        Status::Fail => "FAIL",
+        Status::Discard => "DISCARD",
+    }
+}
+
+fn status(word: &str) -> Result<Status, ApiError> {
+    Ok(match word {
+        "WAIT" => Status::Wait,
+        "RUNNING" => Status::Running,
+        "SUCCESS" => Status::Success,
+        "FAIL" => Status::Fail,
+        "DISCARD" => Status::Discard,
+        _ => return Err(bad("FSS.1001", format!("status {word:?} is not one of the five"))),
+    })
+}
+
+/// `YYYY-MM-DDTHH:mm:ss`, UTC; with an offset where a client adds one.
+fn time(text: &str) -> Result<i64, ApiError> {
+    let at = text.parse::<Timestamp>().or_else(|_| {
+        let local: DateTime = text.parse()?;
+        TimeZone::UTC.to_timestamp(local)
+    });
+    at.map(Timestamp::as_millisecond)
+        .map_err(|_| bad("FSS.1001", format!("{text:?} is not a time like 2026-01-31T23:59:59")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_utc_with_or_without_an_offset() {
+        assert_eq!(time("1970-01-01T00:00:01").unwrap(), 1_000);
+        assert_eq!(time("1970-01-01T00:00:01+00:00").unwrap(), 1_000);
+        assert_eq!(time("1970-01-01T01:00:01+01:00").unwrap(), 1_000);
+        assert!(time("yesterday").is_err());
+    }
+}

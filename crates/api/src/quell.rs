@@ -1,0 +1,169 @@
+//! Quell's own routes, below `/quell/v1`. A caller sees its own project and nothing of others.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Path, Query, State},
+    http::HeaderMap,
+};
+use cancel::{CancelId, Cause, Level, RequestId, Scope};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use store::FunctionKey;
+use supervisor::{Actor, CancelAnswer, CancelOrder, NodeView, PlanView, Receipt, RequestRow, TreeView};
+
+use crate::{
+    auth::Caller, error::ApiError, functions::number, list_invocations, registry::Api,
+    settings::MAX_RECEIPTS, urn::Urn,
+};
+
+pub(crate) async fn health(State(api): State<Arc<Api>>) -> Result<Json<Value>, ApiError> {
+    // A project nobody has: the cheapest look that the shell answers.
+    let view = api.handle.node(Some(String::new())).await;
+    match view {
+        Some(view) if !view.draining => Ok(Json(json!({ "status": "ok" }))),
+        _ => Err(ApiError::unavailable("the node is draining")),
+    }
+}
+
+pub(crate) async fn node(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+) -> Result<Json<NodeView>, ApiError> {
+    let caller = api.any_caller(&headers).await?;
+    let view = api.handle.node(Some(caller.project)).await;
+    view.map(Json).ok_or_else(|| ApiError::unavailable("the node has ended"))
+}
+
+/// The tree of a request, if all of it is the caller's: children are always of the same project.
+async fn own_tree(api: &Api, caller: &Caller, id: &str) -> Result<(RequestId, TreeView), ApiError> {
+    let request = RequestId::parse(id).ok_or_else(|| ApiError::not_found("request"))?;
+    let node = api.handle.tree(request).await.ok_or_else(|| ApiError::not_found("request"))?;
+    if node.project != caller.project {
+        return Err(ApiError::not_found("request"));
+    }
+    Ok((request, node))
+}
+
+pub(crate) async fn tree(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Json<TreeView>, ApiError> {
+    let caller = api.any_caller(&headers).await?;
+    Ok(Json(own_tree(&api, &caller, &id).await?.1))
+}
+
+pub(crate) async fn request(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, ApiError> {
+    let caller = api.any_caller(&headers).await?;
+    if let Ok((request, tree)) = own_tree(&api, &caller, &id).await
+        && let Some(row) = row(&tree, request)
+    {
+        return Ok(Json(json!(row)));
+    }
+    let request = RequestId::parse(&id).ok_or_else(|| ApiError::not_found("request"))?;
+    api.store.barrier().await?;
+    let record = api.store.invocation(request).await?;
+    let record = record.filter(|record| record.function.project == caller.project);
+    let record = record.ok_or_else(|| ApiError::not_found("request"))?;
+    let mut shown = list_invocations::row(&record);
+    shown["function"] = json!(format!("{}:{}", record.function.package, record.function.name));
+    shown["cancel_id"] = json!(record.fenced_by.map(|cancel| cancel.to_string()));
+    Ok(Json(shown))
+}
+
+fn row(tree: &TreeView, request: RequestId) -> Option<&RequestRow> {
+    let id = request.to_string();
+    tree.requests.iter().find(|row| row.request_id == id)
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct PlanQuery {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    #[serde(default)]
+    force: bool,
+    #[serde(default)]
+    recursive: bool,
+}
+
+pub(crate) async fn plan(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    Query(query): Query<PlanQuery>,
+    headers: HeaderMap,
+) -> Result<Json<PlanView>, ApiError> {
+    let caller = api.any_caller(&headers).await?;
+    let (request, tree) = own_tree(&api, &caller, &id).await?;
+    let (recursive, force) = match query.kind.as_deref() {
+        None => (query.recursive, query.force),
+        Some("recursive") => (true, query.force),
+        Some("force") => (query.recursive, true),
+        Some(_) => return Err(ApiError::invalid("type is neither \"force\" nor \"recursive\"")),
+    };
+    let function = row(&tree, request).and_then(|row| row.function.split_once(':'));
+    let (package, name) = function.ok_or_else(|| ApiError::not_found("request"))?;
+    let order = CancelOrder {
+        request,
+        function: FunctionKey { project: caller.project, package: package.to_owned(), name: name.to_owned() },
+        scope: if recursive { Scope::Subtree } else { Scope::Request },
+        level: if force { Level::Kill } else { Level::Ask },
+        cause: Cause::Asked,
+        early: false,
+        actor: Actor::default(),
+    };
+    match api.handle.plan(order).await {
+        Ok(plan) => Ok(Json(plan)),
+        Err(CancelAnswer::Done { cancel, .. }) => {
+            Err(ApiError::invalid(format!("already cancelled: {cancel}")))
+        }
+        Err(CancelAnswer::Finished(status)) => Err(ApiError::invalid(format!("Invalid RequestId: {status}"))),
+        Err(_) => Err(ApiError::not_found("request")),
+    }
+}
+
+pub(crate) async fn receipt(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Json<Receipt>, ApiError> {
+    let caller = api.any_caller(&headers).await?;
+    let cancel = CancelId::parse(&id).ok_or_else(|| ApiError::not_found("receipt"))?;
+    let receipt = api.handle.receipt(cancel).await?;
+    let receipt = receipt.filter(|receipt| receipt.project == caller.project);
+    receipt.map(Json).ok_or_else(|| ApiError::not_found("receipt"))
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct ReceiptsQuery {
+    function: Option<String>,
+    marker: Option<String>,
+    limit: Option<String>,
+}
+
+pub(crate) async fn receipts(
+    State(api): State<Arc<Api>>,
+    Query(query): Query<ReceiptsQuery>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, ApiError> {
+    let caller = api.any_caller(&headers).await?;
+    let function = query.function.as_deref().map(|urn| Urn::parse(urn, &caller.project)).transpose()?;
+    let function = function.map(|urn| urn.key).filter(|key| key.project == caller.project);
+    if query.function.is_some() && function.is_none() {
+        return Err(ApiError::no_function());
+    }
+    let offset = number(query.marker.as_deref(), "marker")?.unwrap_or(0) as u64;
+    let limit = number(query.limit.as_deref(), "limit")?.unwrap_or(100);
+    let limit = u32::try_from(limit).unwrap_or(u32::MAX).clamp(1, MAX_RECEIPTS);
+    api.store.barrier().await?;
+    let records = api.store.receipts(caller.project, function, offset, limit).await?;
+    let receipts: Vec<Receipt> =
+        records.iter().filter_map(|record| serde_json::from_str(&record.body).ok()).collect();
+    let next = offset + receipts.len() as u64;
+    Ok(Json(json!({ "receipts": receipts, "count": receipts.len(), "next_marker": next })))
+}

@@ -1,0 +1,141 @@
+//! What handlers share: the way to the supervisor and the store, and the functions ready to run.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use bytes::Bytes;
+use store::{FunctionKey, FunctionRecord, Store};
+use supervisor::{FunctionSpec, Handle, RuntimeImage};
+
+use crate::{
+    error::ApiError,
+    package,
+    spec::{FunctionConfig, bad},
+    urn::Urn,
+};
+
+/// What can be set of the API.
+#[derive(Clone, Debug)]
+pub struct ApiSettings {
+    /// The region in URNs.
+    pub region: String,
+    /// Code is unpacked below it.
+    pub data_dir: PathBuf,
+}
+
+/// The API's state. Functions are cached: the store is asked when they change, not when they run.
+pub struct Api {
+    pub(crate) handle: Handle,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) settings: ApiSettings,
+    images: Vec<Arc<RuntimeImage>>,
+    functions: RwLock<HashMap<FunctionKey, Arc<FunctionSpec>>>,
+    /// One change of functions at a time: a change reads, checks and writes.
+    pub(crate) changing: tokio::sync::Mutex<()>,
+}
+
+impl Api {
+    /// An API over a running node.
+    pub fn new(
+        handle: Handle,
+        store: Arc<dyn Store>,
+        images: Vec<Arc<RuntimeImage>>,
+        settings: ApiSettings,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            handle,
+            store,
+            settings,
+            images,
+            functions: RwLock::default(),
+            changing: tokio::sync::Mutex::new(()),
+        })
+    }
+
+    /// Reads every function of the store and makes it ready to run. A function whose image or code is
+    /// missing is logged and left out; the others start.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn load(&self) -> Result<HashMap<FunctionKey, Arc<FunctionSpec>>, ApiError> {
+        for record in self.store.functions(None).await? {
+            let key = record.key.clone();
+            if let Err(error) = self.ready(&record, None).await {
+                tracing::error!(?key, %error, "a stored function cannot run");
+            }
+        }
+        Ok(self.functions.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    /// Makes a function ready: unpacks its code, tells the supervisor, caches it.
+    pub(crate) async fn ready(&self, record: &FunctionRecord, code: Option<Bytes>) -> Result<(), ApiError> {
+        let config = config(record)?;
+        let image = self.image(&config.runtime)?;
+        let dir = self.unpacked(record, &config, code).await?;
+        let spec = Arc::new(config.spec(record, &self.settings.region, image, dir));
+        self.handle.function_changed(Arc::clone(&spec)).await;
+        self.functions.write().unwrap_or_else(PoisonError::into_inner).insert(record.key.clone(), spec);
+        Ok(())
+    }
+
+    /// Unpacks the code of a function where it is not yet.
+    pub(crate) async fn unpacked(
+        &self,
+        record: &FunctionRecord,
+        config: &FunctionConfig,
+        code: Option<Bytes>,
+    ) -> Result<PathBuf, ApiError> {
+        let dir = package::dir(&self.settings.data_dir, &record.code_digest, &config.code_filename);
+        if dir.is_dir() {
+            return Ok(dir);
+        }
+        let code = match code {
+            Some(code) => code,
+            None => {
+                let code = self.store.code(record.code_digest.clone()).await?;
+                code.ok_or_else(|| ApiError::internal("the code of the function is not in the store"))?
+            }
+        };
+        let (to, file) = (dir.clone(), config.code_filename.clone());
+        let unpacking = tokio::task::spawn_blocking(move || package::unpack(&code, &file, &to));
+        unpacking.await.map_err(|error| ApiError::internal(error.to_string()))??;
+        Ok(dir)
+    }
+
+    pub(crate) fn image(&self, runtime: &str) -> Result<Arc<RuntimeImage>, ApiError> {
+        let serves = |image: &&Arc<RuntimeImage>| image.runtimes.iter().any(|name| name == runtime);
+        self.images.iter().find(serves).cloned().ok_or_else(|| {
+            let known: Vec<&String> = self.images.iter().flat_map(|image| &image.runtimes).collect();
+            bad("FSS.1005", format!("runtime {runtime:?} is not served here; served are {known:?}"))
+        })
+    }
+
+    pub(crate) fn forget(&self, key: &FunctionKey) {
+        self.functions.write().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+
+    /// A function of this project that is ready to run.
+    pub(crate) fn function(&self, urn: &Urn, project: &str) -> Option<Arc<FunctionSpec>> {
+        if urn.key.project != project || !urn.is_latest() {
+            return None;
+        }
+        self.functions.read().unwrap_or_else(PoisonError::into_inner).get(&urn.key).cloned()
+    }
+
+    /// The stored record of a function of this project.
+    pub(crate) async fn record(&self, urn: &Urn, project: &str) -> Result<FunctionRecord, ApiError> {
+        if urn.key.project != project || !urn.is_latest() {
+            return Err(ApiError::no_function());
+        }
+        self.store.function(urn.key.clone()).await?.ok_or_else(ApiError::no_function)
+    }
+}
+
+/// The configuration of a stored function.
+pub(crate) fn config(record: &FunctionRecord) -> Result<FunctionConfig, ApiError> {
+    serde_json::from_str(&record.config)
+        .map_err(|error| ApiError::internal(format!("the stored configuration is damaged: {error}")))
+}

@@ -1,0 +1,60 @@
+//! The table of routes.
+
+use std::sync::Arc;
+
+use axum::{
+    Router, middleware,
+    routing::{any, delete, get, post, put},
+};
+
+use crate::{
+    cancel, create, error::ApiError, functions, invoke, list_invocations, quell, registry::Api, response,
+};
+
+/// Literal segments of operations a node does not have, where a URN could stand: without these routes
+/// they would be taken for functions of that name (`functiongraph.md` section 2, routing trap).
+const NOT_FUNCTIONS: [&str; 7] = [
+    "reservedinstances",
+    "reservedinstanceconfigs",
+    "statistics",
+    "import",
+    "enable-lts-logs",
+    "enable-async-status-logs",
+    "async-status-log-detail",
+];
+
+/// All routes. Answers always carry `X-Request-Id`; errors always have the API's own shape.
+pub fn router(api: Arc<Api>) -> Router {
+    let functions = "/v2/{project}/fgs/functions";
+    let function = |rest: &str| format!("{functions}/{{urn}}{rest}");
+    let mut router = Router::new()
+        .route(functions, post(create::create).get(functions::list))
+        .route(&function(""), delete(functions::delete))
+        .route(&function("/config"), get(functions::show).put(functions::update_config))
+        .route(&function("/code"), get(functions::show_code).put(functions::update_code))
+        .route(&function("/config-max-instance"), put(functions::update_max_instances))
+        .route(&function("/invocations"), post(invoke::invoke))
+        .route(&function("/invocations-async"), post(invoke::invoke_async))
+        .route(&function("/cancel"), post(cancel::cancel))
+        .route(&function("/async-invocations"), get(list_invocations::list));
+    for name in NOT_FUNCTIONS {
+        router = router
+            .route(&format!("{functions}/{name}"), any(unsupported))
+            .route(&format!("{functions}/{name}/{{*rest}}"), any(unsupported));
+    }
+    router
+        .route("/quell/v1/health", get(quell::health))
+        .route("/quell/v1/node", get(quell::node))
+        .route("/quell/v1/requests/{id}", get(quell::request))
+        .route("/quell/v1/requests/{id}/tree", get(quell::tree))
+        .route("/quell/v1/requests/{id}/plan", get(quell::plan))
+        .route("/quell/v1/receipts", get(quell::receipts))
+        .route("/quell/v1/receipts/{id}", get(quell::receipt))
+        .fallback(response::unknown_route)
+        .layer(middleware::from_fn(response::complete))
+        .with_state(api)
+}
+
+async fn unsupported() -> ApiError {
+    ApiError::unsupported()
+}
