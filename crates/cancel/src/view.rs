@@ -161,3 +161,21 @@ impl Engine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Bounds, Event, Policy};
+
+    #[test]
+    fn the_check_of_an_engine_finds_what_is_wrong_in_its_tree() {
+        let mut engine = Engine::new(Bounds::default());
+        let (request, policy) = (RequestId(1), Policy::default());
+        engine.step(Event::Arrived { request, parent: None, detached: false, policy }, &mut Vec::new());
+        assert_eq!(engine.check(), Ok(()));
+        if let Some(node) = engine.tree.key(request).and_then(|key| engine.tree.get_mut(key)) {
+            node.depth = 1;
+        }
+        assert_eq!(engine.check(), Err("T1: depth"));
+    }
+}
