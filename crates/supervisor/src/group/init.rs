@@ -5,10 +5,10 @@
 //! main processes with it, and the next life sweeps the leaves.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs::File,
     io::{Read as _, Write as _},
-    os::unix::process::CommandExt as _,
+    os::unix::{ffi::OsStrExt as _, process::CommandExt as _},
     path::Path,
     process::{Command, ExitCode, Stdio},
 };
@@ -22,6 +22,8 @@ use nix::{
     unistd::getppid,
 };
 
+use super::inherited;
+
 /// The node closed the line without "go": nothing was executed.
 pub(super) const NEVER_WENT: u8 = 125;
 /// The helper could not do its part; it says which on stderr.
@@ -34,8 +36,25 @@ pub(super) const CANNOT_EXECUTE: u8 = 126;
 pub(super) const GO: u8 = b'g';
 /// Stands for "no leaf" in the arguments.
 pub(super) const NO_LEAF: &str = "-";
+/// Put before the name of each variable that is meant for the runtime. The helper's dynamic loader and
+/// C library obey names such as `LD_PRELOAD`: unhidden, a function's environment could have its code
+/// run in the helper, before "go" and outside the leaf.
+const HIDING: &str = "_";
 
-/// `<parent pid> <leaf or -> <program> <args...>`. Returns only if the runtime was not executed.
+/// The name under which a runtime's variable waits in the helper.
+pub(super) fn hidden(name: &OsStr) -> OsString {
+    let mut hidden = OsString::from(HIDING);
+    hidden.push(name);
+    hidden
+}
+
+fn revealed(hidden: &OsStr) -> Option<&OsStr> {
+    hidden.as_bytes().strip_prefix(HIDING.as_bytes()).map(OsStr::from_bytes)
+}
+
+/// `<parent pid> <leaf or -> <program> <args...>`. Returns only if the runtime was not executed: 127 if
+/// there is no such program, 126 if it cannot be executed, 125 if it was never let go, 124 if the
+/// helper could not do its part.
 pub fn instance_init(mut args: impl Iterator<Item = OsString>) -> ExitCode {
     let (Some(parent), Some(leaf), Some(program)) = (args.next(), args.next(), args.next()) else {
         return say(HELPER_FAILED, "bad arguments");
@@ -44,11 +63,12 @@ pub fn instance_init(mut args: impl Iterator<Item = OsString>) -> ExitCode {
         return say(HELPER_FAILED, &why);
     }
     let mut byte = [0];
-    match std::io::stdin().read(&mut byte) {
-        Ok(1) if byte[0] == GO => {}
-        Ok(_) | Err(_) => return ExitCode::from(NEVER_WENT),
+    match std::io::stdin().read_exact(&mut byte) {
+        Ok(()) if byte[0] == GO => {}
+        Ok(()) | Err(_) => return ExitCode::from(NEVER_WENT),
     }
-    let error = Command::new(&program).args(args).stdin(Stdio::null()).exec();
+    let env = std::env::vars_os().filter_map(|(name, value)| Some((revealed(&name)?.to_owned(), value)));
+    let error = Command::new(&program).args(args).env_clear().envs(env).stdin(Stdio::null()).exec();
     let code = if error.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_EXECUTE };
     say(code, &format!("{}: {error}", program.to_string_lossy()))
 }
@@ -70,6 +90,8 @@ fn prepare(parent: &OsString, leaf: &OsString) -> Result<(), String> {
     }
     // A core dump of a big runtime takes seconds in which it cannot be proven dead.
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(|error| format!("RLIMIT_CORE: {error}"))?;
+    inherited::default_signals().map_err(|error| format!("signals: {error}"))?;
+    inherited::close_at_exec().map_err(|error| format!("descriptors: {error}"))?;
     SigSet::empty().thread_set_mask().map_err(|error| format!("signal mask: {error}"))
 }
 

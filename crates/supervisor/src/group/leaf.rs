@@ -7,11 +7,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Deepest nesting of groups a runtime can make that is still walked; the kernel's own limit is set by
-/// `cgroup.max.depth`, and nothing sensible comes near this.
-const MAX_NESTING: usize = 64;
+use rustix::io::Errno;
+
 /// More than any `cgroup.events` holds.
 const EVENTS_BYTES: usize = 256;
+/// One read of `cgroup.procs`; the kernel gives about a page at once.
+const PROCS_BYTES: usize = 4096;
 
 /// A leaf, with everything the kill path needs already open: it works with a full table of
 /// descriptors.
@@ -20,6 +21,7 @@ pub(super) struct Leaf {
     path: PathBuf,
     kill: File,
     events: File,
+    procs: File,
 }
 
 impl Leaf {
@@ -37,7 +39,8 @@ impl Leaf {
     pub(super) fn open(path: PathBuf) -> io::Result<Self> {
         let kill = File::options().write(true).open(path.join("cgroup.kill"))?;
         let events = File::open(path.join("cgroup.events"))?;
-        Ok(Self { path, kill, events })
+        let procs = File::open(path.join("cgroup.procs"))?;
+        Ok(Self { path, kill, events, procs })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -46,7 +49,10 @@ impl Leaf {
 
     /// SIGKILL to everything in it and below, atomically against fork.
     pub(super) fn kill(&self) -> io::Result<()> {
-        self.kill.write_at(b"1", 0).map(drop)
+        match self.kill.write_at(b"1", 0) {
+            Err(error) if is_removed(&error) => Ok(()),
+            written => written.map(drop),
+        }
     }
 
     /// Moves a process in.
@@ -57,70 +63,164 @@ impl Leaf {
     /// Whether anything alive is in it or below; zombies do not count.
     pub(super) fn populated(&self) -> io::Result<bool> {
         let mut buffer = [0; EVENTS_BYTES];
-        let read = self.events.read_at(&mut buffer, 0)?;
-        let text = String::from_utf8_lossy(&buffer[..read]);
-        match text.lines().find_map(|line| line.strip_prefix("populated ")) {
-            Some("0") => Ok(false),
-            Some(_) => Ok(true),
-            None => Err(io::Error::new(io::ErrorKind::InvalidData, "cgroup.events without populated")),
+        match self.events.read_at(&mut buffer, 0) {
+            Ok(read) => populated(&buffer[..read]),
+            // Somebody removed it, which the kernel allows only when nothing lives in it.
+            Err(error) if is_removed(&error) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
-    /// The processes in it and below, at most `limit`.
-    pub(super) fn processes(&self, limit: usize) -> Vec<u32> {
-        let mut pids = Vec::new();
-        for dir in groups(&self.path) {
-            // A group that is gone has no processes.
-            let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-            pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()));
-            if pids.len() >= limit {
-                pids.truncate(limit);
-                break;
-            }
+    /// The processes in it, not below it, at most `limit`. Needs no further descriptor.
+    pub(super) fn own_processes(&self, limit: usize) -> io::Result<Vec<u32>> {
+        let mut text = Vec::new();
+        let mut buffer = [0; PROCS_BYTES];
+        let mut lines = 0;
+        while lines < limit {
+            let read = match self.procs.read_at(&mut buffer, text.len() as u64) {
+                Ok(0) => break,
+                Ok(read) => read,
+                Err(error) if is_removed(&error) => break,
+                // A group with threaded groups in it lists its processes only at its top.
+                Err(error) if error.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error()) => break,
+                Err(error) => return Err(error),
+            };
+            lines += buffer[..read].iter().filter(|byte| **byte == b'\n').count();
+            text.extend_from_slice(&buffer[..read]);
         }
-        pids
+        Ok(pids(&String::from_utf8_lossy(&text)).take(limit).collect())
+    }
+
+    /// The processes in it and below, at most `limit`. Only groups in which something lives are
+    /// entered, so that the empty ones a runtime may have made by the thousand cost nothing.
+    pub(super) fn processes(&self, limit: usize) -> io::Result<Vec<u32>> {
+        let mut found = self.own_processes(limit)?;
+        let mut unseen = populated_below(&self.path)?;
+        while let Some(group) = unseen.pop().filter(|_| found.len() < limit) {
+            // A group that is gone has no processes.
+            let text = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+            found.extend(pids(&text).take(limit - found.len()));
+            unseen.extend(populated_below(&group)?);
+        }
+        Ok(found)
     }
 
     /// Whether `cgroup`, a path from `/proc/PID/cgroup`, is this leaf or below it.
     pub(super) fn holds(&self, cgroup: &str) -> bool {
-        let below = |ending: &str| {
-            // Seen from another mount or namespace the front may differ; the node's own part does not.
-            cgroup.find(ending).is_some_and(|at| {
-                let rest = &cgroup[at + ending.len()..];
-                rest.is_empty() || rest.starts_with('/')
-            })
-        };
-        let mut parts = self.path.iter().rev().take(2).filter_map(|part| part.to_str()).collect::<Vec<_>>();
-        parts.reverse();
-        below(&format!("/{}", parts.join("/")))
+        holds(&self.path, cgroup)
     }
 
-    /// Removes it, nested groups first. Succeeds only if nothing is in it: that is the proof.
+    /// Removes it, groups below it first. Succeeds only if nothing is in it: that is the proof.
     pub(super) fn remove(&self) -> io::Result<()> {
-        for dir in groups(&self.path).iter().rev() {
-            match fs::remove_dir(dir) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
+        // Nearly always there is nothing below, and this needs no descriptor.
+        match remove_one(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
+            removed => return removed,
+        }
+        // Down to a group with none below, remove it, up again: without a list that a runtime could
+        // make long, and with one descriptor, however deep.
+        let mut at = self.path.clone();
+        loop {
+            match first_below(&at)? {
+                Some(below) => at = below,
+                None => {
+                    remove_one(&at)?;
+                    if at == self.path || !at.pop() {
+                        return Ok(());
+                    }
+                }
             }
         }
-        Ok(())
     }
 }
 
-/// A group and all below it, parents before children.
-fn groups(top: &Path) -> Vec<PathBuf> {
-    let mut found = vec![top.to_owned()];
-    let mut at = 0;
-    let depth = top.iter().count();
-    while let Some(dir) = found.get(at).cloned() {
-        at += 1;
-        if dir.iter().count() - depth >= MAX_NESTING {
-            continue;
-        }
-        let Ok(entries) = fs::read_dir(&dir) else { continue };
-        let below = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-        found.extend(below.map(|entry| entry.path()));
+/// Reading or writing a file of a group that was removed says ENODEV.
+fn is_removed(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::NODEV.raw_os_error())
+}
+
+fn remove_one(path: &Path) -> io::Result<()> {
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
     }
-    found
+}
+
+fn pids(text: &str) -> impl Iterator<Item = u32> {
+    text.lines().filter_map(|line| line.parse().ok())
+}
+
+fn populated(events: &[u8]) -> io::Result<bool> {
+    let text = String::from_utf8_lossy(events);
+    match text.lines().find_map(|line| line.strip_prefix("populated ")) {
+        Some("0") => Ok(false),
+        Some(_) => Ok(true),
+        None => Err(io::Error::new(io::ErrorKind::InvalidData, "cgroup.events without populated")),
+    }
+}
+
+fn first_below(group: &Path) -> io::Result<Option<PathBuf>> {
+    for entry in below(group)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            return Ok(Some(entry.path()));
+        }
+    }
+    Ok(None)
+}
+
+fn populated_below(group: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in below(group)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            let path = entry.path();
+            // One that goes away meanwhile has nothing in it.
+            if fs::read(path.join("cgroup.events")).is_ok_and(|text| populated(&text).unwrap_or(true)) {
+                found.push(path);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// What is in a group's folder; nothing if the group is gone.
+fn below(group: &Path) -> io::Result<impl Iterator<Item = io::Result<fs::DirEntry>>> {
+    match fs::read_dir(group) {
+        Ok(entries) => Ok(Some(entries).into_iter().flatten()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None.into_iter().flatten()),
+        Err(error) => Err(error),
+    }
+}
+
+/// By the last two names, the node's folder and the leaf: seen from another mount or cgroup namespace
+/// the front of a path differs, and these do not.
+fn holds(leaf: &Path, cgroup: &str) -> bool {
+    let names = |path: &Path| path.iter().map(|name| name.to_os_string()).collect::<Vec<_>>();
+    let (leaf, cgroup) = (names(leaf), names(Path::new(cgroup)));
+    let Some(own) = leaf.len().checked_sub(2).map(|front| &leaf[front..]) else { return false };
+    cgroup.windows(own.len()).any(|part| part == own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leaf_holds_itself_and_what_is_below_and_no_neighbour() {
+        let leaf = Path::new("/sys/fs/cgroup/unified/own/quell-node/i1");
+        for inside in ["/own/quell-node/i1", "/quell-node/i1/a/b", "/quell-node/i10/quell-node/i1"] {
+            assert!(holds(leaf, inside), "{inside}");
+        }
+        for outside in ["/", "", "/quell-node", "/quell-node/i10", "/quell-node/i2", "/i1", "/other/i1"] {
+            assert!(!holds(leaf, outside), "{outside}");
+        }
+    }
+
+    #[test]
+    fn events_that_cannot_be_understood_prove_nothing() {
+        assert!(!populated(b"populated 0\nfrozen 0\n").unwrap());
+        assert!(populated(b"frozen 0\npopulated 1\n").unwrap());
+        assert!(populated(b"frozen 0\n").is_err());
+    }
 }

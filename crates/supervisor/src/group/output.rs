@@ -1,4 +1,4 @@
-//! What an instance prints: always read, never waited for, kept within a bound.
+//! What an instance prints: always read, never waited for, kept in whole lines within a bound.
 
 use std::{
     collections::VecDeque,
@@ -9,17 +9,16 @@ use std::{
 };
 
 use cancel::InstanceId;
-use tokio::{io::AsyncReadExt as _, net::unix::pipe};
-use tokio_util::sync::CancellationToken;
+use tokio::net::unix::pipe;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// Bytes of output kept of one instance: the last screenfuls, which is what a person looks at.
-const KEPT: usize = 64 * 1024;
-/// Read at once; the size of a Linux pipe.
-const CHUNK: usize = 64 * 1024;
-/// Read after the end of an instance at most: what was in the pipes, not what an escaped process adds.
-const LAST_WORDS: usize = 2 * CHUNK;
-/// A line that is passed on to the log is cut here.
-const LOGGED_LINE: usize = 4 * 1024;
+/// Read at once.
+const CHUNK: usize = 16 * 1024;
+/// Read after the end of an instance at most, and by one look: what a pipe holds, and not what an
+/// escaped process adds meanwhile.
+const LAST_WORDS: usize = 128 * 1024;
+/// A line is cut here.
+const MAX_LINE: usize = 4 * 1024;
 
 /// The reading ends of an instance's stdout and stderr.
 pub struct Output {
@@ -34,73 +33,197 @@ impl Output {
     }
 }
 
-/// The last of what an instance printed. Cheap to clone.
+/// The last of what an instance printed. Cheap to clone; the pipes are closed with the last clone.
 #[derive(Clone)]
 pub struct OutputRing {
-    kept: Arc<Mutex<VecDeque<u8>>>,
+    shared: Arc<Shared>,
     end: CancellationToken,
+    readers: TaskTracker,
+}
+
+struct Shared {
+    instance: InstanceId,
+    pipes: [pipe::Receiver; 2],
+    /// Held while a pipe is read, so that its bytes are kept in their order whoever reads.
+    kept: Mutex<Kept>,
 }
 
 impl OutputRing {
-    /// Reads the pipes from now on, in a task of its own: a runtime never blocks on them, and they
+    /// Bytes of output kept of one instance: the last screenfuls, which is what a person looks at.
+    pub const KEPT_BYTES: usize = 64 * 1024;
+    /// Ends a line that was cut.
+    pub const CUT: &str = " [cut]";
+
+    /// Reads the pipes from now on, in tasks of its own: a runtime never blocks on them, and they
     /// never fill memory.
     pub fn start(instance: InstanceId, output: Output) -> Self {
-        let ring = Self { kept: Arc::default(), end: CancellationToken::new() };
-        let Output { stdout, stderr } = output;
-        tokio::spawn(ring.clone().drain(instance, stdout));
-        tokio::spawn(ring.clone().drain(instance, stderr));
+        let pipes = [output.stdout, output.stderr];
+        let shared = Arc::new(Shared { instance, pipes, kept: Mutex::default() });
+        let ring = Self { shared, end: CancellationToken::new(), readers: TaskTracker::new() };
+        for pipe in 0..ring.shared.pipes.len() {
+            ring.readers.spawn(drain(Arc::clone(&ring.shared), pipe, ring.end.clone()));
+        }
+        ring.readers.close();
         ring
     }
 
-    /// The last `lines` lines, in the order they were read; bytes that are not UTF-8 are shown as such.
+    /// The last `lines` lines, in the order they were read, with what is in the pipes at this moment:
+    /// all that a process printed before it was seen to have ended. Bytes that are not UTF-8 are shown
+    /// as such.
     pub fn tail(&self, lines: usize) -> String {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let text = String::from_utf8_lossy(kept.make_contiguous()).into_owned();
-        let all: Vec<&str> = text.lines().collect();
-        all[all.len().saturating_sub(lines)..].join("\n")
+        self.shared.take_what_is_there();
+        let kept = self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = kept.open.iter().filter(|open| !open.bytes.is_empty()).map(|open| open.bytes.as_slice());
+        let all = kept.lines.iter().map(Vec::as_slice).chain(open);
+        let count = all.clone().count();
+        let last: Vec<_> = all.skip(count.saturating_sub(lines)).map(String::from_utf8_lossy).collect();
+        last.join("\n")
     }
 
     /// The instance is gone: take what is in the pipes now and stop. A pipe may be held open by a
     /// process elsewhere; its end is not waited for.
     pub fn finish(&self) {
+        self.shared.take_what_is_there();
         self.end.cancel();
     }
 
-    async fn drain(self, instance: InstanceId, mut pipe: pipe::Receiver) {
-        let mut buffer = vec![0; CHUNK];
-        loop {
-            tokio::select! {
-                biased; // a stranger that floods the pipe must not keep the end from being seen
-                () = self.end.cancelled() => break,
-                read = pipe.read(&mut buffer) => match read {
-                    Ok(0) => return,
-                    Ok(read) => self.keep(instance, &buffer[..read]),
-                    Err(error) => return tracing::warn!(%instance, %error, "output cannot be read"),
-                },
+    /// Resolves when nothing is read any more: after [`OutputRing::finish`], or at the end of both
+    /// pipes. Cancellation-safe.
+    pub async fn finished(&self) {
+        self.readers.wait().await;
+    }
+}
+
+/// Reads one pipe until its end or ours.
+async fn drain(shared: Arc<Shared>, pipe: usize, end: CancellationToken) {
+    loop {
+        let readable = tokio::select! {
+            biased; // a stranger that floods the pipe must not keep the end from being seen
+            () = end.cancelled() => return,
+            readable = shared.pipes[pipe].readable() => readable,
+        };
+        let read = readable.and_then(|()| shared.read(pipe, |receiver, chunk| receiver.try_read(chunk)));
+        match read {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => {
+                return tracing::warn!(instance = %shared.instance, %error, "output cannot be read");
             }
         }
-        let mut taken = 0;
-        while taken < LAST_WORDS {
-            match pipe.try_read(&mut buffer) {
-                Ok(read) if read > 0 => {
-                    taken += read;
-                    self.keep(instance, &buffer[..read]);
+    }
+}
+
+impl Shared {
+    fn read(
+        &self,
+        pipe: usize,
+        read: impl FnOnce(&pipe::Receiver, &mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let mut chunk = [0; CHUNK];
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = read(&self.pipes[pipe], &mut chunk)?;
+        kept.add(pipe, &chunk[..read], self.instance);
+        Ok(read)
+    }
+
+    /// Straight from the kernel: the reactor may not have been told yet of what was printed last.
+    fn take_what_is_there(&self) {
+        for pipe in 0..self.pipes.len() {
+            let mut taken = 0;
+            while taken < LAST_WORDS {
+                match self.read(pipe, |receiver, chunk| Ok(rustix::io::read(receiver, chunk)?)) {
+                    Ok(read) if read > 0 => taken += read,
+                    // Its end, or nothing more for now; an error is the reader's to tell.
+                    Ok(_) | Err(_) => break,
                 }
-                _ => return, // its end, or nothing more for now
+            }
+        }
+    }
+}
+
+/// A line of which the end was not read yet.
+#[derive(Default)]
+struct Open {
+    bytes: Vec<u8>,
+    /// It is too long: the rest of it is skipped.
+    cut: bool,
+}
+
+#[derive(Default)]
+struct Kept {
+    lines: VecDeque<Vec<u8>>,
+    /// Of all lines, with a line feed for each.
+    bytes: usize,
+    open: [Open; 2],
+}
+
+impl Kept {
+    fn add(&mut self, pipe: usize, bytes: &[u8], instance: InstanceId) {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let open = &mut self.open[pipe];
+            let text = part.strip_suffix(b"\n").unwrap_or(part);
+            let room = MAX_LINE - open.bytes.len().min(MAX_LINE);
+            if !open.cut {
+                open.bytes.extend_from_slice(&text[..text.len().min(room)]);
+                if text.len() > room {
+                    open.bytes.extend_from_slice(OutputRing::CUT.as_bytes());
+                    open.cut = true;
+                }
+            }
+            if part.len() > text.len() {
+                let line = std::mem::take(open).bytes;
+                tracing::debug!(%instance, "{}", String::from_utf8_lossy(&line));
+                self.push(line);
             }
         }
     }
 
-    fn keep(&self, instance: InstanceId, bytes: &[u8]) {
-        if tracing::enabled!(tracing::Level::DEBUG) {
-            for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-                let line = &line[..line.len().min(LOGGED_LINE)];
-                tracing::debug!(%instance, "{}", String::from_utf8_lossy(line));
-            }
+    fn push(&mut self, line: Vec<u8>) {
+        self.bytes += line.len() + 1;
+        self.lines.push_back(line);
+        // Room for two open lines too, so that what is shown keeps the bound.
+        let bound = OutputRing::KEPT_BYTES - 2 * (MAX_LINE + OutputRing::CUT.len() + 1);
+        while self.bytes > bound
+            && let Some(oldest) = self.lines.pop_front()
+        {
+            self.bytes -= oldest.len() + 1;
         }
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let over = (kept.len() + bytes.len()).saturating_sub(KEPT).min(kept.len());
-        kept.drain(..over);
-        kept.extend(&bytes[bytes.len().saturating_sub(KEPT)..]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_come_together_from_pieces_and_stay_within_the_bound() {
+        let mut kept = Kept::default();
+        for piece in [&b"one\ntw"[..], b"o", b"\n\n", b"three"] {
+            kept.add(0, piece, InstanceId(1));
+        }
+        assert_eq!(kept.lines, [&b"one"[..], b"two", b""]);
+        assert_eq!(kept.open[0].bytes, b"three");
+        for _ in 0..1_000 {
+            kept.add(1, b"\n", InstanceId(1));
+            kept.add(1, &[b'x'; MAX_LINE * 2], InstanceId(1));
+        }
+        let held: usize = kept.lines.iter().map(|line| line.len() + 1).sum();
+        assert_eq!(held, kept.bytes);
+        assert!(
+            held + kept.open.iter().map(|open| open.bytes.len()).sum::<usize>() <= OutputRing::KEPT_BYTES
+        );
+    }
+
+    #[test]
+    fn a_line_of_just_the_limit_is_not_cut() {
+        let mut kept = Kept::default();
+        kept.add(0, &[b'x'; MAX_LINE], InstanceId(1));
+        kept.add(0, b"\n", InstanceId(1));
+        kept.add(0, &[b'x'; MAX_LINE], InstanceId(1));
+        kept.add(0, b"y\nz\n", InstanceId(1));
+        assert_eq!(kept.lines[0].len(), MAX_LINE);
+        assert!(kept.lines[1].ends_with(OutputRing::CUT.as_bytes()));
+        assert_eq!(kept.lines[2], b"z");
     }
 }

@@ -1,8 +1,8 @@
-//! What `/proc` says of a process: for looking, for naming survivors, never for deciding alone.
+//! What `/proc` says of processes. Being unable to read is never taken for "gone": a proof rests on it.
 
-use std::{fmt, fs};
+use std::{fs, io};
 
-use rustix::process::Pid;
+use rustix::{io::Errno, process::Pid};
 
 /// A living process of an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,48 +15,8 @@ pub struct Member {
     pub state: char,
 }
 
-/// A process that could not be killed in time.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Survivor {
-    /// Its number.
-    pub pid: u32,
-    /// When it started, in clock ticks since boot: with the number it names it for good.
-    pub start_time: u64,
-    /// Its name.
-    pub comm: String,
-    /// Its state letter.
-    pub state: char,
-    /// Where in the kernel it waits.
-    pub wchan: String,
-    /// Who traces it; 0 nobody.
-    pub tracer: u32,
-    /// Whose it is.
-    pub uid: u32,
-    /// Its cgroup v2 path.
-    pub cgroup: String,
-}
-
-impl Survivor {
-    /// Why it is alive, as far as can be told.
-    pub fn why(&self) -> &'static str {
-        match self.state {
-            'D' => "uninterruptible, waits in the kernel",
-            't' if self.tracer != 0 => "held by a tracer",
-            'T' | 't' => "stopped",
-            'Z' => "its main thread is gone, another lives or its tracer has not collected it",
-            _ => "alive; it was sent SIGKILL",
-        }
-    }
-}
-
-impl fmt::Display for Survivor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { pid, comm, state, wchan, tracer, uid, .. } = self;
-        write!(f, "{comm} pid {pid} state {state} wchan {wchan} tracer {tracer} uid {uid}: {}", self.why())
-    }
-}
-
 /// The fields of `/proc/PID/stat` that are used here.
+#[derive(Debug)]
 pub(super) struct Stat {
     pub(super) comm: String,
     pub(super) state: char,
@@ -66,10 +26,20 @@ pub(super) struct Stat {
 }
 
 impl Stat {
-    /// `None` if the process is gone.
-    pub(super) fn of(pid: u32) -> Option<Self> {
-        let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
-        let text = String::from_utf8_lossy(&text);
+    /// `None` if the process is gone; an error if that cannot be told.
+    pub(super) fn of(pid: u32) -> io::Result<Option<Self>> {
+        let text = match fs::read(format!("/proc/{pid}/stat")) {
+            Ok(text) => text,
+            // It may go between the opening and the reading: then it is ESRCH.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let odd = || io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat"));
+        Self::parse(&String::from_utf8_lossy(&text)).map(Some).ok_or_else(odd)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
         // The name may hold anything, spaces and brackets included; the last bracket ends it.
         let (head, tail) = text.rsplit_once(')')?;
         let comm = head.split_once('(')?.1.to_owned();
@@ -85,34 +55,14 @@ impl Stat {
 
     /// A zombie with more threads than its dead main one still runs code (`containment.md` F1).
     pub(super) fn is_alive(&self) -> bool {
-        self.state != 'Z' || self.threads > 1
+        !matches!(self.state, 'Z' | 'X') || self.threads > 1
     }
 }
 
 /// The process as a member, if it lives.
 pub(super) fn member(pid: u32) -> Option<Member> {
-    let stat = Stat::of(pid).filter(Stat::is_alive)?;
+    let stat = Stat::of(pid).ok()?.filter(Stat::is_alive)?;
     Some(Member { pid, comm: stat.comm, state: stat.state })
-}
-
-/// Everything that is known of a process that will not die; `None` if it is gone after all.
-pub(super) fn survivor(pid: u32) -> Option<Survivor> {
-    let stat = Stat::of(pid)?;
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let number = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
-    };
-    Some(Survivor {
-        pid,
-        start_time: stat.start_time,
-        comm: stat.comm,
-        state: stat.state,
-        wchan: fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default(),
-        tracer: number("TracerPid:"),
-        uid: number("Uid:"),
-        cgroup: cgroup_of(pid).unwrap_or_default(),
-    })
 }
 
 /// The cgroup v2 path of a process, as `/proc/PID/cgroup` has it.
@@ -121,13 +71,42 @@ pub(super) fn cgroup_of(pid: u32) -> Option<String> {
     text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
 }
 
-/// The living members of a process group other than its leader. One pass over `/proc`.
-pub(super) fn group_members(pgrp: Pid) -> Vec<u32> {
+/// The living members of a process group other than its leader. One pass over `/proc`; an error means
+/// that it could not be made whole.
+pub(super) fn group_members(pgrp: Pid) -> io::Result<Vec<u32>> {
     let pgrp = pgrp.as_raw_nonzero().get();
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    let of_group = |pid: &u32| {
-        pid.cast_signed() != pgrp && Stat::of(*pid).is_some_and(|stat| stat.pgrp == pgrp && stat.is_alive())
-    };
-    pids.filter(of_group).collect()
+    let mut members = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        if pid.cast_signed() != pgrp
+            && Stat::of(pid)?.is_some_and(|stat| stat.pgrp == pgrp && stat.is_alive())
+        {
+            members.push(pid);
+        }
+    }
+    Ok(members)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_brackets_and_spaces_does_not_shift_the_fields() {
+        let line = "12 (a) R 1 (b) Z 1 34 5 0 -1 0 0 0 0 0 0 0 0 0 20 0 2 0 777 0 0";
+        let stat = Stat::parse(line).unwrap();
+        assert_eq!((stat.comm.as_str(), stat.state, stat.pgrp), ("a) R 1 (b", 'Z', 34));
+        assert_eq!((stat.threads, stat.start_time), (2, 777));
+        assert!(stat.is_alive(), "a zombie with a second thread");
+        assert!(!Stat::parse(&line.replace(" 2 0 777", " 1 0 777")).unwrap().is_alive());
+        assert!(Stat::parse("12 (x").is_none());
+    }
+
+    #[test]
+    fn a_process_that_is_gone_is_told_from_one_that_cannot_be_read() {
+        assert!(Stat::of(std::process::id()).unwrap().is_some());
+        assert!(Stat::of(u32::MAX).unwrap().is_none());
+    }
 }

@@ -1,4 +1,4 @@
-//! Waiting for a pidfd: the one block of unsafe code in the workspace.
+//! Waiting for a pidfd.
 
 use std::{io, os::fd::OwnedFd};
 

@@ -1,0 +1,111 @@
+//! Where in the cgroup v2 hierarchies of this machine a node may have a folder of its own.
+
+use std::{
+    ffi::OsString,
+    fs, io,
+    os::unix::process::ExitStatusExt as _,
+    path::{Path, PathBuf},
+};
+
+use cancel::InstanceId;
+use rustix::process::{Signal, pidfd_send_signal};
+
+use super::{
+    leaf::Leaf,
+    process,
+    spawner::{HelperProgram, SpawnOrder, spawn_child},
+};
+
+/// The folders that the node of this name may have, best first.
+pub(super) fn folders(node: &str) -> Result<Vec<PathBuf>, String> {
+    let mounts = cgroup2_mounts().map_err(|error| format!("/proc/self/mountinfo: {error}"))?;
+    if mounts.is_empty() {
+        return Err("no cgroup v2 hierarchy is mounted".to_owned());
+    }
+    let own = process::cgroup_of(std::process::id()).unwrap_or_default();
+    let mut folders = Vec::new();
+    for mount in mounts {
+        // First where the node already is (a delegated subtree), then the top, which root may write.
+        for place in [mount.join(own.trim_start_matches('/')), mount] {
+            let folder = place.join(format!("quell-{node}"));
+            if !folders.contains(&folder) {
+                folders.push(folder);
+            }
+        }
+    }
+    Ok(folders)
+}
+
+/// The mount points of cgroup v2 hierarchies.
+fn cgroup2_mounts() -> io::Result<Vec<PathBuf>> {
+    let text = fs::read_to_string("/proc/self/mountinfo")?;
+    let cgroup2 = |line: &str| {
+        let (mount, kind) = line.split_once(" - ")?;
+        (kind.split(' ').next()? == "cgroup2").then(|| mount.split(' ').nth(4).map(PathBuf::from))?
+    };
+    Ok(text.lines().filter_map(cgroup2).collect())
+}
+
+/// The first folder in which everything that an instance will need works; else every reason why not.
+pub(super) fn first_usable(folders: &[PathBuf], helper: &HelperProgram) -> Result<PathBuf, String> {
+    let mut troubles = Vec::new();
+    for folder in folders {
+        match try_folder(folder, helper) {
+            Ok(()) => return Ok(folder.clone()),
+            Err(error) => troubles.push(format!("{}: {error}", folder.display())),
+        }
+    }
+    Err(troubles.join("; "))
+}
+
+fn try_folder(folder: &Path, helper: &HelperProgram) -> io::Result<()> {
+    let made = match fs::create_dir(folder) {
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+        Err(error) => return Err(error),
+    };
+    let tried = try_leaf_in(folder, helper);
+    if tried.is_err()
+        && made
+        && let Err(error) = fs::remove_dir(folder)
+    {
+        tracing::warn!(%error, folder = %folder.display(), "a folder that is of no use is left behind");
+    }
+    tried
+}
+
+/// Does once what every instance will need: a leaf, a process moved into it, its kill, its removal.
+fn try_leaf_in(folder: &Path, helper: &HelperProgram) -> io::Result<()> {
+    // Not by the pid: in a container every life has the same, and one that was killed while it probed
+    // left its leaf for the sweep.
+    let leaf = Leaf::make(folder.join(format!("probe-{}", uuid::Uuid::new_v4().simple())))?;
+    let tried = try_leaf(&leaf, helper);
+    let removed = leaf.remove();
+    tried.and(removed)
+}
+
+fn try_leaf(leaf: &Leaf, helper: &HelperProgram) -> io::Result<()> {
+    let order = SpawnOrder {
+        instance: InstanceId(0),
+        program: OsString::from("true"),
+        args: Vec::new(),
+        env: Vec::new(),
+        cwd: PathBuf::from("/"),
+    };
+    // Never let go: it waits in the helper until it is killed, and nothing is executed.
+    let (mut child, pidfd) = spawn_child(helper, None, order)?;
+    let killed = leaf.adopt(child.id()).and_then(|()| leaf.kill());
+    if killed.is_err() {
+        pidfd_send_signal(&pidfd, Signal::KILL)?;
+    }
+    // Its line is closed by the wait, so it ends by itself should the kill have missed it.
+    let status = child.wait()?;
+    killed?;
+    if status.signal() != Some(Signal::KILL.as_raw()) {
+        return Err(io::Error::other(format!("cgroup.kill did not kill: {status}")));
+    }
+    if leaf.populated()? {
+        return Err(io::Error::other("populated stays 1 after everything was killed"));
+    }
+    Ok(())
+}

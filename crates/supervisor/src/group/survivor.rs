@@ -1,0 +1,122 @@
+//! Who would not die, and why, as far as the kernel tells.
+
+use std::{fmt, fs};
+
+use super::process::{self, Stat};
+
+/// A process that could not be killed in time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Survivor {
+    /// Its number.
+    pub pid: u32,
+    /// When it started, in clock ticks since boot: with the number it names it for good.
+    pub start_time: u64,
+    /// Its name.
+    pub comm: String,
+    /// Its state letter.
+    pub state: char,
+    /// Where in the kernel it waits.
+    pub wchan: String,
+    /// Who traces it; 0 nobody.
+    pub tracer: u32,
+    /// Whose it is.
+    pub uid: u32,
+    /// Its cgroup v2 path.
+    pub cgroup: String,
+}
+
+/// Why a process that was sent SIGKILL is alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SurvivorCause {
+    /// Its freezer has to be thawed first.
+    Frozen,
+    /// A tracer holds it at its exit; a second SIGKILL does not help.
+    Traced {
+        /// Which process traces it.
+        by: u32,
+    },
+    /// It waits in the kernel for something that cannot be interrupted: a disk, a network file system.
+    Uninterruptible,
+    /// Its main thread is gone and another lives.
+    ZombieLeader,
+    /// Nothing that can be told.
+    Unknown,
+}
+
+impl fmt::Display for SurvivorCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Frozen => write!(f, "frozen, dies when thawed"),
+            Self::Traced { by } => write!(f, "held by its tracer, pid {by}"),
+            Self::Uninterruptible => write!(f, "uninterruptible, waits in the kernel"),
+            Self::ZombieLeader => write!(f, "its main thread is gone, another lives"),
+            Self::Unknown => write!(f, "alive; it was sent SIGKILL"),
+        }
+    }
+}
+
+impl Survivor {
+    /// Everything that is known of a process that will not die; `None` if it is gone after all.
+    pub(super) fn look(pid: u32) -> Option<Self> {
+        let stat = Stat::of(pid).ok()??;
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let number = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+        };
+        Some(Self {
+            pid,
+            start_time: stat.start_time,
+            comm: stat.comm,
+            state: stat.state,
+            wchan: fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default(),
+            tracer: number("TracerPid:"),
+            uid: number("Uid:"),
+            cgroup: process::cgroup_of(pid).unwrap_or_default(),
+        })
+    }
+
+    /// Why it is alive, as far as can be told.
+    pub fn cause(&self) -> SurvivorCause {
+        match self.state {
+            // `__refrigerator` is the v1 freezer, `do_freezer_trap` the v2 one.
+            _ if self.wchan.contains("refrigerator") || self.wchan.contains("freezer") => {
+                SurvivorCause::Frozen
+            }
+            _ if self.tracer != 0 => SurvivorCause::Traced { by: self.tracer },
+            'D' => SurvivorCause::Uninterruptible,
+            'Z' => SurvivorCause::ZombieLeader,
+            _ => SurvivorCause::Unknown,
+        }
+    }
+}
+
+impl fmt::Display for Survivor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pid, comm, state, wchan, uid, cgroup, .. } = self;
+        let cause = self.cause();
+        write!(f, "{comm} pid {pid} uid {uid} state {state} wchan {wchan} cgroup {cgroup}: {cause}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn survivor(state: char, wchan: &str, tracer: u32) -> Survivor {
+        let (comm, cgroup) = ("worker".to_owned(), "/quell/i1".to_owned());
+        Survivor { pid: 7, start_time: 1, comm, state, wchan: wchan.to_owned(), tracer, uid: 0, cgroup }
+    }
+
+    #[test]
+    fn a_survivor_says_why_it_is_alive() {
+        assert_eq!(survivor('D', "__refrigerator", 0).cause(), SurvivorCause::Frozen);
+        assert_eq!(survivor('S', "do_freezer_trap", 0).cause(), SurvivorCause::Frozen);
+        assert_eq!(survivor('D', "request_wait_answer", 0).cause(), SurvivorCause::Uninterruptible);
+        assert_eq!(survivor('t', "ptrace_stop", 9).cause(), SurvivorCause::Traced { by: 9 });
+        assert_eq!(survivor('Z', "0", 9).cause(), SurvivorCause::Traced { by: 9 });
+        assert_eq!(survivor('Z', "0", 0).cause(), SurvivorCause::ZombieLeader);
+        assert_eq!(survivor('R', "0", 0).cause(), SurvivorCause::Unknown);
+        assert!(survivor('D', "request_wait_answer", 0).to_string().contains("pid 7 uid 0 state D"));
+    }
+}

@@ -1,0 +1,103 @@
+//! Ending what an earlier life of this node left in its leaves (I7).
+
+use std::{
+    collections::HashSet,
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    containment::{Containment, GroupError},
+    ending::MAX_NAMED,
+    leaf::Leaf,
+    proof::NotProven,
+    rounds,
+    survivor::Survivor,
+};
+
+/// Leaves ended at once; each holds three descriptors meanwhile.
+const BATCH: usize = 64;
+
+/// What a sweep of earlier lives' leaves came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Leaves that were removed.
+    pub leaves: u32,
+    /// Processes that were found alive in them and ended.
+    pub processes: u32,
+}
+
+impl Containment {
+    /// Ends and removes every leaf an earlier life of this node left, also where this life uses none.
+    /// Must run before anything is spawned, and while no other life can run (the store's lock).
+    ///
+    /// # Errors
+    /// When something in them cannot be ended within `limit`, or a folder cannot be read. All of them
+    /// were struck then.
+    pub async fn sweep(&self, limit: Duration) -> Result<Swept, GroupError> {
+        let deadline = Instant::now() + limit;
+        let mut swept = Swept::default();
+        let mut failed = NotProven::default();
+        for folder in self.folders() {
+            let look = |error| GroupError::Look { path: folder.display().to_string(), error };
+            for batch in leaves_in(folder).map_err(look)?.chunks(BATCH) {
+                let opened: io::Result<Vec<Leaf>> =
+                    batch.iter().map(|path| Leaf::open(path.clone())).collect();
+                sweep_batch(&opened.map_err(look)?, deadline, &mut swept, &mut failed).await;
+            }
+            if self.base() != Some(folder.as_path())
+                && let Err(error) = fs::remove_dir(folder)
+            {
+                tracing::debug!(%error, folder = %folder.display(), "an earlier life's folder stays");
+            }
+        }
+        if failed == NotProven::default() { Ok(swept) } else { Err(GroupError::Sweep(failed)) }
+    }
+}
+
+fn leaves_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut leaves = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            leaves.push(entry.path());
+        }
+    }
+    Ok(leaves)
+}
+
+/// Strikes all, then proves each: one deadline for the batch, and a stuck one does not spare the rest.
+async fn sweep_batch(leaves: &[Leaf], deadline: Instant, swept: &mut Swept, failed: &mut NotProven) {
+    let mut seen = HashSet::new();
+    for leaf in leaves {
+        // Counted before the strike, after which they vanish; the rounds add what lies deeper.
+        seen.extend(leaf.own_processes(usize::MAX).unwrap_or_default());
+        if let Err(error) = leaf.kill() {
+            tracing::warn!(%error, leaf = %leaf.path().display(), "cgroup.kill refused");
+        }
+    }
+    for leaf in leaves {
+        let emptied = timeout_at(deadline, rounds::empty(leaf, &mut seen)).await;
+        let trouble = match emptied.map(|emptied| emptied.and_then(|()| leaf.remove())) {
+            Ok(Ok(())) => {
+                swept.leaves += 1;
+                continue;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "it was not seen empty in time".to_owned(),
+        };
+        failed.trouble = Some(format!("{}: {trouble}", leaf.path().display()));
+        let room = MAX_NAMED - failed.survivors.len();
+        let living = leaf.processes(room).unwrap_or_default();
+        failed.survivors.extend(living.into_iter().filter_map(Survivor::look));
+    }
+    swept.processes = swept.processes.saturating_add(u32::try_from(seen.len()).unwrap_or(u32::MAX));
+}
