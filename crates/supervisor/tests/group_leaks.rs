@@ -20,7 +20,7 @@ use rustix::{
     process::{WaitId, WaitIdOptions, waitid},
 };
 use supervisor::group::{Isolation, Mechanism, OutputRing};
-use support::{END, Node, leaves, within};
+use support::{END, Node, abandon_a_spawn, leaves, within};
 
 const GROUPS: usize = 200;
 const AT_ONCE: usize = 20;
@@ -45,6 +45,8 @@ async fn many(isolation: Isolation) {
     for _ in 0..GROUPS / AT_ONCE {
         futures_util::future::join_all((0..AT_ONCE).map(|_| spawn_and_end(&node))).await;
     }
+    abandon_a_spawn(&node, false).await;
+    abandon_a_spawn(&node, true).await;
     assert_eq!(descriptors(), before);
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     assert_eq!(waitid(WaitId::All, options).unwrap_err(), Errno::CHILD, "no child, so no zombie either");

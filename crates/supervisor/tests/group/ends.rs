@@ -131,8 +131,11 @@ async fn a_runtime_whose_main_thread_has_exited_is_not_taken_for_dead() {
 async fn a_child_whose_main_thread_has_exited_dies_too() {
     in_each_isolation(async |node: Node| {
         let mut reports = node.reports();
-        let group =
-            node.python(&format!("if os.fork(): time.sleep(1000)\n{MAIN_THREAD_EXITS}"), &reports).await;
+        // In a session of its own no signal to the group reaches it, and `cgroup.kill` does not either:
+        // it must be found and killed alone. Without a leaf nothing could find it there.
+        let leave = if node.has_leaves() { "os.setsid()" } else { "pass" };
+        let program = format!("if os.fork(): time.sleep(1000)\n{leave}\n{MAIN_THREAD_EXITS}");
+        let group = node.python(&program, &reports).await;
         let process = reports.process().await;
         let proof = group.end(END).await.unwrap();
         assert!(process.is_dead());
@@ -187,14 +190,15 @@ fn leaf_of(node: &Node, instance: u64) -> String {
     node.containment.base().unwrap().join(format!("i{instance}")).to_str().unwrap().to_owned()
 }
 
-/// Moves a process whose main thread has exited into a group two below the leaf, next to an empty one,
-/// and nests 100 more.
+/// Moves a process whose main thread has exited, in a session of its own, into a group two below the
+/// leaf, next to an empty one, and nests 100 more.
 const NESTS: &str = "\
 import os, sys, time, threading, ctypes\n\
 deep = sys.argv[2] + '/a/b'\n\
 os.makedirs(deep + '/empty')\n\
 os.makedirs(deep + '/d' * 100)\n\
 if os.fork(): time.sleep(1000)\n\
+os.setsid()\n\
 open(deep + '/cgroup.procs', 'w').write('0')\n\
 def lives():\n    \
     while open('/proc/self/stat').read().rsplit(')', 1)[1].split()[0] != 'Z': time.sleep(0.001)\n    \

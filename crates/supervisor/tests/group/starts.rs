@@ -8,7 +8,7 @@ use std::{
 
 use supervisor::group::{Exit, HelperProgram, Isolation};
 
-use crate::support::{END, Node, Watched, helper, in_each_isolation, within};
+use crate::support::{END, Node, Watched, abandon_a_spawn, helper, in_each_isolation, within};
 
 #[tokio::test]
 async fn nothing_is_executed_before_go_and_nothing_after_an_end_that_wins() {
@@ -163,21 +163,8 @@ fn a_helper_without_a_node_executes_nothing() {
 #[tokio::test]
 async fn a_spawn_whose_asker_is_gone_leaves_nothing() {
     in_each_isolation(async |node: Node| {
-        // Dropped at every stage: before the thread took it, while it worked, after it answered.
-        for yields in 0..40_u32 {
-            let order = node.order("sleep", &["1000"]);
-            let mut spawn = std::pin::pin!(node.spawner.spawn(order));
-            for _ in 0..yields {
-                if let std::task::Poll::Ready(group) = futures_util::poll!(spawn.as_mut()) {
-                    group.unwrap().end(END).await.unwrap();
-                    break;
-                }
-                tokio::task::yield_now().await;
-            }
-        }
-        // Answered by the same thread after all of those: it has seen them all.
-        let last = node.run("true", &[]).await;
-        last.end(END).await.unwrap();
+        abandon_a_spawn(&node, false).await;
+        abandon_a_spawn(&node, true).await;
         if let Some(base) = node.containment.base().filter(|_| node.has_leaves()) {
             assert_eq!(crate::support::leaves(base), Vec::<String>::new());
         }

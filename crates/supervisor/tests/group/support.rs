@@ -9,6 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
@@ -130,6 +131,24 @@ impl Drop for Node {
             println!("{} stays: {error}", base.display());
         }
     }
+}
+
+/// Asks for a spawn and goes away: before the thread can have answered, or after it has and nobody took
+/// what it made.
+pub(crate) async fn abandon_a_spawn(node: &Node, answered: bool) {
+    let spawn = loop {
+        let mut spawn = Box::pin(node.spawner.spawn(node.order("sleep", &["1000"])));
+        match futures_util::poll!(spawn.as_mut()) {
+            Poll::Pending => break spawn,
+            // The thread was as fast as the poll: nothing to abandon, once more.
+            Poll::Ready(group) => drop(group.unwrap().end(END).await.unwrap()),
+        }
+    };
+    let mut abandoned = Some(spawn).filter(|_| answered);
+    // The thread takes one order after the other: this one is made when that one is over.
+    let next = node.held("true", &[]).await;
+    drop(abandoned.take());
+    next.end(END).await.unwrap();
 }
 
 /// Lines that processes of a test report.
