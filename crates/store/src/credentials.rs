@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use crate::{CredentialRecord, StoreError, threads::unwritable};
+use crate::{CredentialRecord, StoreError, fault::unwritable};
 
 const COLUMNS: &str = "key_id, secret_hash, project, note, created_ms";
 

@@ -3,7 +3,10 @@
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use crate::{FunctionKey, FunctionRecord, StoreError, threads::unwritable};
+use crate::{
+    FunctionKey, FunctionRecord, StoreError,
+    fault::{uninsertable, unwritable},
+};
 
 const COLUMNS: &str =
     "project, package, name, revision, config, code_digest, code_size, created_ms, modified_ms";
@@ -12,27 +15,18 @@ pub(crate) fn create(db: &Connection, record: &FunctionRecord, code: &[u8]) -> R
     keep_code(db, &record.code_digest, code)?;
     let insert = format!("INSERT INTO functions ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)");
     let FunctionKey { project, package, name } = &record.key;
-    let done = db.execute(
-        &insert,
-        params![
-            project,
-            package,
-            name,
-            integer(record.revision),
-            record.config,
-            record.code_digest,
-            integer(record.code_size),
-            record.created_ms,
-            record.modified_ms
-        ],
-    );
-    match done {
-        Ok(_) => Ok(()),
-        Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) => {
-            Err(StoreError::Exists)
-        }
-        Err(error) => Err(unwritable(error)),
-    }
+    let values = params![
+        project,
+        package,
+        name,
+        integer(record.revision),
+        record.config,
+        record.code_digest,
+        integer(record.code_size),
+        record.created_ms,
+        record.modified_ms
+    ];
+    db.execute(&insert, values).map(drop).map_err(uninsertable)
 }
 
 pub(crate) fn update(
@@ -40,39 +34,45 @@ pub(crate) fn update(
     record: &FunctionRecord,
     code: Option<&[u8]>,
 ) -> Result<bool, StoreError> {
+    let FunctionKey { project, package, name } = &record.key;
+    let before = db
+        .prepare_cached("SELECT code_digest FROM functions WHERE project = ?1 AND package = ?2 AND name = ?3")
+        .and_then(|mut select| {
+            select.query_row([project, package, name], |row| row.get::<_, String>(0)).optional()
+        })
+        .map_err(unwritable)?;
+    let Some(before) = before else { return Ok(false) };
     if let Some(code) = code {
         keep_code(db, &record.code_digest, code)?;
     }
-    let FunctionKey { project, package, name } = &record.key;
-    let changed = db
-        .execute(
-            "UPDATE functions SET revision = ?4, config = ?5, code_digest = ?6, code_size = ?7, modified_ms = ?8
-             WHERE project = ?1 AND package = ?2 AND name = ?3",
-            params![
-                project,
-                package,
-                name,
-                integer(record.revision),
-                record.config,
-                record.code_digest,
-                integer(record.code_size),
-                record.modified_ms
-            ],
-        )
-        .map_err(unwritable)?;
-    drop_unused_code(db)?;
-    Ok(changed > 0)
+    let update = "UPDATE functions
+                  SET revision = ?4, config = ?5, code_digest = ?6, code_size = ?7, modified_ms = ?8
+                  WHERE project = ?1 AND package = ?2 AND name = ?3";
+    let values = params![
+        project,
+        package,
+        name,
+        integer(record.revision),
+        record.config,
+        record.code_digest,
+        integer(record.code_size),
+        record.modified_ms
+    ];
+    db.execute(update, values).map_err(unwritable)?;
+    drop_if_unused(db, &before)?;
+    Ok(true)
 }
 
 pub(crate) fn delete(db: &Connection, key: &FunctionKey) -> Result<bool, StoreError> {
-    let changed = db
-        .execute(
-            "DELETE FROM functions WHERE project = ?1 AND package = ?2 AND name = ?3",
-            params![key.project, key.package, key.name],
-        )
+    let delete = "DELETE FROM functions WHERE project = ?1 AND package = ?2 AND name = ?3
+                  RETURNING code_digest";
+    let code: Option<String> = db
+        .query_row(delete, [&key.project, &key.package, &key.name], |row| row.get(0))
+        .optional()
         .map_err(unwritable)?;
-    drop_unused_code(db)?;
-    Ok(changed > 0)
+    let Some(code) = code else { return Ok(false) };
+    drop_if_unused(db, &code)?;
+    Ok(true)
 }
 
 pub(crate) fn one(db: &Connection, key: &FunctionKey) -> rusqlite::Result<Option<FunctionRecord>> {
@@ -97,9 +97,10 @@ fn keep_code(db: &Connection, digest: &str, code: &[u8]) -> Result<(), StoreErro
     db.execute(insert, params![digest, code]).map(drop).map_err(unwritable)
 }
 
-fn drop_unused_code(db: &Connection) -> Result<(), StoreError> {
-    let unused = "DELETE FROM code WHERE NOT EXISTS (SELECT 1 FROM functions WHERE code_digest = digest)";
-    db.execute(unused, []).map(drop).map_err(unwritable)
+fn drop_if_unused(db: &Connection, digest: &str) -> Result<(), StoreError> {
+    let unused = "DELETE FROM code
+                  WHERE digest = ?1 AND NOT EXISTS (SELECT 1 FROM functions WHERE code_digest = ?1)";
+    db.execute(unused, [digest]).map(drop).map_err(unwritable)
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<FunctionRecord> {

@@ -6,7 +6,8 @@ use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params, types::Fr
 
 use crate::{
     FunctionKey, InvocationPage, InvocationQuery, InvocationRecord, NewInvocation, Settlement, Status,
-    StoreError, threads::unwritable,
+    StoreError,
+    fault::{uninsertable, unwritable},
 };
 
 const COLUMNS: &str = "request, project, package, name, parent, status, error_code, error_message, attempts, \
@@ -20,7 +21,7 @@ pub(crate) fn accept(db: &Connection, invocation: &NewInvocation) -> Result<(), 
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )
         .map_err(unwritable)?;
-    let done = insert.execute(params![
+    let values = params![
         blob(invocation.request.0),
         project,
         package,
@@ -29,14 +30,8 @@ pub(crate) fn accept(db: &Connection, invocation: &NewInvocation) -> Result<(), 
         invocation.payload.as_ref(),
         number(Status::Wait),
         invocation.created_ms
-    ]);
-    match done {
-        Ok(_) => Ok(()),
-        Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) => {
-            Err(StoreError::Exists)
-        }
-        Err(error) => Err(unwritable(error)),
-    }
+    ];
+    insert.execute(values).map(drop).map_err(uninsertable)
 }
 
 pub(crate) fn mark_running(
@@ -45,7 +40,7 @@ pub(crate) fn mark_running(
     attempts: u32,
     started_ms: i64,
 ) -> Result<(), StoreError> {
-    // A fenced request stays as it is: its settlement is on the way.
+    // Fenced or not: if it was handed over before the fence fell, it ran, and its end must say so.
     let mark = "UPDATE invocations SET status = 1, attempts = ?2, started_ms = ?3
                 WHERE request = ?1 AND status IN (0, 1)";
     execute(db, mark, params![blob(request.0), attempts, started_ms])
@@ -57,6 +52,10 @@ pub(crate) fn mark_waiting(db: &Connection, request: RequestId) -> Result<(), St
 }
 
 pub(crate) fn settle(db: &Connection, settlement: &Settlement) -> Result<(), StoreError> {
+    if matches!(settlement.status, Status::Wait | Status::Running) {
+        let why = format!("{:?} is no final status", settlement.status);
+        return Err(StoreError::Unwritable(why));
+    }
     let settle = "UPDATE invocations SET status = ?2, error_code = ?3, error_message = ?4, ended_ms = ?5
                   WHERE request = ?1 AND status IN (0, 1)";
     execute(
@@ -82,12 +81,12 @@ pub(crate) fn unsettled(
     after: Option<RequestId>,
     limit: u32,
 ) -> rusqlite::Result<Vec<InvocationRecord>> {
-    // Rows are never removed before they settle, so the row number is the order of acceptance.
+    // A new row's number is above that of every row there is, so it is the order of acceptance.
     let select = format!(
-        "SELECT {COLUMNS}, payload FROM invocations
+        "SELECT {COLUMNS}, payload FROM invocations INDEXED BY invocations_unsettled
          WHERE status IN (0, 1)
-           AND rowid > COALESCE((SELECT rowid FROM invocations WHERE request = ?1), 0)
-         ORDER BY rowid LIMIT ?2"
+           AND seq > COALESCE((SELECT seq FROM invocations WHERE request = ?1), 0)
+         ORDER BY seq LIMIT ?2"
     );
     let after = after.map(|after| blob(after.0));
     db.prepare_cached(&select)?.query_map(params![after, limit], read_whole)?.collect()
@@ -96,30 +95,38 @@ pub(crate) fn unsettled(
 pub(crate) fn page(db: &Connection, query: &InvocationQuery) -> rusqlite::Result<InvocationPage> {
     let FunctionKey { project, package, name } = &query.function;
     let status = query.status.map(number);
-    let ids: Vec<[u8; 16]> = query.requests.iter().map(|request| blob(request.0)).collect();
-    let mut terms = "project = ?1 AND package = ?2 AND name = ?3 AND created_ms BETWEEN ?4 AND ?5
-                     AND (?6 IS NULL OR status = ?6)"
-        .to_owned();
-    let mut values: Vec<&dyn ToSql> = vec![project, package, name, &query.from_ms, &query.until_ms, &status];
-    if !ids.is_empty() {
-        let marks: Vec<String> = (0..ids.len()).map(|at| format!("?{}", values.len() + 1 + at)).collect();
-        terms = format!("{terms} AND request IN ({})", marks.join(", "));
-        values.extend(ids.iter().map(|id| id as &dyn ToSql));
-    }
-    let count = format!("SELECT count(*) FROM invocations WHERE {terms}");
-    let total: i64 = db.prepare_cached(&count)?.query_row(values.as_slice(), |row| row.get(0))?;
-    let (limit, offset) = (query.limit, query.offset);
-    let select = format!(
-        "SELECT {COLUMNS} FROM invocations WHERE {terms}
-         ORDER BY created_ms DESC, rowid DESC LIMIT {limit} OFFSET {offset}"
+    // The ids go as one value: however many there are, the statement stays the same.
+    let ids: Vec<String> = query.requests.iter().map(|id| format!("\"{:032x}\"", id.0)).collect();
+    let ids = format!("[{}]", ids.join(","));
+    // The plus keeps SQLite from walking the function's rows where it can look up the ids instead.
+    let (plus, among) = if query.requests.is_empty() {
+        ("", "?7 = '[]'")
+    } else {
+        ("+", "request IN (SELECT unhex(value) FROM json_each(?7))")
+    };
+    let terms = format!(
+        "FROM invocations WHERE {plus}project = ?1 AND package = ?2 AND name = ?3
+         AND created_ms BETWEEN ?4 AND ?5 AND (?6 IS NULL OR status = ?6) AND {among}"
     );
-    let rows = db.prepare_cached(&select)?.query_map(values.as_slice(), read)?.collect::<Result<_, _>>()?;
+    let (from, until) = (query.from_ms, query.until_ms);
+    let (limit, offset) = (query.limit, clamped(query.offset));
+    // One look: rows and total are of the same moment.
+    let look = db.unchecked_transaction()?;
+    let total: i64 = look
+        .prepare_cached(&format!("SELECT count(*) {terms}"))?
+        .query_row(params![project, package, name, from, until, status, ids], |row| row.get(0))?;
+    let select = format!("SELECT {COLUMNS} {terms} ORDER BY created_ms DESC, seq DESC LIMIT ?8 OFFSET ?9");
+    let rows = look
+        .prepare_cached(&select)?
+        .query_map(params![project, package, name, from, until, status, ids, limit, offset], read)?
+        .collect::<Result<_, _>>()?;
     Ok(InvocationPage { rows, total: total.cast_unsigned() })
 }
 
 pub(crate) fn prune(db: &Connection, before_ms: i64, limit: u32) -> Result<u64, StoreError> {
-    let prune = "DELETE FROM invocations WHERE rowid IN (
-                     SELECT rowid FROM invocations WHERE ended_ms IS NOT NULL AND ended_ms < ?1 LIMIT ?2)";
+    let prune = "DELETE FROM invocations WHERE seq IN (
+                     SELECT seq FROM invocations WHERE ended_ms IS NOT NULL AND ended_ms < ?1
+                     ORDER BY ended_ms, seq LIMIT ?2)";
     db.execute(prune, params![before_ms, limit]).map(|rows| rows as u64).map_err(unwritable)
 }
 
@@ -158,6 +165,11 @@ fn read_whole(row: &Row<'_>) -> rusqlite::Result<InvocationRecord> {
 
 pub(crate) fn blob(id: u128) -> [u8; 16] {
     id.to_be_bytes()
+}
+
+/// SQLite's integers are signed; no table has as many rows as one can count to.
+pub(crate) fn clamped(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// The number of a status in the table; part of the format.

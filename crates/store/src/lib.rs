@@ -1,19 +1,63 @@
 //! Durable functions, invocations, receipts and credentials behind one trait.
 //!
-//! The trait is [`Store`]; the embedded form is [`Embedded`] (SQLite in WAL mode with
-//! `synchronous=FULL` and one writer thread that commits in groups). This crate depends on nothing
-//! of Quell but the plain ids of `cancel`, and knows nothing of HTTP or processes: what a function's
-//! configuration or a receipt's body says is text to it.
+//! The trait is [`Store`]; the embedded form is [`Embedded`], one SQLite file in a data folder. This
+//! crate depends on nothing of Quell but the plain ids of `cancel`, and knows nothing of HTTP or
+//! processes: what a function's configuration or a receipt's body says is text to it.
+//!
+//! # What is promised
+//!
+//! - A write that resolved with `Ok` is on the disk: neither SIGKILL nor power loss takes it back, as
+//!   far as the disk keeps what it was synced. SQLite runs in WAL mode with `synchronous=FULL`; the
+//!   folder itself is synced when it or a file is made.
+//! - Writes take effect in the order of the calls, whether or not anybody waits for them. A dropped
+//!   future loses its answer, never its write.
+//! - One commit serves all writes that wait (up to a bound). Each runs in a savepoint of its own: one
+//!   that fails ([`StoreError::Exists`]) leaves nothing behind and takes no other with it. If the commit
+//!   itself fails, or the disk is full, every write of the group gets [`StoreError::Unwritable`], and
+//!   the next group is tried anew.
+//! - A write that failed left nothing that a reader of this process sees. There is one gap, which no
+//!   store has closed: if the sync of a commit failed and the power went too, the log may hold that
+//!   commit. What was answered with an error may then be there, never the other way round.
+//! - Nothing waits without bound: over 4,096 writes (1,024 of them kept for what is running already:
+//!   new requests and functions cannot crowd out cancels and settlements), 128 MiB of events and code,
+//!   or 1,024 reads, the caller gets [`StoreError::Busy`].
+//! - One process has a folder, by an exclusive lock that its writer holds until the last write is done.
+//! - A database that is damaged, newer than the program or another program's is refused, unchanged.
+//!
+//! # Files
+//!
+//! `quell.db`, beside it SQLite's `-wal` and `-shm` while open, and `lock`, in a folder of mode 0700,
+//! each of mode 0600. A copy taken while the daemon runs needs all of SQLite's files, or
+//! `sqlite3 quell.db ".backup ..."`.
+//!
+//! # Tables
+//!
+//! | table | key | else | looked up by |
+//! |---|---|---|---|
+//! | `functions` | project, package, name | revision, configuration, digest and size of the code, times | key; code digest |
+//! | `code` | digest | the package's bytes; gone with the last function that names it | digest |
+//! | `invocations` | request | `seq` (order of acceptance), function, parent, payload, status, error, attempts, times, `fenced_by` | request; function and time; not settled, by `seq`; end |
+//! | `receipts` | cancel | `seq`, target, function, body, time | cancel; function and time; project and time; time |
+//! | `fences` | request, cancel | `seq` (the first counts) | request; cancel |
+//! | `credentials` | key id | hash of the secret, project, note, time | key id |
+//! | `facts` | name | text | name |
+//!
+//! Ids are blobs of 16 bytes, big-endian, so that `hex(request)` is the id without its dashes. Times are
+//! milliseconds since the Unix epoch. Status: 0 WAIT, 1 RUNNING, 2 SUCCESS, 3 FAIL, 4 DISCARD.
+//! `PRAGMA user_version` is the version of the tables, `application_id` says that they are Quell's.
 
 mod credentials;
 mod embedded;
+mod fault;
+mod folder;
 mod functions;
 mod invocations;
+mod reader;
 mod receipts;
 mod record;
 mod schema;
 mod store;
-mod threads;
+mod writer;
 
 pub use embedded::Embedded;
 pub use record::*;

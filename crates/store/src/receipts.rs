@@ -5,8 +5,8 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::{
     FunctionKey, NewReceipt, ReceiptRecord, StoreError,
-    invocations::{self, blob},
-    threads::unwritable,
+    fault::unwritable,
+    invocations::{self, blob, clamped},
 };
 
 const COLUMNS: &str = "cancel, target, project, package, name, body, created_ms";
@@ -51,8 +51,7 @@ pub(crate) fn one(db: &Connection, cancel: CancelId) -> rusqlite::Result<Option<
 }
 
 pub(crate) fn of(db: &Connection, request: RequestId) -> rusqlite::Result<Option<ReceiptRecord>> {
-    // Rows are added in the order of the fences: the first is the one that counts.
-    let first = "SELECT cancel FROM fences WHERE request = ?1 ORDER BY rowid LIMIT 1";
+    let first = "SELECT cancel FROM fences WHERE request = ?1 ORDER BY seq LIMIT 1";
     let cancel: Option<[u8; 16]> =
         db.prepare_cached(first)?.query_row([blob(request.0)], |row| row.get(0)).optional()?;
     match cancel {
@@ -68,18 +67,20 @@ pub(crate) fn page(
     offset: u64,
     limit: u32,
 ) -> rusqlite::Result<Vec<ReceiptRecord>> {
+    // Two statements, each with an index that has the order; one with an OR would have neither.
+    let of_function = if function.is_some() { "AND package = ?2 AND name = ?3" } else { "" };
     let select = format!(
-        "SELECT {COLUMNS} FROM receipts
-         WHERE project = ?1 AND (?2 IS NULL OR (package = ?2 AND name = ?3))
-         ORDER BY created_ms DESC, rowid DESC LIMIT ?4 OFFSET ?5"
+        "SELECT {COLUMNS} FROM receipts WHERE project = ?1 {of_function}
+         ORDER BY created_ms DESC, seq DESC LIMIT ?4 OFFSET ?5"
     );
     let (package, name) = function.map(|key| (&key.package, &key.name)).unzip();
-    let values = params![project, package, name, limit, offset.cast_signed()];
+    let values = params![project, package, name, limit, clamped(offset)];
     db.prepare_cached(&select)?.query_map(values, read)?.collect()
 }
 
 pub(crate) fn prune(db: &Connection, before_ms: i64, limit: u32) -> Result<u64, StoreError> {
-    let old = "SELECT cancel FROM receipts WHERE created_ms < ?1 ORDER BY created_ms LIMIT ?2";
+    // The same rows both times: nothing changes `receipts` in between.
+    let old = "SELECT cancel FROM receipts WHERE created_ms < ?1 ORDER BY created_ms, seq LIMIT ?2";
     let fences = format!("DELETE FROM fences WHERE cancel IN ({old})");
     db.execute(&fences, params![before_ms, limit]).map_err(unwritable)?;
     let receipts = format!("DELETE FROM receipts WHERE cancel IN ({old})");

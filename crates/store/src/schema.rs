@@ -1,21 +1,27 @@
-//! The tables, and how a database is opened.
+//! The tables, their versions, and how a database is opened.
 //!
 //! Ids are 16-byte blobs with a UNIQUE index over rowid tables: measured twice as fast with bodies of a
-//! kilobyte as WITHOUT ROWID tables.
+//! kilobyte as WITHOUT ROWID tables. Where the order of writing matters the row number has a name, `seq`:
+//! only then does it survive a VACUUM or a dump.
 
 use std::{path::Path, time::Duration};
 
 use rusqlite::{Connection, OpenFlags};
 
-use crate::StoreError;
+use crate::{StoreError, fault::unopenable};
 
-/// The version of the tables below. A database of a newer one is refused, never guessed at.
-const VERSION: i64 = 1;
+/// Written into the database's header: another program's file is refused, never given our tables.
+const APPLICATION: i64 = 0x5175_656c; // "Quel"
 /// Readers wait this long for a checkpoint that is in their way.
 const BUSY: Duration = Duration::from_secs(5);
 /// Pages in the log before a commit also checkpoints it: 16 MiB. At the default of 4 MiB the
 /// checkpoints are the 99th percentile of a commit.
 const CHECKPOINT_PAGES: i64 = 4_096;
+/// Prepared statements kept per connection: more than this crate has.
+const STATEMENTS: usize = 32;
+
+/// What takes a database from version n, its place here, to n + 1. Never edit one that was released.
+const STEPS: [&str; 1] = [TABLES];
 
 const TABLES: &str = "
 CREATE TABLE functions (
@@ -28,6 +34,7 @@ CREATE TABLE functions (
 CREATE INDEX functions_by_code ON functions (code_digest);
 CREATE TABLE code (digest TEXT NOT NULL UNIQUE, bytes BLOB NOT NULL);
 CREATE TABLE invocations (
+    seq INTEGER PRIMARY KEY,
     request BLOB NOT NULL UNIQUE,
     project TEXT NOT NULL, package TEXT NOT NULL, name TEXT NOT NULL,
     parent BLOB, payload BLOB NOT NULL,
@@ -36,16 +43,20 @@ CREATE TABLE invocations (
     created_ms INTEGER NOT NULL, started_ms INTEGER, ended_ms INTEGER, fenced_by BLOB
 );
 CREATE INDEX invocations_by_function ON invocations (project, package, name, created_ms);
-CREATE INDEX invocations_unsettled ON invocations (status) WHERE status IN (0, 1);
+CREATE INDEX invocations_unsettled ON invocations (seq) WHERE status IN (0, 1);
 CREATE INDEX invocations_by_end ON invocations (ended_ms) WHERE ended_ms IS NOT NULL;
 CREATE TABLE receipts (
+    seq INTEGER PRIMARY KEY,
     cancel BLOB NOT NULL UNIQUE, target BLOB NOT NULL,
     project TEXT NOT NULL, package TEXT NOT NULL, name TEXT NOT NULL,
     body TEXT NOT NULL, created_ms INTEGER NOT NULL
 );
 CREATE INDEX receipts_by_function ON receipts (project, package, name, created_ms);
+CREATE INDEX receipts_by_project ON receipts (project, created_ms);
 CREATE INDEX receipts_by_time ON receipts (created_ms);
-CREATE TABLE fences (request BLOB NOT NULL, cancel BLOB NOT NULL, UNIQUE (request, cancel));
+CREATE TABLE fences (
+    seq INTEGER PRIMARY KEY, request BLOB NOT NULL, cancel BLOB NOT NULL, UNIQUE (request, cancel)
+);
 CREATE INDEX fences_by_cancel ON fences (cancel);
 CREATE TABLE credentials (
     key_id TEXT NOT NULL UNIQUE, secret_hash BLOB NOT NULL, project TEXT NOT NULL,
@@ -54,49 +65,72 @@ CREATE TABLE credentials (
 CREATE TABLE facts (name TEXT NOT NULL UNIQUE, value TEXT NOT NULL);
 ";
 
-/// Opens the database for writing, and makes or checks its tables.
+/// Opens the database for writing: checks that it is ours and whole, and brings its tables up to date.
+/// One that is refused is left as it is.
 pub(crate) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
-    let connection = Connection::open(path).map_err(unopenable)?;
-    prepare(&connection).map_err(unopenable)?;
-    let version: i64 =
-        connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(unopenable)?;
-    match version {
-        0 => {
-            let tables = format!("BEGIN; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;");
-            connection.execute_batch(&tables).map_err(unopenable)?;
-        }
-        VERSION => {}
-        newer => {
-            return Err(StoreError::Unopenable(format!(
-                "{} is of version {newer}, this program knows {VERSION}: use the program that wrote it, or a newer one",
-                path.display()
-            )));
-        }
-    }
+    let failed = |error| unopenable(path, error);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+    connection.busy_timeout(BUSY).map_err(failed)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    let version = version(&connection, path)?;
     let sound: String =
-        connection.pragma_query_value(None, "quick_check", |row| row.get(0)).map_err(unopenable)?;
+        connection.pragma_query_value(None, "quick_check", |row| row.get(0)).map_err(failed)?;
     if sound != "ok" {
-        return Err(StoreError::Unopenable(format!("{} is damaged: {sound}", path.display())));
+        return Err(unopenable(path, format!("it is damaged: {sound}")));
+    }
+    let journal: String =
+        connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0)).map_err(failed)?;
+    if journal != "wal" {
+        // Readers would then block the writer, and the writer them.
+        return Err(unopenable(path, "its file system cannot keep a write-ahead log"));
+    }
+    // With NORMAL a commit is not on the disk when it returns, and a 202 would lie.
+    connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(failed)?;
+    for (step, tables) in STEPS.iter().enumerate().skip(version) {
+        let next = step + 1;
+        connection
+            .execute_batch(&format!(
+                "BEGIN IMMEDIATE; {tables}
+                 PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {next}; COMMIT;"
+            ))
+            .map_err(failed)?;
     }
     Ok(connection)
 }
+
+/// How many of the steps the database has been through; 0 for an empty one.
+fn version(connection: &Connection, path: &Path) -> Result<usize, StoreError> {
+    let failed = |error| unopenable(path, error);
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(failed);
+    let (application, version) = (pragma("application_id")?, pragma("user_version")?);
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(failed)?;
+    if (application, version, tables) == (0, 0, 0) {
+        return Ok(0);
+    }
+    if application != APPLICATION {
+        return Err(unopenable(path, "it is not a database of quell"));
+    }
+    match usize::try_from(version) {
+        Ok(known @ 1..=KNOWN) => Ok(known),
+        _ => Err(unopenable(
+            path,
+            format!("it has version {version}, this program knows up to {KNOWN}: use the newer program"),
+        )),
+    }
+}
+
+/// The newest version this program knows.
+const KNOWN: usize = STEPS.len();
 
 /// Opens it for reading only.
 pub(crate) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
+    let failed = |error| unopenable(path, error);
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(unopenable)?;
-    connection.busy_timeout(BUSY).map_err(unopenable)?;
+    let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+    connection.busy_timeout(BUSY).map_err(failed)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(connection)
-}
-
-fn prepare(connection: &Connection) -> rusqlite::Result<()> {
-    connection.busy_timeout(BUSY)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    // With NORMAL a commit is not on the disk when it returns, and a 202 would lie.
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)
-}
-
-fn unopenable(error: rusqlite::Error) -> StoreError {
-    StoreError::Unopenable(error.to_string())
 }

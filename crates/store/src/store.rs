@@ -14,8 +14,8 @@ pub type StoreFuture<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + S
 /// Why the store could not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// The writer's queue is full; nothing was written.
-    #[error("store is busy: its queue of writes is full")]
+    /// Too much waits already; nothing was written.
+    #[error("store is busy: too much waits for it")]
     Busy,
     /// A row with this key is there already; nothing was written.
     #[error("already exists")]
