@@ -22,6 +22,8 @@ const STATEMENTS: usize = 32;
 
 /// What takes a database from version n, its place here, to n + 1. Never edit one that was released.
 const STEPS: [&str; 1] = [TABLES];
+/// The newest version this program knows.
+const KNOWN: usize = STEPS.len();
 
 const TABLES: &str = "
 CREATE TABLE functions (
@@ -122,9 +124,6 @@ fn version(connection: &Connection, path: &Path) -> Result<usize, StoreError> {
     }
 }
 
-/// The newest version this program knows.
-const KNOWN: usize = STEPS.len();
-
 /// Opens it for reading only.
 pub(crate) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     let failed = |error| unopenable(path, error);
@@ -133,4 +132,23 @@ pub(crate) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     connection.busy_timeout(BUSY).map_err(failed)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(connection)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_is_on_the_disk_when_it_returns_and_readers_cannot_write() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        std::fs::File::create(&path).unwrap();
+        let writer = open_writer(&path).unwrap();
+        let number = |name| writer.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!(number("synchronous"), 2, "2 is FULL");
+        assert_eq!(number("wal_autocheckpoint"), CHECKPOINT_PAGES);
+        assert_eq!(number("user_version"), KNOWN as i64);
+        let reader = open_reader(&path).unwrap();
+        assert!(reader.execute("DELETE FROM facts", []).is_err());
+    }
 }

@@ -1,0 +1,12 @@
+//! The embedded store through its trait: one behaviour a test, and a model that knows nothing of SQL.
+#![allow(clippy::unwrap_used, reason = "what a test cannot do without ends it")]
+#![allow(clippy::print_stdout, reason = "the child of the SIGKILL test tells its parent so")]
+
+mod cancels;
+mod functions;
+mod kill;
+mod listings;
+mod model;
+mod opening;
+mod order;
+mod samples;

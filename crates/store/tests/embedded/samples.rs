@@ -1,0 +1,73 @@
+//! Records to write, and a store to write them to.
+
+use bytes::Bytes;
+use cancel::{CancelId, RequestId};
+use store::{
+    Embedded, FunctionKey, FunctionRecord, InvocationQuery, NewInvocation, NewReceipt, Settlement, Status,
+};
+use tempfile::TempDir;
+
+pub(crate) fn fresh() -> (Embedded, TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    (Embedded::open(dir.path()).unwrap(), dir)
+}
+
+pub(crate) fn key(name: &str) -> FunctionKey {
+    FunctionKey { project: "p".into(), package: "default".into(), name: name.into() }
+}
+
+pub(crate) fn function(name: &str, code_digest: &str) -> FunctionRecord {
+    FunctionRecord {
+        key: key(name),
+        revision: 1,
+        config: r#"{"timeout":3}"#.into(),
+        code_digest: code_digest.into(),
+        code_size: 4,
+        created_ms: 10,
+        modified_ms: 10,
+    }
+}
+
+/// Accepted by `f` at `id` milliseconds.
+pub(crate) fn invocation(id: u128) -> NewInvocation {
+    NewInvocation {
+        request: RequestId(id),
+        function: key("f"),
+        parent: None,
+        payload: Bytes::from(format!("event {id}")),
+        created_ms: i64::try_from(id).unwrap(),
+    }
+}
+
+pub(crate) fn settlement(id: u128, status: Status, ended_ms: i64) -> Settlement {
+    let (error_code, error_message) = match status {
+        Status::Success => (0, String::new()),
+        _ => (4208, "function invocation canceled".to_owned()),
+    };
+    Settlement { request: RequestId(id), status, error_code, error_message, ended_ms }
+}
+
+/// Cancel `id`, at `id` milliseconds, of the first of `fenced`.
+pub(crate) fn receipt(id: u128, fenced: &[u128]) -> NewReceipt {
+    NewReceipt {
+        cancel: CancelId(id),
+        target: RequestId(fenced[0]),
+        function: key("f"),
+        fenced: fenced.iter().copied().map(RequestId).collect(),
+        body: format!(r#"{{"cancel":{id}}}"#),
+        created_ms: i64::try_from(id).unwrap(),
+    }
+}
+
+/// Everything of `f`.
+pub(crate) fn query() -> InvocationQuery {
+    InvocationQuery {
+        function: key("f"),
+        requests: Vec::new(),
+        status: None,
+        from_ms: i64::MIN,
+        until_ms: i64::MAX,
+        offset: 0,
+        limit: u32::MAX,
+    }
+}
