@@ -14,12 +14,12 @@ use crate::samples::*;
 
 const FOLDER: &str = "STORE_TEST_CHILD_FOLDER";
 const NAME: &str = "kill::what_was_acknowledged_survives_sigkill";
-/// Lines read before the kill; enough for many groups and for a checkpoint or two.
+/// Lines read before the kill: enough for many groups and for a checkpoint or two.
 const LINES: usize = 3_000;
 /// Writers side by side in the child, so that groups have more than one write.
 const WRITERS: u128 = 16;
 /// Kills of one folder, one after the other: each must also survive the next one's recovery.
-const LIVES: u128 = 3;
+const LIVES: usize = 3;
 
 #[tokio::test]
 async fn what_was_acknowledged_survives_sigkill() {
@@ -28,9 +28,8 @@ async fn what_was_acknowledged_survives_sigkill() {
     }
     let dir = tempfile::tempdir().unwrap();
     let mut printed = Vec::new();
-    for life in 1..=LIVES {
+    for _ in 0..LIVES {
         printed.extend(live_and_be_killed(dir.path()));
-        assert_eq!(printed.len(), LINES * usize::try_from(life).unwrap());
         let store = Embedded::open(dir.path()).unwrap();
         for id in &printed {
             let row = store.invocation(RequestId(*id)).await.unwrap();
@@ -44,7 +43,8 @@ async fn what_was_acknowledged_survives_sigkill() {
     }
 }
 
-/// Starts a child on the folder, reads ids from it and kills it in the middle of its writing.
+/// Starts a child on the folder, kills it in the middle of its writing, and returns every id it printed,
+/// the last before the kill too: those are the ones a too early acknowledgement would lose.
 fn live_and_be_killed(folder: &Path) -> Vec<u128> {
     let mut child = Command::new(env::current_exe().unwrap())
         .args(["--exact", NAME, "--nocapture"])
@@ -53,11 +53,13 @@ fn live_and_be_killed(folder: &Path) -> Vec<u128> {
         .spawn()
         .unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let ids = lines.filter_map(|line| line.unwrap().strip_prefix("kept ")?.parse().ok());
-    let ids = ids.take(LINES).collect();
+    let mut ids = lines.filter_map(|line| line.unwrap().strip_prefix("kept ")?.parse().ok());
+    let mut printed: Vec<u128> = ids.by_ref().take(LINES).collect();
+    assert_eq!(printed.len(), LINES);
     child.kill().unwrap();
     assert!(!child.wait().unwrap().success(), "it was still writing");
-    ids
+    printed.extend(ids);
+    printed
 }
 
 /// Accepts and cancels requests, and prints each id once both are acknowledged.
