@@ -1,1 +1,37 @@
-fn main() {}
+//! Quell: a FaaS node daemon whose invocations really stop.
+
+mod cli;
+mod client;
+mod config;
+mod demo;
+mod deploy;
+mod images;
+mod output;
+mod serve;
+mod signals;
+mod verbs;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// The hidden first argument under which this binary is the helper that becomes a runtime.
+pub(crate) const INSTANCE_INIT: &str = "__instance-init";
+
+fn main() -> ExitCode {
+    // Before anything else: the helper must not start a runtime, parse options or open files.
+    let mut args = std::env::args_os().skip(1);
+    if args.next().is_some_and(|first| first == INSTANCE_INIT) {
+        return supervisor::group::instance_init(args);
+    }
+    let cli = cli::Cli::parse();
+    output::start_logging(cli.log.as_deref());
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return output::failed(&anyhow::Error::new(error).context("no async runtime")),
+    };
+    match runtime.block_on(cli.run()) {
+        Ok(code) => code,
+        Err(error) => output::failed(&error),
+    }
+}

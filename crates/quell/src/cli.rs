@@ -1,0 +1,232 @@
+//! The command line: what can be typed and what it means.
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{demo, deploy, serve, verbs};
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  done (for `cancel`: everything in scope is stopped, and that is proven and recorded)
+  1  the node refused or failed; it said why
+  2  the command line is wrong
+  3  the node cannot be reached
+  4  the credential is missing or wrong
+  5  not found: no such function, request or receipt
+  6  `cancel`: fenced and settled, but code may still run on a draining instance
+  7  `cancel`: something could not be killed; it stays fenced
+  8  `invoke`: the function ran and failed, or was cancelled
+
+Try it:
+  quell demo                       everything at once, in a scratch folder
+  quell serve                      a node with its data in ./quell-data
+  quell deploy my-function/        a folder with function.toml and code
+  quell invoke my-function --event '{\"name\": \"you\"}'
+  quell ls                         what runs
+  quell cancel REQUEST --recursive --dry-run
+  quell cancel REQUEST --recursive --reason 'wrong input'
+
+How the node is found: --endpoint and --token (or QUELL_ENDPOINT, QUELL_TOKEN); without them, the
+file client.json that `quell serve` writes into its data folder (--data, or QUELL_DATA).";
+
+/// A node that runs functions and really stops them.
+#[derive(Debug, Parser)]
+#[command(name = "quell", version, about, after_long_help = AFTER_HELP, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// What to log on stderr, e.g. `info`, `supervisor=debug` [default: info for serve, else warn].
+    #[arg(long, global = true, env = "QUELL_LOG")]
+    pub(crate) log: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node until SIGTERM or Ctrl-C; the first drains, a second stops now.
+    Serve(ServeArgs),
+    /// Create or update a function from a folder.
+    Deploy {
+        /// A folder with function.toml and the code.
+        dir: PathBuf,
+        #[command(flatten)]
+        node: NodeArgs,
+    },
+    /// Invoke a function and print its result.
+    Invoke {
+        /// The function: a name, package:name, or a URN.
+        function: String,
+        /// The event, JSON; `-` reads it from stdin.
+        #[arg(long, default_value = "{}")]
+        event: String,
+        /// Return the request id as soon as the request is durable.
+        #[arg(long = "async")]
+        asynchronous: bool,
+        #[command(flatten)]
+        node: NodeArgs,
+    },
+    /// Stop a request; returns when it is stopped, and says on what evidence.
+    Cancel(CancelArgs),
+    /// Show the tree a request is in.
+    Tree {
+        /// A request id.
+        request: String,
+        #[command(flatten)]
+        node: NodeArgs,
+    },
+    /// Show the live requests and instances of the node.
+    Ls {
+        #[command(flatten)]
+        node: NodeArgs,
+    },
+    /// Show the receipt of a cancel.
+    Receipt {
+        /// A cancel id, as `cancel` prints it.
+        cancel: String,
+        #[command(flatten)]
+        node: NodeArgs,
+    },
+    /// Show what contains runtimes on this machine, and what each layer guarantees.
+    Doctor,
+    /// See it all: a node of its own, functions three levels deep, recursive and force cancels.
+    Demo,
+}
+
+/// How to run a node.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ServeArgs {
+    /// Where the node keeps everything it must not forget.
+    #[arg(long, env = "QUELL_DATA", default_value = "quell-data")]
+    pub(crate) data: PathBuf,
+    /// The address of the API. Put a TLS proxy in front before you leave loopback.
+    #[arg(long, env = "QUELL_LISTEN", default_value = "127.0.0.1:7171")]
+    pub(crate) listen: SocketAddr,
+    /// The project of the credential that the first start creates.
+    #[arg(long, env = "QUELL_PROJECT", default_value = "default")]
+    pub(crate) project: String,
+    /// The region in URNs.
+    #[arg(long, env = "QUELL_REGION", default_value = "local")]
+    pub(crate) region: String,
+    /// How runtimes are contained.
+    #[arg(long, env = "QUELL_ISOLATION", value_enum, default_value_t = IsolationArg::Auto)]
+    pub(crate) isolation: IsolationArg,
+    /// How long a drain may last before what still runs is killed, in seconds.
+    #[arg(long, env = "QUELL_DRAIN_S", default_value = "30", value_parser = seconds)]
+    pub(crate) drain: Duration,
+    /// After this a killed instance that is not proven dead is reported as unkillable, in seconds.
+    #[arg(long, env = "QUELL_KILL_TIMEOUT_S", default_value = "10", value_parser = seconds)]
+    pub(crate) kill_timeout: Duration,
+    /// An instance with nothing to do for this long is released, in seconds.
+    #[arg(long, env = "QUELL_IDLE_S", default_value = "60", value_parser = seconds)]
+    pub(crate) idle: Duration,
+    /// How long a synchronous request waits for a free instance, in seconds.
+    #[arg(long, env = "QUELL_QUEUE_TIMEOUT_S", default_value = "60", value_parser = seconds)]
+    pub(crate) queue_timeout: Duration,
+    /// Instances the node runs at once.
+    #[arg(long, env = "QUELL_MAX_INSTANCES", default_value_t = 512)]
+    pub(crate) max_instances: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum IsolationArg {
+    /// The strongest that works here.
+    Auto,
+    /// A cgroup per instance, or refuse to start.
+    Cgroup,
+    /// Process groups only: what leaves the group is not seen.
+    ProcessGroup,
+}
+
+/// How to reach a node.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct NodeArgs {
+    /// The node's API, e.g. http://127.0.0.1:7171.
+    #[arg(long, env = "QUELL_ENDPOINT")]
+    pub(crate) endpoint: Option<String>,
+    /// The credential. Prefer QUELL_TOKEN: arguments are seen by other users of the machine.
+    #[arg(long, env = "QUELL_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+    /// The project the credential opens.
+    #[arg(long, env = "QUELL_PROJECT")]
+    pub(crate) project: Option<String>,
+    /// The data folder of a node on this machine; its client.json fills in what is not given.
+    #[arg(long, env = "QUELL_DATA", default_value = "quell-data")]
+    pub(crate) data: PathBuf,
+    /// How to print.
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CancelArgs {
+    /// The request id.
+    pub(crate) request: String,
+    /// Also stop everything it invoked, and everything below that.
+    #[arg(long, short)]
+    pub(crate) recursive: bool,
+    /// Kill the runtimes at once; other requests they serve end with 4208.
+    #[arg(long, short)]
+    pub(crate) force: bool,
+    /// Why, for the receipt.
+    #[arg(long)]
+    pub(crate) reason: Option<String>,
+    /// Print what would be stopped, and touch nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// The function, where the request is no longer live: package:name or a URN.
+    #[arg(long)]
+    pub(crate) function: Option<String>,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+impl Cli {
+    /// Does what was asked.
+    pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Serve(args) => serve::serve(args).await,
+            Command::Deploy { dir, node } => deploy::deploy(&dir, &node).await,
+            Command::Invoke { function, event, asynchronous, node } => {
+                verbs::invoke(&function, &event, asynchronous, &node).await
+            }
+            Command::Cancel(args) => verbs::cancel(&args).await,
+            Command::Tree { request, node } => verbs::tree(&request, &node).await,
+            Command::Ls { node } => verbs::ls(&node).await,
+            Command::Receipt { cancel, node } => verbs::receipt(&cancel, &node).await,
+            Command::Doctor => verbs::doctor(),
+            Command::Demo => demo::demo().await,
+        }
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| format!("`{text}` is not a number of seconds"))?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| format!("`{text}`: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_are_seconds_and_nothing_else() {
+        assert_eq!(seconds("1.5"), Ok(Duration::from_millis(1500)));
+        assert!(seconds("-1").is_err());
+        assert!(seconds("5m").is_err());
+        assert!(seconds("inf").is_err());
+    }
+}

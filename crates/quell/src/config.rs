@@ -1,0 +1,64 @@
+//! `client.json`: how commands on the same machine find a node without anything being typed.
+
+use std::{fs, io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path};
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+
+use crate::cli::NodeArgs;
+
+/// How to reach a node. Holds a credential: the file is readable by its owner only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ClientConfig {
+    pub(crate) endpoint: String,
+    pub(crate) token: String,
+    pub(crate) project: String,
+}
+
+const FILE: &str = "client.json";
+
+impl ClientConfig {
+    /// Reads the file of a data folder; `None` if there is none.
+    pub(crate) fn read(data: &Path) -> anyhow::Result<Option<Self>> {
+        let path = data.join(FILE);
+        match fs::read(&path) {
+            Ok(text) => {
+                let config = serde_json::from_slice(&text);
+                Ok(Some(config.with_context(|| format!("{} is damaged", path.display()))?))
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("{} cannot be read", path.display())),
+        }
+    }
+
+    /// Writes the file whole or not at all.
+    pub(crate) fn write(&self, data: &Path) -> anyhow::Result<()> {
+        let path = data.join(FILE);
+        let new = data.join(".client.json.new");
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(&new).with_context(|| format!("{} cannot be written", new.display()))?;
+        file.write_all(serde_json::to_string_pretty(self)?.as_bytes())?;
+        fs::rename(&new, &path).with_context(|| format!("{} cannot be written", path.display()))
+    }
+
+    /// What the command line says, and the file where it says nothing.
+    pub(crate) fn of(args: &NodeArgs) -> anyhow::Result<Self> {
+        let kept = Self::read(&args.data)?;
+        let missing = |what: &str| {
+            format!(
+                "no {what}: give --{what} (or QUELL_{}), or --data with the folder of a node that \
+                 `quell serve` runs on this machine",
+                what.to_uppercase()
+            )
+        };
+        let endpoint = args.endpoint.clone().or_else(|| kept.as_ref().map(|kept| kept.endpoint.clone()));
+        let token = args.token.clone().or_else(|| kept.as_ref().map(|kept| kept.token.clone()));
+        let project = args.project.clone().or_else(|| kept.as_ref().map(|kept| kept.project.clone()));
+        Ok(Self {
+            endpoint: endpoint.with_context(|| missing("endpoint"))?,
+            token: token.with_context(|| missing("token"))?,
+            project: project.unwrap_or_else(|| "default".to_owned()),
+        })
+    }
+}

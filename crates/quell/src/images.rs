@@ -1,0 +1,111 @@
+//! Runtime images: embedded in the binary, written out below the data folder, described by image.toml.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::Context as _;
+use serde::Deserialize;
+use supervisor::RuntimeImage;
+
+include!(concat!(env!("OUT_DIR"), "/embedded_images.rs"));
+
+/// `image.toml`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ImageFile {
+    name: String,
+    runtimes: Vec<String>,
+    command: Vec<String>,
+    #[serde(default)]
+    requires: Option<String>,
+    /// Told for people; what a runtime really does is seen when it opens its cancellation poll.
+    #[serde(default)]
+    #[expect(dead_code, reason = "documentation of the image, kept so that it may be written there")]
+    cooperative: bool,
+}
+
+/// Writes the embedded images to `<data>/images/<version of their contents>` unless they are there,
+/// and reads their descriptions.
+pub(crate) fn install(data: &Path) -> anyhow::Result<Vec<Arc<RuntimeImage>>> {
+    let dir = data.join("images").join(fingerprint());
+    if !dir.is_dir() {
+        let staging = data.join("images").join(format!(".new-{}", std::process::id()));
+        write_out(&staging).with_context(|| format!("{} cannot be written", staging.display()))?;
+        fs::rename(&staging, &dir).with_context(|| format!("{} cannot be written", dir.display()))?;
+    }
+    let dir = dir.canonicalize()?;
+    let mut images = Vec::new();
+    for (name, contents) in FILES.iter().filter(|(name, _)| name.ends_with("image.toml")) {
+        let text = std::str::from_utf8(contents).with_context(|| format!("{name} is not UTF-8"))?;
+        let image: ImageFile = toml::from_str(text).with_context(|| format!("{name} is not understood"))?;
+        images.push(Arc::new(RuntimeImage {
+            dir: dir.join(Path::new(name).parent().unwrap_or(Path::new(""))),
+            name: image.name,
+            runtimes: image.runtimes,
+            command: image.command,
+            requires: image.requires,
+        }));
+    }
+    Ok(images)
+}
+
+/// Changes when any embedded file does, so that a new binary never runs on an old one's images.
+fn fingerprint() -> String {
+    // FNV-1a: names a folder; nothing here is secret or hostile.
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    let bytes = FILES.iter().flat_map(|(name, contents)| name.bytes().chain(contents.iter().copied()));
+    for byte in bytes {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    format!("{hash:016x}")
+}
+
+fn write_out(into: &Path) -> std::io::Result<()> {
+    for (name, contents) in FILES {
+        let path = into.join(name);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::write(&path, contents)?;
+        // Runtimes may run as another user than the node.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644))?;
+    }
+    Ok(())
+}
+
+/// The embedded example functions: name of the folder, and its files.
+pub(crate) fn write_examples(into: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let prefix = "python/examples/";
+    let mut folders = Vec::new();
+    for (name, contents) in FILES.iter().filter(|(name, _)| name.starts_with(prefix)) {
+        let path = into.join(name.trim_start_matches(prefix));
+        let Some(parent) = path.parent() else { continue };
+        fs::create_dir_all(parent)?;
+        fs::write(&path, contents)?;
+        if path.ends_with("function.toml") {
+            folders.push(parent.to_path_buf());
+        }
+    }
+    Ok(folders)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_embedded_images_install_once_and_can_be_read() {
+        let data = tempfile::tempdir().unwrap();
+        let first = install(data.path()).unwrap();
+        let again = install(data.path()).unwrap();
+        assert_eq!(first, again);
+        let python = first.iter().find(|image| image.name == "python").unwrap();
+        assert!(python.dir.join("bootstrap.py").is_file());
+        assert!(python.runtimes.iter().any(|runtime| runtime == "Python3.10"));
+        assert!(first.iter().any(|image| image.runtimes.iter().any(|runtime| runtime == "Custom")));
+    }
+}

@@ -1,0 +1,75 @@
+//! What people see: lines on stdout, logs and errors on stderr.
+#![allow(clippy::print_stdout, clippy::print_stderr)] // the one module whose job it is
+
+use std::process::ExitCode;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::client::ClientError;
+
+/// Exit codes, as `--help` documents them.
+pub(crate) const REFUSED: u8 = 1;
+pub(crate) const UNREACHABLE: u8 = 3;
+pub(crate) const UNAUTHORISED: u8 = 4;
+pub(crate) const NOT_FOUND: u8 = 5;
+pub(crate) const DRAINING: u8 = 6;
+pub(crate) const UNKILLABLE: u8 = 7;
+pub(crate) const FUNCTION_FAILED: u8 = 8;
+
+/// Prints one line for people or programs.
+pub(crate) fn line(text: impl std::fmt::Display) {
+    println!("{text}");
+}
+
+/// Prints one line beside the result.
+pub(crate) fn note(text: impl std::fmt::Display) {
+    eprintln!("{text}");
+}
+
+/// Logs to stderr. `filter` is what was asked for on the command line.
+pub(crate) fn start_logging(filter: Option<&str>) {
+    let filter = match filter {
+        Some(filter) => EnvFilter::try_new(filter),
+        None => EnvFilter::try_new("warn,quell=info"),
+    };
+    let filter = filter.unwrap_or_else(|error| {
+        eprintln!("quell: --log is not understood ({error}); logging warnings");
+        EnvFilter::new("warn")
+    });
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+}
+
+/// Prints an error with its causes, and picks the exit code that says what kind it was.
+pub(crate) fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("quell: {error:#}");
+    let code = match error.downcast_ref::<ClientError>() {
+        Some(ClientError::Unreachable { .. }) => UNREACHABLE,
+        Some(ClientError::Refused { status: 401 | 403, .. }) => UNAUTHORISED,
+        Some(ClientError::Refused { status: 404, .. }) => NOT_FOUND,
+        Some(ClientError::Refused { .. } | ClientError::Garbled(_)) | None => REFUSED,
+    };
+    ExitCode::from(code)
+}
+
+/// Prints rows under a header, columns as wide as they need to be.
+pub(crate) fn table<const N: usize>(header: [&str; N], rows: &[[String; N]]) {
+    let mut widths = header.map(str::len);
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let render = |cells: [&str; N]| {
+        let mut line = String::new();
+        for (cell, width) in cells.iter().zip(widths) {
+            line.push_str(cell);
+            let pad = width.saturating_sub(cell.chars().count()) + 2;
+            line.extend(std::iter::repeat_n(' ', pad));
+        }
+        line.trim_end().to_owned()
+    };
+    println!("{}", render(header));
+    for row in rows {
+        println!("{}", render(std::array::from_fn(|at| row[at].as_str())));
+    }
+}

@@ -1,0 +1,182 @@
+//! A node from its options to its end: wiring, and nothing that decides.
+
+use std::{ffi::OsString, net::SocketAddr, path::Path, process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use api::{Api, ApiSettings};
+use store::{Embedded, Store};
+use supervisor::{
+    Node, Settings,
+    group::{Containment, HelperProgram, Isolation, Spawner},
+    http::{self, Serving},
+};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    INSTANCE_INIT,
+    cli::{IsolationArg, ServeArgs},
+    config::ClientConfig,
+    images, output,
+    signals::EndSignals,
+};
+
+/// API connections at once; more wait in the kernel's backlog.
+const API_CONNECTIONS: usize = 4_096;
+/// A client that has not sent a whole request head after this is cut off.
+const HEADER_LIMIT: Duration = Duration::from_secs(30);
+/// At the end, answers under way get this long: what was waited for is over by then.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// A node that serves.
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    pub(crate) client: ClientConfig,
+    pub(crate) containment: Arc<Containment>,
+    node: Node,
+    store: Arc<dyn Store>,
+    server: JoinHandle<()>,
+    end: CancellationToken,
+}
+
+/// `quell serve`.
+pub(crate) async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
+    let mut signals = EndSignals::listen()?;
+    let running = start(&args).await?;
+    output::note(format_args!("quell: listening on http://{}", running.address));
+    signals.next().await;
+    output::note(format_args!(
+        "quell: draining for at most {} s; a second signal stops now",
+        args.drain.as_secs_f32()
+    ));
+    running.stop(args.drain, Some(&mut signals)).await?;
+    output::note("quell: every instance was reaped; ended");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Starts a node: store, what an earlier life left, runtimes, API, in this order.
+pub(crate) async fn start(args: &ServeArgs) -> anyhow::Result<Running> {
+    std::fs::create_dir_all(&args.data).with_context(|| format!("{} cannot be made", args.data.display()))?;
+    let data = args.data.canonicalize()?;
+    let store: Arc<dyn Store> = Arc::new(Embedded::open(&data)?);
+    let listener =
+        TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
+    let address = listener.local_addr()?;
+    if !address.ip().is_loopback() {
+        tracing::warn!(%address, "the API speaks plain HTTP; put a TLS proxy in front of it");
+    }
+    let (containment, spawner) = contain(args, store.as_ref()).await?;
+    let settings = Settings {
+        kill_timeout: args.kill_timeout,
+        idle_release: args.idle,
+        queue_timeout: args.queue_timeout,
+        max_instances: args.max_instances,
+        api_endpoint: format!("http://{}", reachable(address)),
+        ..Settings::default()
+    };
+    let images = images::install(&data)?;
+    let node = Node::start(settings, Arc::clone(&store), spawner)?;
+    let api_settings = ApiSettings { region: args.region.clone(), data_dir: data.clone() };
+    let api = Api::new(node.handle.clone(), Arc::clone(&store), images, api_settings);
+    let functions = api.load().await?;
+    let recovered = node.recover(&functions).await?;
+    tracing::info!(?recovered, functions = functions.len(), "took over from the last life");
+    let client = credential(args, &data, store.as_ref(), address).await?;
+    let end = CancellationToken::new();
+    let serving = Serving {
+        max_connections: API_CONNECTIONS,
+        header_limit: Some(HEADER_LIMIT),
+        end_limit: ANSWER_LIMIT,
+    };
+    let server = tokio::spawn(http::serve(listener, api::router(api), serving, |_| true, end.clone()));
+    Ok(Running { address, client, containment, node, store, server, end })
+}
+
+/// Probes what contains runtimes, and first of all ends what an earlier life of this node left.
+async fn contain(args: &ServeArgs, store: &dyn Store) -> anyhow::Result<(Arc<Containment>, Arc<Spawner>)> {
+    let name = match store.fact("node").await? {
+        Some(name) => name,
+        None => {
+            let name = uuid::Uuid::new_v4().simple().to_string();
+            store.put_fact("node", name.clone()).await?;
+            name
+        }
+    };
+    let isolation = match args.isolation {
+        IsolationArg::Auto => Isolation::Auto,
+        IsolationArg::Cgroup => Isolation::Cgroup,
+        IsolationArg::ProcessGroup => Isolation::ProcessGroup,
+    };
+    let helper = helper()?;
+    let containment = Arc::new(Containment::probe(&name, isolation, &helper)?);
+    for layer in containment.layers() {
+        tracing::info!(%layer, "containment");
+    }
+    let swept = containment.sweep(args.kill_timeout).await?;
+    tracing::info!(?swept, "ended what an earlier life left running");
+    let spawner = Arc::new(Spawner::start(helper, Arc::clone(&containment))?);
+    Ok((containment, spawner))
+}
+
+/// This binary under its hidden argument. By its own link, so that an upgrade of the file on disk
+/// while the node runs does not change the helper under it.
+pub(crate) fn helper() -> anyhow::Result<HelperProgram> {
+    Ok(HelperProgram { program: "/proc/self/exe".into(), args: vec![OsString::from(INSTANCE_INIT)] })
+}
+
+/// Runtimes are on this machine: a wildcard address is reached through loopback.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    if !address.ip().is_unspecified() {
+        return address;
+    }
+    SocketAddr::from(([127, 0, 0, 1], address.port()))
+}
+
+/// The credential of the command line on this machine: made at the first start, kept in client.json.
+async fn credential(
+    args: &ServeArgs,
+    data: &Path,
+    store: &dyn Store,
+    address: SocketAddr,
+) -> anyhow::Result<ClientConfig> {
+    let endpoint = format!("http://{}", reachable(address));
+    let kept = ClientConfig::read(data)?.filter(|kept| kept.project == args.project);
+    let client = match kept {
+        Some(kept) => ClientConfig { endpoint, ..kept },
+        None => {
+            let token = api::mint_credential(store, &args.project, "made at the start of the node").await?;
+            output::note(format_args!("quell: credential for project {}: {token}", args.project));
+            ClientConfig { endpoint, token, project: args.project.clone() }
+        }
+    };
+    client.write(data)?;
+    Ok(client)
+}
+
+impl Running {
+    /// Drains within `limit`, reaps everything, closes. Another signal cuts the drain short.
+    pub(crate) async fn stop(self, limit: Duration, signals: Option<&mut EndSignals>) -> anyhow::Result<()> {
+        let handle = self.node.handle.clone();
+        let drain = handle.drain(limit);
+        match signals {
+            None => drain.await,
+            Some(signals) => {
+                tokio::pin!(drain);
+                tokio::select! {
+                    () = &mut drain => {}
+                    () = signals.next() => {
+                        output::note("quell: stopping now");
+                        handle.drain(Duration::ZERO).await;
+                    }
+                }
+            }
+        }
+        self.end.cancel();
+        self.node.ended().await;
+        if let Err(error) = self.server.await {
+            tracing::error!(%error, "the API's task ended badly");
+        }
+        self.store.close().await.context("the store did not close cleanly")?;
+        Ok(())
+    }
+}

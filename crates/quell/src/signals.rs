@@ -1,0 +1,24 @@
+//! SIGTERM and Ctrl-C: the first drains, a second stops now.
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// The two signals that mean "end".
+pub(crate) struct EndSignals {
+    term: Signal,
+    interrupt: Signal,
+}
+
+impl EndSignals {
+    /// From here on neither of them ends the process by itself.
+    pub(crate) fn listen() -> std::io::Result<Self> {
+        Ok(Self { term: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Resolves with the next one. Cancellation-safe: one that came meanwhile is not lost.
+    pub(crate) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,126 @@
+"""The function of the end-to-end tests: it says where it is by ringing the test's bell.
+
+Every behaviour first connects to the test's listener and writes one line of JSON; the connection
+stays open, so its end tells the test that the process (or at least this code) is gone, and a byte
+from the test lets a waiting behaviour go on.
+"""
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import threading
+import time
+
+
+def ring(port, **facts):
+    line = socket.create_connection(("127.0.0.1", port))
+    line.sendall((json.dumps({"pid": os.getpid(), **facts}) + "\n").encode())
+    return line
+
+
+def handler(event, context):
+    if not isinstance(event, dict) or "do" not in event:
+        return {"pid": os.getpid(), "event": event}
+    children = [invoke_child(context, child) for child in event.get("children", [])]
+    line = ring(event["port"], tag=event.get("tag"), request=context.getRequestID(), children=children)
+    return BEHAVIOURS[event["do"]](event, line)
+
+
+def invoke_child(context, child):
+    return context.invoke_async(child.pop("function", context.getFunctionName()), child,
+                                detached=child.pop("detached", False))
+
+
+def wait(event, line):
+    """Waits for the test in a system call; returns what it is told."""
+    told = line.recv(100).decode()
+    if not told:
+        raise RuntimeError("the test went away")
+    return {"pid": os.getpid(), "told": told, "tag": event.get("tag")}
+
+
+def loop(event, line):
+    count = 0
+    while True:
+        count += 1
+
+
+def subprocess_run(event, line):
+    with line:
+        subprocess.run(["sleep", "300"], check=False)
+
+
+def setsid(event, line):
+    child = subprocess.Popen(["sleep", "300"], start_new_session=True)
+    more = ring(event["port"], tag="setsid", child=child.pid)
+    child.wait()
+    more.close()
+
+
+def stubborn(event, line):
+    """Swallows everything it can."""
+    while True:
+        try:
+            line.recv(1)
+            time.sleep(300)
+        except BaseException:
+            pass
+
+
+def cleanup(event, line):
+    try:
+        time.sleep(300)
+    finally:
+        line.sendall(b"cleaned\n")
+
+
+def fail(event, line):
+    raise ValueError("as the test asked")
+
+
+def leave(event, line):
+    os._exit(3)
+
+
+def big(event, line):
+    return "x" * event["bytes"]
+
+
+def thread(event, line):
+    """A thread of the handler's that would speak after the end."""
+    threading.Thread(target=time.sleep, args=(300,), daemon=True).start()
+    return wait(event, line)
+
+
+BEHAVIOURS = {
+    "wait": wait,
+    "loop": loop,
+    "subprocess": subprocess_run,
+    "setsid": setsid,
+    "stubborn": stubborn,
+    "cleanup": cleanup,
+    "fail": fail,
+    "leave": leave,
+    "big": big,
+    "thread": thread,
+}
+
+
+async def ahandler(event, context):
+    if event["do"] == "block":
+        ring(event["port"], tag=event.get("tag"), request=context.getRequestID())
+        time.sleep(300)
+    reader, writer = await asyncio.open_connection("127.0.0.1", event["port"])
+    facts = {"pid": os.getpid(), "tag": event.get("tag"), "request": context.getRequestID()}
+    writer.write((json.dumps(facts) + "\n").encode())
+    await writer.drain()
+    try:
+        told = await reader.read(100)
+        return {"pid": os.getpid(), "told": told.decode(), "tag": event.get("tag")}
+    except asyncio.CancelledError:
+        writer.write(b"cleaned\n")
+        raise
+    finally:
+        writer.close()

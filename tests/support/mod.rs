@@ -1,0 +1,425 @@
+//! A node under test: the built binary, its API over HTTP, and a bell that functions ring.
+#![allow(dead_code, unreachable_pub, missing_docs)] // each test file uses its part
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)] // a test that cannot go on fails
+
+use std::{
+    collections::HashMap,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc,
+    time::Duration,
+};
+
+use base64::Engine as _;
+use reqwest::{Method, header::HeaderMap};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+
+/// Nothing in these tests takes a tenth of this; what has not come by then will not.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// Fails the test instead of hanging it.
+pub async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(LIMIT, work).await {
+        Ok(done) => done,
+        Err(_) => panic!("{what}: nothing after {LIMIT:?}"),
+    }
+}
+
+/// A running `quell serve`.
+pub struct TestNode {
+    child: Child,
+    data: Option<TempDir>,
+    pub dir: PathBuf,
+    pub endpoint: String,
+    pub token: String,
+    http: reqwest::Client,
+    /// Lines of stderr after the one that says where it listens.
+    log: mpsc::Receiver<String>,
+}
+
+/// An answer of the node.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Reply {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("not JSON: {self:?}"))
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The error body, which must be exactly the API's own shape.
+    #[track_caller]
+    pub fn error(&self) -> (u16, String, String) {
+        let body = self.json();
+        let object = body.as_object().unwrap_or_else(|| panic!("no object: {body}"));
+        assert_eq!(object.len(), 2, "exactly error_code and error_msg: {body}");
+        assert!(!self.header("x-request-id").is_empty(), "every answer has X-Request-Id");
+        (self.status, body["error_code"].as_str().unwrap().into(), body["error_msg"].as_str().unwrap().into())
+    }
+}
+
+impl TestNode {
+    /// A node with a data folder of its own.
+    pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The same with more options.
+    pub async fn start_with(options: &[&str]) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let mut node = Self::start_in(data.path(), options).await;
+        node.data = Some(data);
+        node
+    }
+
+    /// A node on an existing data folder.
+    pub async fn start_in(dir: &Path, options: &[&str]) -> Self {
+        let mut child = Self::command(dir, options).spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (lines, log) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                if std::env::var_os("QUELL_TEST_LOG").is_some() {
+                    eprintln!("node: {line}");
+                }
+                if lines.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut said = Vec::new();
+        let endpoint = loop {
+            match log.recv_timeout(LIMIT) {
+                Ok(line) => match line.split_once("listening on ") {
+                    Some((_, endpoint)) => break endpoint.to_owned(),
+                    None => said.push(line),
+                },
+                Err(_) => panic!("the node did not start; it said: {said:#?}"),
+            }
+        };
+        let client: Value = serde_json::from_slice(&std::fs::read(dir.join("client.json")).unwrap()).unwrap();
+        Self {
+            child,
+            data: None,
+            dir: dir.to_owned(),
+            endpoint,
+            token: client["token"].as_str().unwrap().to_owned(),
+            http: reqwest::Client::builder().no_proxy().timeout(LIMIT).build().unwrap(),
+            log,
+        }
+    }
+
+    pub fn command(dir: &Path, options: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quell"));
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .arg(dir)
+            .args(options)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        for (name, _) in std::env::vars() {
+            if name.starts_with("QUELL_") {
+                command.env_remove(name);
+            }
+        }
+        command
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
+        self.send_as(Some(&self.token), method, path, headers, body).await
+    }
+
+    pub async fn send_as(
+        &self,
+        token: Option<&str>,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Reply {
+        let mut request = self.http.request(method, format!("{}{path}", self.endpoint));
+        if let Some(token) = token {
+            request = request.header("X-Auth-Token", token);
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = request.body(body.to_vec()).send().await.unwrap();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Reply { status, headers, body: response.bytes().await.unwrap().to_vec() }
+    }
+
+    pub async fn get(&self, path: &str) -> Reply {
+        self.send(Method::GET, path, &[], b"").await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Reply {
+        let json = [("Content-Type", "application/json")];
+        self.send(Method::POST, path, &json, body.to_string().as_bytes()).await
+    }
+
+    /// Deploys a Python function from source. `more` is merged into the create body.
+    pub async fn deploy(&self, name: &str, source: &str, more: Value) {
+        let mut body = json!({
+            "func_name": name,
+            "package": "default",
+            "runtime": "Python3.10",
+            "handler": "index.handler",
+            "timeout": 120,
+            "memory_size": 128,
+            "code_type": "inline",
+            "func_code": { "file": base64::engine::general_purpose::STANDARD.encode(source) },
+        });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let reply = self.post("/v2/default/fgs/functions", &body).await;
+        assert_eq!(reply.status, 200, "{}", reply.text());
+    }
+
+    /// Deploys the probe with N requests an instance and at most `instances` instances.
+    pub async fn deploy_probe(&self, name: &str, concurrency: u32, instances: u32, more: Value) {
+        let mut body =
+            json!({ "strategy_config": { "concurrency": instances, "concurrent_num": concurrency } });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        self.deploy(name, include_str!("../functions/probe.py"), body).await;
+    }
+
+    /// Invokes asynchronously; returns the request id.
+    pub async fn invoke_async(&self, function: &str, event: &Value) -> String {
+        let path = format!("/v2/default/fgs/functions/{function}/invocations-async");
+        let reply = self.post(&path, event).await;
+        assert_eq!(reply.status, 202, "{}", reply.text());
+        reply.json()["request_id"].as_str().unwrap().to_owned()
+    }
+
+    /// Invokes synchronously in a task of its own.
+    pub fn invoke(&self, function: &str, event: &Value) -> tokio::task::JoinHandle<Reply> {
+        let url = format!("{}/v2/default/fgs/functions/{function}/invocations", self.endpoint);
+        let request = self.http.post(url).header("X-Auth-Token", &self.token);
+        let request = request.header("Content-Type", "application/json").body(event.to_string());
+        tokio::spawn(async move {
+            let response = request.send().await.unwrap();
+            let (status, headers) = (response.status().as_u16(), response.headers().clone());
+            Reply { status, headers, body: response.bytes().await.unwrap().to_vec() }
+        })
+    }
+
+    pub async fn cancel(&self, function: &str, request: &str, mode: Mode) -> Reply {
+        let mut body = mode.body();
+        body["request_id"] = json!(request);
+        within("cancel", self.post(&format!("/v2/default/fgs/functions/{function}/cancel"), &body)).await
+    }
+
+    pub async fn receipt(&self, cancel: &str) -> Value {
+        let reply = self.get(&format!("/quell/v1/receipts/{cancel}")).await;
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        reply.json()
+    }
+
+    /// The row of the async-invocations list: (status, error_code).
+    pub async fn listed(&self, function: &str, request: &str) -> (String, i64) {
+        let path = format!("/v2/default/fgs/functions/{function}/async-invocations?request_id={request}");
+        let list = self.get(&path).await.json();
+        let row = &list["invocations"][0];
+        (row["status"].as_str().unwrap_or("").to_owned(), row["error_code"].as_i64().unwrap_or(-1))
+    }
+
+    pub async fn view(&self) -> Value {
+        self.get("/quell/v1/node").await.json()
+    }
+
+    /// The live tree of a request by request id; empty if it is over.
+    pub async fn tree(&self, request: &str) -> HashMap<String, Value> {
+        let reply = self.get(&format!("/quell/v1/requests/{request}/tree")).await;
+        if reply.status == 404 {
+            return HashMap::new();
+        }
+        let rows = reply.json()["requests"].as_array().unwrap().clone();
+        rows.into_iter().map(|row| (row["request_id"].as_str().unwrap().to_owned(), row)).collect()
+    }
+
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id().cast_signed());
+        #[expect(clippy::disallowed_methods, reason = "our own child, not reaped yet: the pid is its own")]
+        nix::sys::signal::kill(pid, signal).unwrap();
+    }
+
+    /// SIGKILL, and the exit collected.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Waits for the node to end by itself.
+    pub async fn ended(&mut self) -> (ExitStatus, Vec<String>) {
+        let pidfd = Pidfd::open(self.child.id()).unwrap();
+        within("the node's end", pidfd.gone()).await;
+        let status = self.child.wait().unwrap();
+        (status, self.log.iter().collect())
+    }
+
+    /// Ends the node in the orderly way and checks that it left nothing.
+    pub async fn stop(mut self) {
+        self.signal(nix::sys::signal::Signal::SIGTERM);
+        self.signal(nix::sys::signal::Signal::SIGTERM);
+        let (status, log) = self.ended().await;
+        assert!(status.success(), "{status}: {log:#?}");
+    }
+}
+
+impl Drop for TestNode {
+    fn drop(&mut self) {
+        // Ended already, or the test failed: then nothing of it may outlive the test.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// The four ways to ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Plain,
+    Recursive,
+    Force,
+    Both,
+}
+
+impl Mode {
+    pub const ALL: [Self; 4] = [Self::Plain, Self::Recursive, Self::Force, Self::Both];
+
+    pub fn body(self) -> Value {
+        match self {
+            Self::Plain => json!({}),
+            Self::Recursive => json!({ "type": "recursive" }),
+            Self::Force => json!({ "type": "force" }),
+            Self::Both => json!({ "recursive": true, "force": true }),
+        }
+    }
+
+    pub fn kills(self) -> bool {
+        matches!(self, Self::Force | Self::Both)
+    }
+
+    pub fn is_recursive(self) -> bool {
+        matches!(self, Self::Recursive | Self::Both)
+    }
+}
+
+/// A process that cannot be confused with a later one of the same number.
+pub struct Pidfd(std::sync::Arc<std::os::fd::OwnedFd>);
+
+impl Pidfd {
+    /// `None` if there is no such process any more.
+    pub fn open(pid: u32) -> Option<Self> {
+        let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+        let fd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()?;
+        Some(Self(std::sync::Arc::new(fd)))
+    }
+
+    /// Resolves when the process is gone.
+    pub async fn gone(&self) {
+        let fd = std::sync::Arc::clone(&self.0);
+        tokio::task::spawn_blocking(move || ended(&fd, None)).await.unwrap();
+    }
+
+    pub fn is_gone(&self) -> bool {
+        ended(&self.0, Some(rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 }))
+    }
+}
+
+/// A pidfd is readable from the end of its process on.
+fn ended(pidfd: &std::os::fd::OwnedFd, limit: Option<rustix::event::Timespec>) -> bool {
+    let mut fds = [rustix::event::PollFd::new(pidfd, rustix::event::PollFlags::IN)];
+    rustix::event::poll(&mut fds, limit.as_ref()).unwrap() > 0
+}
+
+/// Where functions say that they are at the point the test waits for.
+pub struct Bell {
+    listener: TcpListener,
+    pub port: u16,
+}
+
+/// One ring; the line to the code that rang stays open.
+pub struct Ring {
+    pub facts: Value,
+    pub pid: u32,
+    /// The process that rang, by a name that is not reused.
+    pub process: Pidfd,
+    stream: tokio::io::BufReader<TcpStream>,
+}
+
+impl Bell {
+    pub async fn hang() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        Self { listener, port }
+    }
+
+    pub async fn ring(&self) -> Ring {
+        within("a ring of the bell", async {
+            let (stream, _) = self.listener.accept().await.unwrap();
+            let mut stream = tokio::io::BufReader::new(stream);
+            let mut line = String::new();
+            stream.read_line(&mut line).await.unwrap();
+            let facts: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("rang with {line:?}"));
+            let pid = u32::try_from(facts["pid"].as_u64().unwrap()).unwrap();
+            let process = Pidfd::open(pid).expect("whoever rang is there");
+            Ring { pid, process, facts, stream }
+        })
+        .await
+    }
+
+    /// Several rings by their tag.
+    pub async fn rings(&self, count: usize) -> HashMap<String, Ring> {
+        let mut rings = HashMap::new();
+        for _ in 0..count {
+            let ring = self.ring().await;
+            rings.insert(ring.facts["tag"].as_str().unwrap_or("").to_owned(), ring);
+        }
+        rings
+    }
+}
+
+impl Ring {
+    pub fn request(&self) -> String {
+        self.facts["request"].as_str().unwrap().to_owned()
+    }
+
+    pub fn child(&self, at: usize) -> String {
+        self.facts["children"][at].as_str().unwrap().to_owned()
+    }
+
+    /// Lets the code that waits go on.
+    pub async fn release(&mut self) {
+        self.stream.get_mut().write_all(b"go").await.unwrap();
+    }
+
+    /// What else it said until its end of the line closed.
+    pub async fn last_words(&mut self) -> String {
+        let mut words = Vec::new();
+        // A reset is an end as well.
+        drop(within("the end of a line", self.stream.read_to_end(&mut words)).await);
+        String::from_utf8_lossy(&words).into_owned()
+    }
+}
