@@ -1,4 +1,5 @@
 //! 2,000 cancels in a row leave no zombie, no descriptor, and no memory beyond a stated bound.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test that cannot go on fails
 
 #[path = "support/mod.rs"]
 mod support;

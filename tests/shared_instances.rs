@@ -1,4 +1,5 @@
 //! Many requests on one instance: one of them is stopped, and everybody else gets what they should.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test that cannot go on fails
 
 #[path = "support/mod.rs"]
 mod support;

@@ -208,7 +208,7 @@ mod tests {
         fs::write(dir.path().join("index.py"), "b").unwrap();
         let package = zip_folder(dir.path()).unwrap();
         let zip = zip::ZipArchive::new(Cursor::new(package)).unwrap();
-        let names: Vec<&str> = zip.file_names().collect();
+        let names: Vec<_> = zip.file_names().map(Result::unwrap).collect();
         assert_eq!(names, ["index.py", "lib/a.py"]);
     }
 }
