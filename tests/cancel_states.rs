@@ -207,7 +207,7 @@ async fn a_request_that_was_cancelled_before_answers_with_the_same_receipt() {
     node.deploy_probe("f", 1, 2, json!({})).await;
     for first in Mode::ALL {
         let request = node.invoke_async("f", &json!({ "do": "wait", "port": bell.port })).await;
-        bell.ring().await;
+        let _ring = bell.ring().await; // kept: its end would end the handler
         let cancel = stopped(&node.cancel("f", &request, first).await);
         for again in Mode::ALL {
             let reply = node.cancel("f", &request, again).await;

@@ -148,9 +148,16 @@ impl Engine {
     pub(crate) fn reaped(&mut self, instance: InstanceId, out: &mut Vec<Effect>) {
         let Some(gone) = self.instances.remove(&instance) else { return };
         let ending = gone.ending.unwrap_or(Ending::Crashed);
-        for key in gone.tenants {
+        for key in self.bystanders_first(gone.tenants) {
             self.reaped_tenant(key, instance, ending, gone.ready, out);
         }
+    }
+
+    /// The tenants of an instance that ends, the unfenced before the fenced: a cancel answers with the
+    /// last request it covers, and what became of those it touched besides is known by then.
+    pub(crate) fn bystanders_first(&self, mut tenants: Vec<NodeKey>) -> Vec<NodeKey> {
+        tenants.sort_by_key(|key| self.tree.get(*key).is_some_and(|node| node.fence.is_some()));
+        tenants
     }
 
     fn reaped_tenant(

@@ -237,9 +237,9 @@ impl Engine {
         let Some(holder) = self.instances.get_mut(&instance) else { return };
         let Some(ending) = holder.ending.filter(|_| !holder.stuck) else { return };
         holder.stuck = true;
-        let was_ready = holder.ready;
+        let (was_ready, tenants) = (holder.ready, holder.tenants.clone());
         out.push(Effect::Quarantine(instance));
-        for key in holder.tenants.clone() {
+        for key in self.bystanders_first(tenants) {
             let Some(node) = self.tree.get_mut(key) else { continue };
             if matches!(node.phase, Phase::Placed(_)) && node.fence.is_none() {
                 // It waited for the reap only to be told why the start failed; no reap is in sight.

@@ -8,6 +8,7 @@ from quell_runtime import descendants, ownership, wire
 from quell_runtime.aio_client import AnswerPool, AsyncConnection
 from quell_runtime.cancellation import Notices
 from quell_runtime.context import Context
+from quell_runtime.errors import let_go
 from quell_runtime.process import end_instance
 
 SECOND_CANCEL_SHARE = 0.8
@@ -129,11 +130,13 @@ class AsyncServer:
                 encoded, error = attempt.task.result()
         if attempt.insist is not None:
             attempt.insist.cancel()
+        failure = wire.describe_error(error) if error is not None and attempt.reason is None else None
+        let_go(error)
         if attempt.reason is not None:
             await self._end_all(attempt)
             answer = self._answers.post_error(attempt.invocation, wire.canceled_body(attempt.reason))
-        elif error is not None:
-            answer = self._answers.post_error(attempt.invocation, wire.describe_error(error))
+        elif failure is not None:
+            answer = self._answers.post_error(attempt.invocation, failure)
         else:
             answer = self._answers.post_response(attempt.invocation, *encoded)
         # Before the post: a notice from now on finds nothing to cancel.

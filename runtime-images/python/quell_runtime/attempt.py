@@ -4,6 +4,7 @@ import os
 
 from quell_runtime import descendants, threads, wire
 from quell_runtime.context import Context
+from quell_runtime.errors import let_go
 
 
 class SyncRunner:
@@ -37,13 +38,15 @@ class SyncRunner:
         encoded, error, reason = self._guard.run(key, call, abort)
         if os.getpid() != self._pid:
             os._exit(0)  # a child that user code forked came back: the answer is not its to give
+        failure = wire.describe_error(error) if error is not None and reason is None else None
+        let_go(error)
         if reason is not None:
             threads.end_all_since(threads_before, interrupted)
             descendants.kill_all_but(processes_before)
             self._connection.post_error(invocation, wire.canceled_body(reason))
             return False
-        if error is not None:
-            self._connection.post_error(invocation, wire.describe_error(error))
+        if failure is not None:
+            self._connection.post_error(invocation, failure)
         else:
             self._connection.post_response(invocation, *encoded)
         return True

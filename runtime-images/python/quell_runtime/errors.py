@@ -43,3 +43,21 @@ class SubInvocationError(Exception):
 
 class NodeGone(Exception):
     """The node refused or closed a connection: this instance has to end."""
+
+
+def let_go(error):
+    """Frees what the frames of an exception hold (sockets, files), as if the handler had returned.
+
+    An exception and the frames it passed refer to each other; without this, only
+    the collector would free them, at some later time. Destructors run here, so
+    before the answer: what they do still counts as code of the request.
+    """
+    seen = set()
+    todo = [error]
+    while todo:
+        link = todo.pop()
+        if link is None or id(link) in seen:
+            continue
+        seen.add(id(link))
+        link.__traceback__ = None
+        todo += (link.__cause__, link.__context__, *getattr(link, "exceptions", ()))

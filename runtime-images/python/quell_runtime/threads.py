@@ -19,6 +19,8 @@ def running_since(before):
     if threading.active_count() <= 1:
         return []
     frames = sys._current_frames()
+    # Ours would refer to itself through this, and keep all that its callers hold.
+    frames.pop(threading.get_ident(), None)
     return [
         thread
         for thread in threading.enumerate()

@@ -22,6 +22,21 @@ class CancelSingle(RuntimeCase):
                 self.cancel_and_assert(request)
                 self.assert_serves_on(process)
 
+    def test_what_the_frames_of_a_request_held_is_free_before_its_answer(self):
+        process = self.start("blocked.run")
+        path = os.path.join(self.folder, "held")
+        open(path, "w").close()
+        for fail in (False, True):
+            with self.subTest(fail=fail):
+                request = self.node.submit({"how": "holding", "path": path, "fail": fail})
+                self.report(hold=True)
+                self.assertIn(path, open_files(process.pid))
+                if not fail:
+                    self.node.cancel(request)
+                self.reports.release_all()
+                self.assertEqual(self.node.answer_of(request).kind, "error")
+                self.assertNotIn(path, open_files(process.pid))
+
     def test_processes_are_gone_before_the_acknowledgement(self):
         process = self.start("blocked.run")
         for how in ("shell", "detached", "double_forked"):
@@ -171,3 +186,14 @@ class CancelSingle(RuntimeCase):
         from tests.stub_node import await_death
 
         await_death(report["child_pidfd"])
+
+
+def open_files(pid):
+    """What the open descriptors of a process lead to."""
+    found = set()
+    for number in os.listdir("/proc/%d/fd" % pid):
+        try:
+            found.add(os.readlink("/proc/%d/fd/%s" % (pid, number)))
+        except FileNotFoundError:
+            pass  # closed since it was listed
+    return found

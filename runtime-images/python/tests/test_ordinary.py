@@ -97,8 +97,9 @@ class OrdinaryRequests(RuntimeCase):
     def test_processes_of_a_finished_request_are_left_alone(self):
         self.start("plain.left_behind")
         request = self.node.submit()
-        child = self.report()["child_pidfd"]
+        child = self.report(hold=True)["child_pidfd"]
         self.node.watch_at_answer(request, [child])
+        self.reports.release_all()
         self.assertEqual(self.node.answer_of(request).kind, "response")
         self.assertEqual(request.alive_at_answer, [child])
 

@@ -59,7 +59,7 @@ fn a_kill_of_a_ghost_kills_its_instance_and_waits_for_the_reap() {
     assert_eq!(bench.answer(1, 1), [], "I5: the word of a dying instance proves nothing");
     let stopped = Reply::Stopped(cancel(11));
     let gone = cancel::Effect::Gone { request: request(1), evidence: Evidence::Reaped(instance(1)) };
-    assert_eq!(bench.reaped(1), [gone, told(11, stopped), close(11, stopped), died(2, 1)]);
+    assert_eq!(bench.reaped(1), [died(2, 1), gone, told(11, stopped), close(11, stopped)]);
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn a_function_may_choose_that_its_grace_ends_in_a_kill() {
     bench.running(&[2], 1);
     bench.cancel(10, 1, Request, Ask);
     assert_eq!(bench.grace_over(1), [kill(1)]);
-    assert_eq!(bench.reaped(1), [died(1, 1), died(2, 1)]);
+    assert_eq!(bench.reaped(1), [died(2, 1), died(1, 1)]);
 }
 
 #[test]

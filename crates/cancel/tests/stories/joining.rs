@@ -202,7 +202,7 @@ fn a_deadline_settles_as_timed_out_and_the_cause_of_the_first_fence_stays() {
     bench.cancel(11, 1, Request, Kill);
     assert_eq!(
         bench.reaped(1)[..2],
-        [settle(1, Outcome::TimedOut, Evidence::Reaped(instance(1))), died(2, 1)]
+        [died(2, 1), settle(1, Outcome::TimedOut, Evidence::Reaped(instance(1)))]
     );
     assert_eq!(Outcome::TimedOut.code(), 4010);
     assert_eq!(bench.cancel(12, 1, Request, Ask), [told(12, Reply::Finished(Outcome::TimedOut))]);

@@ -23,7 +23,20 @@ fn the_co_tenants_of_a_killed_instance_settle_or_wait_again_as_their_functions_c
         bench.cancel(10, 1, Request, Kill),
         [fence(1, 10), record(10, 1, Kill), kill(1), requeue(5, Requeue::Displaced)]
     );
-    assert_eq!(bench.reaped(1), [died(1, 1), died(2, 1), requeue(3, Requeue::Collateral), died(4, 1)]);
+    bench.recorded(10, 1);
+    let stopped = Reply::Stopped(cancel(10));
+    assert_eq!(
+        bench.reaped(1),
+        [
+            died(2, 1),
+            requeue(3, Requeue::Collateral),
+            died(4, 1),
+            died(1, 1),
+            told(10, stopped),
+            close(10, stopped)
+        ],
+        "who was touched besides is known when the asker is told"
+    );
     assert_eq!(bench.reaped(1), [], "once");
 }
 
@@ -52,17 +65,17 @@ fn what_cannot_be_killed_is_said_to_be_unkillable_and_the_late_proof_settles_it(
         bench.tell(timed_out),
         [
             Effect::Quarantine(instance(1)),
+            Effect::Stuck(request(2)),
             Effect::Stuck(request(1)),
             told(10, unkillable),
-            close(10, unkillable),
-            Effect::Stuck(request(2))
+            close(10, unkillable)
         ]
     );
     assert_eq!(bench.tell(timed_out), [], "once");
     assert_eq!(bench.cancel(11, 1, Request, Kill), [fence_again(1, 11), record(11, 1, Kill)]);
     let unkillable = Reply::Unkillable(cancel(11));
     assert_eq!(bench.recorded(11, 1), [told(11, unkillable), close(11, unkillable)]);
-    assert_eq!(bench.reaped(1), [died(1, 1), died(2, 1)]);
+    assert_eq!(bench.reaped(1), [died(2, 1), died(1, 1)]);
     let already = Reply::AlreadyCanceled { cancel: cancel(10), draining: false };
     assert_eq!(bench.cancel(12, 1, Request, Kill), [told(12, already)]);
 }

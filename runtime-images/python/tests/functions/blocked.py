@@ -38,6 +38,14 @@ def subprocess_run(event, context):
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def holding(event, context):
+    file = open(event["path"])
+    report()
+    if event.get("fail"):
+        raise ValueError(file.name)
+    time.sleep(300)
+
+
 def receiving(event, context):
     ours, theirs = socket.socketpair()
     report()
@@ -76,8 +84,8 @@ def swallowing_exceptions(event, context):
 
 
 def swallowing_all(event, context):
-    report()
     try:
+        report()  # inside: the cancellation may come before it returns
         time.sleep(300)
     except BaseException:
         pass
@@ -85,8 +93,8 @@ def swallowing_all(event, context):
 
 
 def cleaning_up(event, context):
-    report()
     try:
+        report()  # inside: the cancellation may come before it returns
         time.sleep(300)
     except InvocationCanceled as canceled:
         report(at="except", reason=canceled.reason, cancelled=context.cancelled, told=context.cancel_reason)
@@ -134,22 +142,25 @@ def gated(event, context):
 
 
 def deaf(event, context):
-    report()
+    said = {}
     while True:
         try:
+            report(**said)  # inside: the cancellation may come before it returns
             time.sleep(300)
         except BaseException:
-            report(at="deaf")
+            said = {"at": "deaf"}
 
 
 def deaf_with_child(event, context):
     child = subprocess.Popen(["sleep", "300"], start_new_session=True)
-    report(child_pid=child.pid)
+    said = {"child_pid": child.pid}
     while True:
         try:
+            if said:
+                report(**said)  # inside: the cancellation may come before it returns
             time.sleep(300)
         except BaseException:
-            pass
+            said = {}
 
 
 def pid(event, context):
