@@ -51,7 +51,7 @@ async fn two_thousand_cancels_leave_nothing() {
             before = (rss_kib(node.pid()), descriptors(node.pid()));
         }
         let request = node.invoke_async("f", &json!({ "do": "wait", "port": bell.port })).await;
-        bell.ring().await;
+        let _ring = bell.ring().await; // kept: its end would end the handler
         // Every tenth by force: its instance dies and a new one is started.
         let mode = if at % 10 == 0 { Mode::Force } else { Mode::ALL[at % 2] };
         let reply = node.cancel("f", &request, mode).await;

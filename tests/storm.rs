@@ -10,6 +10,9 @@ use support::{Bell, Mode, TestNode};
 /// How often the storm is stopped (issue: 200 runs).
 const RUNS: usize = 200;
 
+/// How many sizes of tree the cancels meet, the smallest of 2.
+const SIZES: usize = 40;
+
 fn live(view: &Value) -> usize {
     view["requests"].as_array().unwrap().len()
 }
@@ -27,8 +30,9 @@ async fn two_hundred_storms_are_stopped_without_a_trace() {
         let event = json!({ "depth": 3, "port": bell.port });
         let root = node.invoke_async("storm", &event).await;
         let ring = bell.ring().await;
-        // Let it rage until there are children for sure; how many is left to chance.
-        while node.tree(&root).await.len() < 2 {
+        // Let it rage until there are children for sure: now a breeze, now a gale. How many more there
+        // are by the time of the cancel is left to chance.
+        while node.tree(&root).await.len() < 2 + run % SIZES {
             assert!(!ring.process.is_gone(), "run {run}: the storm died by itself");
         }
         let mode = if run % 2 == 0 { Mode::Recursive } else { Mode::Both };
@@ -43,7 +47,7 @@ async fn two_hundred_storms_are_stopped_without_a_trace() {
         assert_eq!(unsettled, 0, "run {run}: {receipt}");
     }
     println!("largest tree stopped: {largest} requests");
-    assert!(largest > 10, "a storm of {largest} is none");
+    assert!(largest > SIZES, "a storm of {largest} is none");
     // Nothing of 200 storms waits in the store either: a new life has nothing to take up.
     let list = node.get("/v2/default/fgs/functions/storm/async-invocations?status=RUNNING").await.json();
     assert_eq!(list["count"], 0, "{list}");
