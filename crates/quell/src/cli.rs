@@ -189,6 +189,12 @@ pub(crate) struct CancelArgs {
 }
 
 impl Cli {
+    /// What to log: a daemon tells what it does, a client only what is wrong.
+    pub(crate) fn log_filter(&self) -> &str {
+        let default = if matches!(self.command, Command::Serve(_)) { "info" } else { "warn" };
+        self.log.as_deref().unwrap_or(default)
+    }
+
     /// Does what was asked.
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {

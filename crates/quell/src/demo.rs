@@ -58,7 +58,7 @@ pub(crate) async fn demo() -> anyhow::Result<ExitCode> {
         () = signals.next() => Err(anyhow::anyhow!("interrupted")),
     };
     running.stop(Duration::ZERO, Some(&mut signals)).await?;
-    let left: Vec<ProcessId> = seen.iter().filter(|id| start_time(id.0) == Some(id.1)).copied().collect();
+    let left: Vec<ProcessId> = living(&seen).copied().collect();
     output::line(format_args!(
         "\nThe node has ended. Processes of functions seen during the demo: {}; left: {}.",
         seen.len(),
@@ -110,7 +110,27 @@ async fn recursive(client: &Client, seen: &mut BTreeSet<ProcessId>) -> anyhow::R
     );
     let gone = client.send(Method::GET, &format!("/quell/v1/requests/{root}/tree"), &[], None).await?;
     ensure!(gone.status == 404, "the tree is still there");
+    only_warm_runtimes_live(client, seen).await
+}
+
+/// After a soft stop: of the processes seen, only main processes of runtimes are alive, ready for more.
+async fn only_warm_runtimes_live(client: &Client, seen: &BTreeSet<ProcessId>) -> anyhow::Result<()> {
+    let view = verbs::fetch_node(client).await?;
+    let runtimes: BTreeSet<u32> = view.instances.iter().filter_map(|instance| instance.pid).collect();
+    let living: Vec<u32> = living(seen).map(|id| id.0).collect();
+    let strays: Vec<&u32> = living.iter().filter(|pid| !runtimes.contains(pid)).collect();
+    output::line(format_args!(
+        "\n   Alive of those {} processes: {} runtimes, warm and idle; {} of what requests had started.",
+        seen.len(),
+        living.len() - strays.len(),
+        strays.len()
+    ));
+    ensure!(strays.is_empty(), "processes of stopped requests are alive: {strays:?}");
     Ok(())
+}
+
+fn living(seen: &BTreeSet<ProcessId>) -> impl Iterator<Item = &ProcessId> {
+    seen.iter().filter(|id| start_time(id.0) == Some(id.1))
 }
 
 /// Waits until the whole tree is there and every leaf runs.

@@ -25,7 +25,7 @@ fn main() -> ExitCode {
         return supervisor::group::instance_init(args);
     }
     let cli = cli::Cli::parse();
-    output::start_logging(cli.log.as_deref());
+    output::start_logging(cli.log_filter());
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return output::failed(&anyhow::Error::new(error).context("no async runtime")),

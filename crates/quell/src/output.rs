@@ -1,7 +1,7 @@
 //! What people see: lines on stdout, logs and errors on stderr.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // the one module whose job it is
 
-use std::process::ExitCode;
+use std::{io::IsTerminal as _, process::ExitCode};
 
 use tracing_subscriber::EnvFilter;
 
@@ -26,17 +26,18 @@ pub(crate) fn note(text: impl std::fmt::Display) {
     eprintln!("{text}");
 }
 
-/// Logs to stderr. `filter` is what was asked for on the command line.
-pub(crate) fn start_logging(filter: Option<&str>) {
-    let filter = match filter {
-        Some(filter) => EnvFilter::try_new(filter),
-        None => EnvFilter::try_new("warn,quell=info"),
-    };
-    let filter = filter.unwrap_or_else(|error| {
+/// Logs to stderr what `filter` lets through.
+pub(crate) fn start_logging(filter: &str) {
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|error| {
         eprintln!("quell: --log is not understood ({error}); logging warnings");
         EnvFilter::new("warn")
     });
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
 }
 
 /// Prints an error with its causes, and picks the exit code that says what kind it was.

@@ -6,8 +6,8 @@ use anyhow::Context as _;
 use api::{Api, ApiSettings};
 use store::{Embedded, Store};
 use supervisor::{
-    Node, Settings,
-    group::{Containment, HelperProgram, Isolation, Spawner},
+    Node, Recovered, Settings,
+    group::{Containment, HelperProgram, Isolation, Spawner, Swept},
     http::{self, Serving},
 };
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -75,13 +75,16 @@ pub(crate) async fn start(args: &ServeArgs) -> anyhow::Result<Running> {
         ..Settings::default()
     };
     let images = images::install(&data)?;
+    // Everything that may fail comes before the node, which takes up the work of its last life.
+    let client = credential(args, &data, store.as_ref(), address).await?;
     let node = Node::start(settings, Arc::clone(&store), spawner)?;
     let api_settings = ApiSettings { region: args.region.clone(), data_dir: data.clone() };
     let api = Api::new(node.handle.clone(), Arc::clone(&store), images, api_settings);
-    let functions = api.load().await?;
-    let recovered = node.recover(&functions).await?;
-    tracing::info!(?recovered, functions = functions.len(), "took over from the last life");
-    let client = credential(args, &data, store.as_ref(), address).await?;
+    if let Err(error) = take_over(&api, &node).await {
+        node.handle.drain(Duration::ZERO).await; // what it had taken up already
+        node.ended().await;
+        return Err(error);
+    }
     let end = CancellationToken::new();
     let serving = Serving {
         max_connections: API_CONNECTIONS,
@@ -90,6 +93,22 @@ pub(crate) async fn start(args: &ServeArgs) -> anyhow::Result<Running> {
     };
     let server = tokio::spawn(http::serve(listener, api::router(api), serving, |_| true, end.clone()));
     Ok(Running { address, client, containment, node, store, server, end })
+}
+
+/// Takes up what the last life of this node left in the store.
+async fn take_over(api: &Api, node: &Node) -> anyhow::Result<()> {
+    let functions = api.load().await?;
+    let Recovered { requeued, settled_canceled, settled_failed, discarded } =
+        node.recover(&functions).await?;
+    tracing::info!(
+        functions = functions.len(),
+        requeued,
+        settled_canceled,
+        settled_failed,
+        discarded,
+        "took over from the last life"
+    );
+    Ok(())
 }
 
 /// Probes what contains runtimes, and first of all ends what an earlier life of this node left.
@@ -113,7 +132,8 @@ async fn contain(args: &ServeArgs, store: &dyn Store) -> anyhow::Result<(Arc<Con
         tracing::info!(%layer, "containment");
     }
     let swept = containment.sweep(args.kill_timeout).await?;
-    tracing::info!(?swept, "ended what an earlier life left running");
+    let Swept { leaves, processes } = swept;
+    tracing::info!(leaves, processes, "ended what an earlier life left running");
     let spawner = Arc::new(Spawner::start(helper, Arc::clone(&containment))?);
     Ok((containment, spawner))
 }
@@ -145,7 +165,8 @@ async fn credential(
         Some(kept) => ClientConfig { endpoint, ..kept },
         None => {
             let token = api::mint_credential(store, &args.project, "made at the start of the node").await?;
-            output::note(format_args!("quell: credential for project {}: {token}", args.project));
+            // Not the credential itself: logs are read by more people than the file.
+            tracing::info!(project = %args.project, data = %data.display(), "made a credential, see client.json");
             ClientConfig { endpoint, token, project: args.project.clone() }
         }
     };

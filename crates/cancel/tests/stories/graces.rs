@@ -1,6 +1,6 @@
 //! What asking comes to when the grace is over.
 
-use cancel::{Event, Evidence, OnGrace, Outcome, Policy, Reply, Requeue, State};
+use cancel::{Event, Evidence, OnGrace, Outcome, Policy, Reply, Requeue, State, StopHow};
 
 use crate::bench::*;
 
@@ -60,6 +60,18 @@ fn a_kill_of_a_ghost_kills_its_instance_and_waits_for_the_reap() {
     let stopped = Reply::Stopped(cancel(11));
     let gone = cancel::Effect::Gone { request: request(1), evidence: Evidence::Reaped(instance(1)) };
     assert_eq!(bench.reaped(1), [died(2, 1), gone, told(11, stopped), close(11, stopped)]);
+}
+
+#[test]
+fn a_plan_tells_a_draining_request_from_one_that_would_be_killed() {
+    let bench = ghost();
+    let how = |level| {
+        let plan =
+            bench.engine.plan(&Bench::ask(11, 1, Request, level)).expect("it is remembered and runs on");
+        plan.stops.first().map(|stop| stop.how)
+    };
+    assert_eq!(how(Ask), Some(StopHow::Draining(instance(1))));
+    assert_eq!(how(Kill), Some(StopHow::Killed(instance(1))));
 }
 
 #[test]
