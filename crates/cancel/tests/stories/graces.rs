@@ -64,14 +64,25 @@ fn a_kill_of_a_ghost_kills_its_instance_and_waits_for_the_reap() {
 
 #[test]
 fn a_plan_tells_a_draining_request_from_one_that_would_be_killed() {
-    let bench = ghost();
+    let mut bench = Bench::new();
+    bench.start(1, 4);
+    bench.start(2, 1);
+    bench.arrive(3);
+    bench.run(3, 2);
+    bench.child(1, 3);
+    bench.run(1, 1);
+    bench.running(&[2], 1);
+    bench.cancel(10, 1, Request, Ask);
+    bench.recorded(10, 1);
+    bench.grace_over(1);
     let how = |level| {
-        let plan =
-            bench.engine.plan(&Bench::ask(11, 1, Request, level)).expect("it is remembered and runs on");
-        plan.stops.first().map(|stop| stop.how)
+        let plan = bench.engine.plan(&Bench::ask(11, 3, Subtree, level)).expect("3 runs");
+        plan.stops.iter().map(|stop| (stop.request, stop.how)).collect::<Vec<_>>()
     };
-    assert_eq!(how(Ask), Some(StopHow::Draining(instance(1))));
-    assert_eq!(how(Kill), Some(StopHow::Killed(instance(1))));
+    let asked = StopHow::Asked { instance: instance(2), then: OnGrace::Kill };
+    assert_eq!(how(Ask), [(request(3), asked), (request(1), StopHow::Draining(instance(1)))]);
+    let killed = |id, on| (request(id), StopHow::Killed(instance(on)));
+    assert_eq!(how(Kill), [killed(3, 2), killed(1, 1)]);
 }
 
 #[test]
