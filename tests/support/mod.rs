@@ -190,7 +190,7 @@ impl TestNode {
             "timeout": 120,
             "memory_size": 128,
             "code_type": "inline",
-            "func_code": { "file": base64::engine::general_purpose::STANDARD.encode(source) },
+            "func_code": { "file": base64(source.as_bytes()) },
         });
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let reply = self.post("/v2/default/fgs/functions", &body).await;
@@ -265,6 +265,18 @@ impl TestNode {
         nix::sys::signal::kill(pid, signal).unwrap();
     }
 
+    /// Waits until the node has logged a line with these words.
+    pub async fn says(&mut self, words: &str) {
+        tokio::task::block_in_place(|| {
+            while let Ok(line) = self.log.recv_timeout(LIMIT) {
+                if line.contains(words) {
+                    return;
+                }
+            }
+            panic!("the node never said {words:?}");
+        });
+    }
+
     /// SIGKILL, and the exit collected.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
@@ -294,6 +306,22 @@ impl Drop for TestNode {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+pub fn base64(bytes: &[u8]) -> String {
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+/// A zip file with these executable files.
+pub fn zip(files: &[(&str, &[u8])]) -> Vec<u8> {
+    use std::io::Write as _;
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let options = zip::write::SimpleFileOptions::default().unix_permissions(0o755);
+    for (name, contents) in files {
+        zip.start_file(*name, options).unwrap();
+        zip.write_all(contents).unwrap();
+    }
+    zip.finish().unwrap().into_inner()
 }
 
 /// The four ways to ask.

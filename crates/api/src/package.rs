@@ -4,7 +4,7 @@
 use std::{
     collections::HashSet,
     fs,
-    io::{Cursor, Read as _, Write as _},
+    io::{Cursor, ErrorKind, Read, Write as _},
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Component, Path, PathBuf},
 };
@@ -23,6 +23,9 @@ use crate::{
 
 /// How every zip file begins; an empty one begins with the end.
 const ZIP: [&[u8]; 2] = [b"PK\x03\x04", b"PK\x05\x06"];
+
+/// A page or two at a time, on the stack.
+const COPY_BYTES: usize = 16 << 10;
 
 /// Base64 as clients write it: with or without line breaks.
 pub(crate) fn decode(text: &str) -> Result<Bytes, ApiError> {
@@ -62,7 +65,7 @@ pub(crate) fn unpack(package: &[u8], file: &str, dir: &Path) -> Result<(), ApiEr
         if ZIP.iter().any(|magic| package.starts_with(magic)) {
             unzip(package, &staging)
         } else {
-            write_file(&staging.join(source_name(file)?), 0o644, package)
+            create(&staging.join(source_name(file)?), 0o644)?.write_all(package).map_err(disk)
         }
     });
     let placed = written.and_then(|()| match fs::rename(&staging, dir) {
@@ -104,21 +107,15 @@ fn unzip(package: &[u8], into: &Path) -> Result<(), ApiError> {
             return Err(bad("FSS.1011", format!("{} is a symbolic link", name.display())));
         }
         if entry.is_dir() {
-            fs::create_dir_all(into.join(&name)).map_err(disk)?;
+            fs::create_dir_all(into.join(&name)).map_err(|error| placing(&name, error))?;
             continue;
         }
         if !names.insert(name.clone()) {
             return Err(bad("FSS.1011", format!("{} is in the package twice", name.display())));
         }
-        // What the package says of its sizes is not believed: bytes are counted as they come.
-        let mut contents = Vec::new();
-        let read = entry.by_ref().take(left + 1).read_to_end(&mut contents);
-        read.map_err(|error| bad("FSS.1011", format!("{} is damaged: {error}", name.display())))?;
-        left = left
-            .checked_sub(contents.len() as u64)
-            .ok_or_else(|| bad("FSS.1011", format!("the package holds more than {MAX_UNPACKED} bytes")))?;
         let executable = entry.unix_mode().unwrap_or(0) & 0o111 != 0;
-        write_file(&into.join(&name), if executable { 0o755 } else { 0o644 }, &contents)?;
+        let mut file = create(&into.join(&name), if executable { 0o755 } else { 0o644 })?;
+        left = copy(&mut entry, &mut file, left, &name)?;
     }
     Ok(())
 }
@@ -142,14 +139,47 @@ fn safe_name(raw: &[u8]) -> Result<PathBuf, ApiError> {
     }
 }
 
-fn write_file(path: &Path, mode: u32, contents: &[u8]) -> Result<(), ApiError> {
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).map_err(disk)?;
+/// Copies one entry and returns how many bytes the rest may have. What the package says of its sizes
+/// is not believed: bytes are counted as they come, and never held in memory as a whole.
+fn copy(entry: &mut impl Read, file: &mut fs::File, left: u64, name: &Path) -> Result<u64, ApiError> {
+    let mut chunk = [0; COPY_BYTES];
+    let mut left = left;
+    loop {
+        let size = match entry.read(&mut chunk) {
+            Ok(0) => return Ok(left),
+            Ok(size) => size,
+            Err(error) => return Err(bad("FSS.1011", format!("{} is damaged: {error}", name.display()))),
+        };
+        left = left
+            .checked_sub(size as u64)
+            .ok_or_else(|| bad("FSS.1011", format!("the package holds more than {MAX_UNPACKED} bytes")))?;
+        file.write_all(&chunk[..size]).map_err(disk)?;
     }
-    let mut file = fs::File::options().write(true).create_new(true).mode(mode).open(path).map_err(disk)?;
+}
+
+fn create(path: &Path, mode: u32) -> Result<fs::File, ApiError> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(|error| placing(path, error))?;
+    }
+    let file = fs::File::options().write(true).create_new(true).mode(mode).open(path);
+    let file = file.map_err(|error| placing(path, error))?;
     // The mask of the node must not take bits away that runtimes of other users need.
     file.set_permissions(fs::Permissions::from_mode(mode)).map_err(disk)?;
-    file.write_all(contents).map_err(disk)
+    Ok(file)
+}
+
+/// A name that has no place is the fault of the package; anything else is ours.
+fn placing(path: &Path, error: std::io::Error) -> ApiError {
+    match error.kind() {
+        ErrorKind::AlreadyExists
+        | ErrorKind::NotADirectory
+        | ErrorKind::IsADirectory
+        | ErrorKind::InvalidFilename => {
+            let name = path.file_name().unwrap_or_default().display();
+            bad("FSS.1011", format!("{name} in the package has no place: {error}"))
+        }
+        _ => disk(error),
+    }
 }
 
 fn broken(error: &zip::result::ZipError) -> ApiError {
@@ -215,6 +245,15 @@ mod tests {
         let bomb = package(&files);
         assert!(bomb.len() < 1 << 20, "it is small on the wire");
         assert!(refused(&bomb).contains("more than"));
+    }
+
+    #[test]
+    fn names_that_stand_in_each_others_way_are_refused() {
+        let long = "x".repeat(300);
+        for files in [["a", "a/b"], ["a/b", "a"], ["a", "a/"], ["ok.py", long.as_str()]] {
+            let package = package(&files.map(|name| (name, b"".as_slice())));
+            assert!(refused(&package).contains("has no place"), "{files:?}");
+        }
     }
 
     #[test]

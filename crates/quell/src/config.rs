@@ -39,6 +39,7 @@ impl ClientConfig {
         options.write(true).create(true).truncate(true).mode(0o600);
         let mut file = options.open(&new).with_context(|| format!("{} cannot be written", new.display()))?;
         file.write_all(serde_json::to_string_pretty(self)?.as_bytes())?;
+        file.sync_all().with_context(|| format!("{} cannot be written", new.display()))?;
         fs::rename(&new, &path).with_context(|| format!("{} cannot be written", path.display()))
     }
 

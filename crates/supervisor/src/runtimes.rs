@@ -347,7 +347,8 @@ impl Shell {
             return self.tell(Event::Exited(id));
         }
         let output = instance.output.as_ref().map(|output| output.tail(QUOTED_LINES)).unwrap_or_default();
-        let why = format!("the runtime ended before it was ready: {said}; it said: {output}");
+        let words = if output.is_empty() { " nothing".to_owned() } else { format!(": {output}") };
+        let why = format!("the runtime ended before it was ready: {said}; it said{words}");
         let not_run = exit.is_some_and(|exit| exit.was_not_executed());
         instance.start_failure = Some(why);
         if not_run {

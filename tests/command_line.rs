@@ -1,0 +1,158 @@
+//! The commands as people and scripts type them: output, exit codes, mistakes.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test that cannot go on fails
+
+#[path = "support/mod.rs"]
+mod support;
+
+use std::{fs, path::Path};
+
+use serde_json::{Value, json};
+use support::{Bell, TestNode};
+
+/// (exit code, stdout, stderr) of a command about this node.
+async fn quell(node: &TestNode, args: &[&str]) -> (i32, String, String) {
+    run(args, Some(&node.dir), &[]).await
+}
+
+async fn run(args: &[&str], data: Option<&Path>, env: &[(&str, &str)]) -> (i32, String, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_quell"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("QUELL_")) {
+        command.env_remove(name);
+    }
+    command.args(args).stdin(std::process::Stdio::null()).envs(env.iter().copied());
+    if let Some(data) = data {
+        command.env("QUELL_DATA", data);
+    }
+    let waiting = tokio::task::spawn_blocking(move || command.output().unwrap());
+    let output = support::within("the command", waiting).await.unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+}
+
+/// A folder with a function as `quell deploy` takes it.
+fn folder(into: &Path, name: &str, more: &str) -> String {
+    let dir = into.join(name);
+    fs::create_dir(&dir).unwrap();
+    let config = format!(
+        "name = \"{name}\"\nruntime = \"Python3.10\"\nhandler = \"index.handler\"\ntimeout = 60\n{more}"
+    );
+    fs::write(dir.join("function.toml"), config).unwrap();
+    fs::write(dir.join("index.py"), include_str!("functions/probe.py")).unwrap();
+    dir.to_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_function_is_deployed_invoked_watched_cancelled_and_looked_up() {
+    let (node, bell) = (TestNode::start().await, Bell::hang().await);
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = folder(scratch.path(), "probe", "max_instances = 2\n");
+    let urn = "urn:fss:local:default:function:default:probe:latest\n";
+    assert_eq!(quell(&node, &["deploy", &dir]).await, (0, urn.into(), String::new()));
+    assert_eq!(quell(&node, &["deploy", &dir]).await.0, 0, "again: an update");
+
+    let (code, out, _) = quell(&node, &["invoke", "probe", "--event", "{\"name\": 1}"]).await;
+    assert_eq!((code, serde_json::from_str::<Value>(&out).unwrap()["event"]["name"].clone()), (0, json!(1)));
+
+    let child = json!({ "do": "wait", "port": bell.port, "tag": "child" });
+    let event = json!({ "do": "wait", "port": bell.port, "tag": "parent", "children": [child] }).to_string();
+    let (code, out, _) = quell(&node, &["invoke", "probe", "--async", "--event", &event]).await;
+    assert_eq!(code, 0);
+    let request = out.trim().to_owned();
+    let rings = bell.rings(2).await;
+    let child = rings["child"].request();
+
+    let (code, tree, _) = quell(&node, &["tree", &request]).await;
+    assert!(code == 0 && tree.contains(&request) && tree.contains(&format!("  {child}")), "{tree}");
+    let (code, ls, _) = quell(&node, &["ls"]).await;
+    assert!(code == 0 && ls.contains(&request) && ls.contains(&rings["parent"].pid.to_string()), "{ls}");
+
+    let (code, plan, _) = quell(&node, &["cancel", &request, "--recursive", "--dry-run"]).await;
+    assert!(code == 0 && plan.contains(&request) && plan.contains(&child), "{plan}");
+    assert_eq!(node.tree(&request).await.len(), 2, "a dry run touches nothing");
+
+    let args = ["cancel", &request, "--recursive", "--force", "--reason", "a test", "--output", "json"];
+    let (code, receipt, _) = quell(&node, &args).await;
+    let receipt: Value = serde_json::from_str(&receipt).unwrap();
+    assert_eq!((code, receipt["result"].as_str()), (0, Some("stopped")));
+    assert_eq!(receipt["asked_by"][0]["reason"], "a test");
+    assert!(rings.values().all(|ring| ring.process.is_gone()));
+    let (code, shown, _) = quell(&node, &["receipt", receipt["cancel_id"].as_str().unwrap()]).await;
+    assert!(code == 0 && shown.contains(&child) && shown.contains("4208"), "{shown}");
+    assert_eq!(quell(&node, &["cancel", &request]).await.0, 0, "cancelled is what it is");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn exit_codes_tell_what_kind_of_trouble_it_is() {
+    let node = TestNode::start().await;
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = folder(scratch.path(), "probe", "");
+    assert_eq!(quell(&node, &["deploy", &dir]).await.0, 0);
+    let nobody = "00000000-0000-4000-8000-000000000000";
+    let broken = folder(scratch.path(), "broken", "memroy_size = 128\n");
+    for (args, code, said) in [
+        (vec!["invoke", "nobody"], 5, "Not found the function"),
+        (vec!["invoke", "probe", "--event", "{"], 1, "not JSON"),
+        (vec!["invoke", "probe", "--event", "{\"do\": \"fail\", \"port\": 1}"], 8, "4002"),
+        (vec!["cancel", nobody], 5, "--function"),
+        (vec!["cancel", nobody, "--function", "probe"], 1, "Invalid RequestId"),
+        (vec!["tree", nobody], 5, "not found"),
+        (vec!["receipt", nobody], 5, "not found"),
+        (vec!["deploy", "/nonexistent"], 1, "function.toml cannot be read"),
+        (vec!["deploy", &broken], 1, "memroy_size"),
+        (vec!["ls", "--token", "wrong"], 4, "invalid token"),
+        (vec!["ls", "--endpoint", "http://127.0.0.1:1"], 3, "quell serve"),
+    ] {
+        let (got, out, err) = quell(&node, &args).await;
+        assert!(got == code && err.contains(said) && out.is_empty(), "{args:?}: {got} {out}{err}");
+        assert!(err.starts_with("quell: "), "{args:?}: {err}");
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_wrong_command_line_is_explained_and_changes_nothing() {
+    let scratch = tempfile::tempdir().unwrap();
+    for (args, said) in [
+        (vec![], "Usage"),
+        (vec!["stop"], "unrecognized subcommand"),
+        (vec!["cancel"], "<REQUEST>"),
+        (vec!["serve", "--drain", "5m"], "not a number of seconds"),
+        (vec!["serve", "--listen", "here"], "invalid"),
+        (vec!["serve", "--isolation", "magic"], "process-group"),
+    ] {
+        let (code, _, err) = run(&args, Some(scratch.path()), &[]).await;
+        assert!(code == 2 && err.contains(said), "{args:?}: {code} {err}");
+    }
+    let (code, _, err) = run(&["ls"], Some(scratch.path()), &[]).await;
+    assert!(code == 1 && err.contains("--endpoint") && err.contains("--data"), "{code} {err}");
+    let (code, help, _) = run(&["--help"], None, &[]).await;
+    assert!(code == 0 && help.contains("Exit codes") && help.contains("quell cancel REQUEST --recursive"));
+    assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0, "nothing was made");
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_start_says_why() {
+    let scratch = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (code, _, err) = run(&["serve", "--listen", &address], Some(scratch.path()), &[]).await;
+    assert!(code == 1 && err.contains("cannot listen on"), "{code} {err}");
+    let file = scratch.path().join("file");
+    fs::write(&file, "").unwrap();
+    let (code, _, err) = run(&["serve", "--listen", "127.0.0.1:0"], Some(&file), &[]).await;
+    assert!(code == 1 && err.contains("cannot be made"), "{code} {err}");
+    let data = scratch.path().join("damaged");
+    fs::create_dir(&data).unwrap();
+    fs::write(data.join("quell.db"), "this is no database, and quite long enough to be seen as such")
+        .unwrap();
+    let (code, _, err) = run(&["serve", "--listen", "127.0.0.1:0"], Some(&data), &[]).await;
+    assert!(code == 1 && err.contains("quell.db"), "{code} {err}");
+}
+
+#[tokio::test]
+async fn the_doctor_names_each_layer_and_what_it_guarantees() {
+    let (code, out, err) = run(&["doctor"], None, &[]).await;
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("L0") && out.contains("L2"), "{out}");
+}

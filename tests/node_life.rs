@@ -1,0 +1,126 @@
+//! How a node ends and begins again: signals, drains, SIGKILL, and what the next life takes up.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test that cannot go on fails
+
+#[path = "support/mod.rs"]
+mod support;
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+use support::{Bell, Mode, Pidfd, TestNode, within};
+
+#[tokio::test(flavor = "multi_thread")] // one test thread blocks on the log
+async fn the_first_signal_drains_what_runs_finishes_and_nothing_new_is_taken() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let (mut node, bell) = (TestNode::start().await, Bell::hang().await);
+        node.deploy_probe("f", 1, 2, json!({})).await;
+        let answer = node.invoke("f", &json!({ "do": "wait", "port": bell.port }));
+        let mut ring = bell.ring().await;
+        node.signal(signal);
+        // The node says so when it drains; until then it takes requests as ever.
+        node.says("draining").await;
+        let refused = within("a refusal", node.invoke("f", &json!({}))).await.unwrap().error();
+        assert_eq!((refused.0, refused.1.as_str()), (503, "FSS.0503"), "{signal}");
+        assert!(!ring.process.is_gone(), "{signal}");
+        ring.release().await;
+        assert_eq!(within("the running one", answer).await.unwrap().status, 200, "{signal}");
+        let (status, log) = node.ended().await;
+        assert!(status.success(), "{signal} {status}: {log:#?}");
+        assert!(ring.process.is_gone(), "{signal}: its instance was ended before the node");
+        assert!(log.iter().any(|line| line.contains("every instance was reaped")), "{log:#?}");
+    }
+}
+
+#[tokio::test]
+async fn a_second_signal_stops_now_and_leaves_no_process_of_any_kind() {
+    let (mut node, bell) = (TestNode::start().await, Bell::hang().await);
+    node.deploy_probe("f", 1, 4, json!({})).await;
+    let stubborn = node.invoke("f", &json!({ "do": "stubborn", "port": bell.port }));
+    let stubborn_ring = bell.ring().await;
+    let asynchronous = node.invoke_async("f", &json!({ "do": "setsid", "port": bell.port })).await;
+    let rings = bell.rings(2).await;
+    let leaf = u32::try_from(rings["setsid"].facts["child"].as_u64().unwrap()).unwrap();
+    let leaf = Pidfd::open(leaf).expect("the setsid child is there");
+    node.signal(Signal::SIGINT);
+    node.signal(Signal::SIGTERM);
+    let (status, log) = node.ended().await;
+    assert!(status.success(), "{status}: {log:#?}");
+    assert!(stubborn_ring.process.is_gone() && leaf.is_gone());
+    assert!(rings.values().all(|ring| ring.process.is_gone()));
+    let reply = within("its caller", stubborn).await.unwrap();
+    assert_eq!(reply.status, 500, "the caller is told: {}", reply.text());
+    // The asynchronous one was accepted: the next life runs it.
+    let dir = node.dir.clone();
+    let next = TestNode::start_in(&dir, &[]).await;
+    let again = bell.rings(2).await;
+    let again = again.values().find(|ring| ring.facts["tag"].is_null()).expect("the handler rang");
+    assert_eq!(again.request(), asynchronous);
+    let reply = next.cancel("f", &asynchronous, Mode::Both).await;
+    assert_eq!((reply.status, reply.text().as_str()), (200, "null"));
+    next.stop().await;
+}
+
+#[tokio::test]
+async fn after_sigkill_nothing_runs_on_accepted_runs_again_and_cancelled_never_does() {
+    let (mut node, bell) = (TestNode::start().await, Bell::hang().await);
+    node.deploy_probe("f", 1, 1, json!({})).await;
+    let wait = |tag: &str| json!({ "do": "wait", "port": bell.port, "tag": tag });
+    let canceled = node.invoke_async("f", &wait("canceled while running")).await;
+    let _line = bell.ring().await;
+    let removed = node.invoke_async("f", &wait("canceled while queued")).await;
+    for request in [&removed, &canceled] {
+        assert_eq!(node.cancel("f", request, Mode::Plain).await.status, 200);
+    }
+    let event = json!({ "do": "setsid", "port": bell.port, "tag": "running" });
+    let running = node.invoke_async("f", &event).await;
+    let rings = bell.rings(2).await;
+    let leaf = u32::try_from(rings["setsid"].facts["child"].as_u64().unwrap()).unwrap();
+    let leaf = Pidfd::open(leaf).expect("the setsid child is there");
+    let queued = node.invoke_async("f", &wait("queued")).await;
+
+    node.kill();
+    let dir = node.dir.clone();
+    let next = TestNode::start_in(&dir, &[]).await;
+    // Listening means: what the last life left has been ended, and is proven gone.
+    assert!(rings["running"].process.is_gone(), "the runtime of the last life");
+    assert!(leaf.is_gone(), "and what it had started in another session");
+    let again = bell.rings(2).await;
+    assert_eq!(again["running"].request(), running, "interrupted, so run again");
+    assert_eq!(next.cancel("f", &running, Mode::Force).await.status, 200);
+    let mut last = bell.ring().await;
+    assert_eq!(last.request(), queued, "still queued after it");
+    last.release().await;
+    last.last_words().await;
+    for request in [&canceled, &removed] {
+        let (status, code) = next.listed("f", request).await;
+        assert!(status == "FAIL" || status == "DISCARD", "{status}");
+        assert_eq!(code, 4208);
+        let again = next.cancel("f", request, Mode::Plain).await;
+        assert_eq!((again.status, again.text().as_str()), (200, "null"), "cancelled in the last life");
+    }
+    next.stop().await;
+}
+
+#[tokio::test]
+async fn a_second_node_on_the_same_data_is_refused_and_the_first_serves_on() {
+    let node = TestNode::start().await;
+    node.deploy("f", include_str!("functions/plain.py"), json!({ "handler": "index.length" })).await;
+    let second = TestNode::command(&node.dir, &[]).output().unwrap();
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert_eq!(second.status.code(), Some(1), "{said}");
+    assert!(said.contains("quell: ") && said.contains("use"), "{said}");
+    assert_eq!(node.invoke("f", &json!([1])).await.unwrap().text(), "1");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn functions_and_credentials_survive_a_restart() {
+    let mut node = TestNode::start().await;
+    node.deploy("f", include_str!("functions/plain.py"), json!({ "handler": "index.length" })).await;
+    node.signal(Signal::SIGTERM);
+    node.ended().await;
+    let (dir, token) = (node.dir.clone(), node.token.clone());
+    let next = TestNode::start_in(&dir, &[]).await;
+    assert_eq!(next.token, token);
+    assert_eq!(next.invoke("f", &json!([1, 2, 3])).await.unwrap().text(), "3");
+    next.stop().await;
+}
