@@ -45,6 +45,14 @@ fn a_ghost_that_answers_is_gone_and_its_instance_serves_the_innocent_on() {
 }
 
 #[test]
+fn a_ghost_is_not_gone_by_the_word_of_another_instance() {
+    let mut bench = ghost();
+    bench.start(2, 4);
+    assert_eq!(bench.answer(1, 2), [], "I8: it runs on 1");
+    assert!(matches!(bench.answer(1, 1)[..], [cancel::Effect::Gone { .. }]));
+}
+
+#[test]
 fn an_ask_about_a_ghost_is_told_that_it_drains() {
     let mut bench = ghost();
     let already = Reply::AlreadyCanceled { cancel: cancel(10), draining: true };
