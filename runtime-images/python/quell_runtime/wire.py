@@ -1,4 +1,4 @@
-"""The node's runtime protocol as paths, headers and bodies (README.md describes it)."""
+"""The node's runtime protocol as paths, headers and bodies (README.md, and docs/api.md of the node)."""
 
 import json
 
