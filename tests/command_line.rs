@@ -66,6 +66,9 @@ async fn a_function_is_deployed_invoked_watched_cancelled_and_looked_up() {
     let (code, ls, _) = quell(&node, &["ls"]).await;
     assert!(code == 0 && ls.contains(&request) && ls.contains(&rings["parent"].pid.to_string()), "{ls}");
 
+    let (code, logs, _) = quell(&node, &["logs", &request]).await;
+    assert!(code == 0 && logs.contains("the handler begins"), "{logs}");
+
     let (code, plan, _) = quell(&node, &["cancel", &request, "--recursive", "--dry-run"]).await;
     assert!(code == 0 && plan.contains(&request) && plan.contains(&child), "{plan}");
     assert_eq!(node.tree(&request).await.len(), 2, "a dry run touches nothing");
@@ -98,6 +101,8 @@ async fn exit_codes_tell_what_kind_of_trouble_it_is() {
         (vec!["cancel", nobody, "--function", "probe"], 1, "Invalid RequestId"),
         (vec!["tree", nobody], 5, "not found"),
         (vec!["receipt", nobody], 5, "not found"),
+        (vec!["logs", nobody], 5, "not found"),
+        (vec!["logs", "i999"], 5, "not found"),
         (vec!["deploy", "/nonexistent"], 1, "function.toml cannot be read"),
         (vec!["deploy", &broken], 1, "memroy_size"),
         (vec!["ls", "--token", "wrong"], 4, "invalid token"),

@@ -23,6 +23,7 @@ def ring(port, **facts):
 def handler(event, context):
     if not isinstance(event, dict) or "do" not in event:
         return {"pid": os.getpid(), "event": event}
+    print("the handler begins", flush=True)
     children = [invoke_child(context, child) for child in event.get("children", [])]
     line = ring(event["port"], tag=event.get("tag"), request=context.getRequestID(), children=children)
     return BEHAVIOURS[event["do"]](event, line)

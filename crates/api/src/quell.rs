@@ -127,6 +127,17 @@ pub(crate) async fn plan(
     }
 }
 
+/// The last 64 KiB that a live instance printed, as text.
+pub(crate) async fn output(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<String, ApiError> {
+    let caller = api.any_caller(&headers).await?;
+    let output = api.handle.output(id, caller.project).await;
+    output.ok_or_else(|| ApiError::not_found("instance"))
+}
+
 pub(crate) async fn receipt(
     State(api): State<Arc<Api>>,
     Path(id): Path<String>,

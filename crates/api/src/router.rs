@@ -48,6 +48,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/quell/v1/requests/{id}", get(quell::request))
         .route("/quell/v1/requests/{id}/tree", get(quell::tree))
         .route("/quell/v1/requests/{id}/plan", get(quell::plan))
+        .route("/quell/v1/instances/{id}/output", get(quell::output))
         .route("/quell/v1/receipts", get(quell::receipts))
         .route("/quell/v1/receipts/{id}", get(quell::receipt))
         .fallback(response::unknown_route)

@@ -79,6 +79,13 @@ enum Command {
         #[command(flatten)]
         node: NodeArgs,
     },
+    /// Show the last of what a live instance printed.
+    Logs {
+        /// A request id, for the instance it is on, or an instance as `ls` shows it.
+        what: String,
+        #[command(flatten)]
+        node: NodeArgs,
+    },
     /// Show the receipt of a cancel.
     Receipt {
         /// A cancel id, as `cancel` prints it.
@@ -206,6 +213,7 @@ impl Cli {
             Command::Cancel(args) => verbs::cancel(&args).await,
             Command::Tree { request, node } => verbs::tree(&request, &node).await,
             Command::Ls { node } => verbs::ls(&node).await,
+            Command::Logs { what, node } => verbs::logs(&what, &node).await,
             Command::Receipt { cancel, node } => verbs::receipt(&cancel, &node).await,
             Command::Doctor => verbs::doctor(),
             Command::Demo => demo::demo().await,

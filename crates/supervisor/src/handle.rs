@@ -216,6 +216,11 @@ impl Handle {
         self.ask(|respond| Question::Node { project, respond }).await
     }
 
+    /// The last of what a live instance of this project printed.
+    pub async fn output(&self, instance: String, project: String) -> Option<String> {
+        self.ask(|respond| Question::Output { instance, project, respond }).await.flatten()
+    }
+
     /// A receipt: from memory while it is being written, else from the store.
     ///
     /// # Errors

@@ -19,10 +19,22 @@ impl Shell {
             Question::Plan { order, respond } => drop(respond.send(self.plan(&order))),
             Question::Tree { request, respond } => drop(respond.send(self.tree(request))),
             Question::Node { project, respond } => drop(respond.send(self.node(project.as_deref()))),
+            Question::Output { instance, project, respond } => {
+                drop(respond.send(self.output(&instance, &project)));
+            }
             Question::Receipt { cancel, respond } => {
                 drop(respond.send(self.drafts.receipt(cancel).cloned()));
             }
         }
+    }
+
+    fn output(&self, instance: &str, project: &str) -> Option<String> {
+        let named = |id: &InstanceId| id.to_string() == instance;
+        let (_, instance) = self.instances.iter().find(|(id, _)| named(id))?;
+        if instance.function.key.project != project {
+            return None;
+        }
+        Some(instance.output.as_ref().map(|output| output.tail(usize::MAX)).unwrap_or_default())
     }
 
     fn plan(&self, order: &CancelOrder) -> Result<PlanView, CancelAnswer> {

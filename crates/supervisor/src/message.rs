@@ -81,6 +81,7 @@ pub(crate) enum Question {
     Tree { request: RequestId, respond: oneshot::Sender<Option<TreeView>> },
     Node { project: Option<String>, respond: oneshot::Sender<NodeView> },
     Receipt { cancel: CancelId, respond: oneshot::Sender<Option<Receipt>> },
+    Output { instance: String, project: String, respond: oneshot::Sender<Option<String>> },
 }
 
 pub(crate) enum Message {
