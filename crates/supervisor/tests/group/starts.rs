@@ -17,7 +17,9 @@ async fn nothing_is_executed_before_go_and_nothing_after_an_end_that_wins() {
         let exe = fs::read_link(format!("/proc/{}/exe", group.pid())).unwrap();
         assert_eq!(exe, helper().program);
         let proof = group.end(END).await.unwrap();
-        assert_eq!(proof.exit, Exit::Signal(9));
+        // Its line is closed before it is struck, so that no strike that is refused lets it go: the
+        // helper may see the one first or the other.
+        assert!(matches!(proof.exit, Exit::Signal(9) | Exit::Code(125)), "{:?}", proof.exit);
         group.go().unwrap();
         assert!(!node.dir.path().join("ran").exists());
     })
