@@ -238,6 +238,24 @@ async fn an_unknown_request_is_an_invalid_request_id() {
 }
 
 #[tokio::test]
+async fn a_request_of_a_function_that_was_deleted_is_stopped_as_ever() {
+    let (node, bell) = (TestNode::start().await, Bell::hang().await);
+    for mode in Mode::ALL {
+        node.deploy_probe("f", 1, 2, json!({})).await;
+        let request = node.invoke_async("f", &json!({ "do": "wait", "port": bell.port })).await;
+        let ring = bell.ring().await;
+        let path = "/v2/default/fgs/functions/f";
+        assert_eq!(node.send(reqwest::Method::DELETE, path, &[], b"").await.status, 204);
+        stopped(&node.cancel("f", &request, mode).await);
+        // Softly stopped, its instance has nothing left to live for and is released soon.
+        assert!(!mode.kills() || ring.process.is_gone(), "{mode:?}");
+        let unknown = node.cancel("f", "00000000-0000-4000-8000-000000000000", mode).await.error();
+        assert_eq!(unknown, (404, "FSS.0404".into(), "can not find function".into()), "{mode:?}");
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn a_handler_that_swallows_the_cancel_is_killed_when_its_grace_ends() {
     let (node, bell) = (TestNode::start().await, Bell::hang().await);
     node.deploy_probe("f", 1, 2, json!({ "quell": { "grace_ms": 300 } })).await;

@@ -101,6 +101,72 @@ async fn after_sigkill_nothing_runs_on_accepted_runs_again_and_cancelled_never_d
 }
 
 #[tokio::test]
+async fn after_sigkill_the_tree_is_a_tree_again_and_is_stopped_as_one() {
+    let (mut node, bell) = (TestNode::start().await, Bell::hang().await);
+    node.deploy_probe("f", 1, 20, json!({})).await;
+    let wait = |tag: &str| json!({ "do": "wait", "port": bell.port, "tag": tag });
+    let mut event = wait("root");
+    event["children"] = json!([wait("child")]);
+    let root = node.invoke_async("f", &event).await;
+    let rings = bell.rings(2).await;
+    let child = rings["child"].request();
+    node.kill();
+    let next = TestNode::start_in(&node.dir.clone(), &[]).await;
+    // The root runs again and invokes a second child; the first runs again below it.
+    let mut again = vec![bell.ring().await, bell.ring().await, bell.ring().await];
+    let tree = next.tree(&root).await;
+    assert_eq!(tree.len(), 3, "{tree:?}");
+    assert_eq!(tree[&child]["parent"], json!(root));
+    let reply = next.cancel("f", &root, Mode::Recursive).await;
+    assert_eq!((reply.status, reply.header("x-quell-stop")), (200, "stopped"));
+    assert_eq!(next.view().await["requests"], json!([]));
+    for ring in &mut again {
+        ring.last_words().await;
+    }
+    next.stop().await;
+}
+
+#[tokio::test]
+async fn a_cancel_that_sigkill_interrupts_has_a_receipt_that_says_so() {
+    let (mut node, bell) = (TestNode::start().await, Bell::hang().await);
+    node.deploy_probe("f", 1, 1, json!({ "quell": { "grace_ms": 60_000 } })).await;
+    let request = node.invoke_async("f", &json!({ "do": "stubborn", "port": bell.port })).await;
+    let ring = bell.ring().await;
+    let path = "/v2/default/fgs/functions/f/cancel";
+    let early = [("Content-Type", "application/json"), ("Prefer", "respond-async")];
+    let body = json!({ "request_id": request }).to_string();
+    let fenced = node.send(reqwest::Method::POST, path, &early, body.as_bytes()).await;
+    assert_eq!(fenced.header("x-quell-stop"), "fenced");
+    node.kill();
+    let next = TestNode::start_in(&node.dir.clone(), &[]).await;
+    assert!(ring.process.is_gone());
+    let receipt = next.receipt(fenced.header("x-quell-cancel-id")).await;
+    assert_eq!((&receipt["result"], &receipt["requests"][0]["code"]), (&json!("stopped"), &json!(4208)));
+    assert_eq!(receipt["requests"][0]["evidence"], "node_ended", "{receipt}");
+    assert!(receipt["closed_ms"].is_i64());
+    next.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_that_ends_in_order_leaves_no_cgroup() {
+    let mut node = TestNode::start().await;
+    node.deploy("f", include_str!("functions/plain.py"), json!({ "handler": "index.length" })).await;
+    assert_eq!(node.invoke("f", &json!([1])).await.unwrap().text(), "1");
+    let pid = u32::try_from(node.view().await["instances"][0]["pid"].as_u64().unwrap()).unwrap();
+    let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let leaf = cgroups.lines().find_map(|line| line.strip_prefix("0::")).unwrap();
+    let (own, _) = leaf.rsplit_once('/').unwrap();
+    let name = own.rsplit('/').next().unwrap().to_owned();
+    node.signal(Signal::SIGTERM);
+    assert!(node.ended().await.0.success());
+    if name.starts_with("quell-") {
+        for mount in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"] {
+            assert!(!std::path::Path::new(mount).join(own.trim_start_matches('/')).exists(), "{own}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_second_node_on_the_same_data_is_refused_and_the_first_serves_on() {
     let node = TestNode::start().await;
     node.deploy("f", include_str!("functions/plain.py"), json!({ "handler": "index.length" })).await;

@@ -118,6 +118,18 @@ async fn a_blocked_loop_drains_and_its_innocent_co_tenants_finish() {
     // Force ends what drains; the innocent request is a co-tenant then.
     let forced = node.cancel("f", &request, Mode::Force).await;
     assert_eq!((forced.status, forced.header("x-quell-stop")), (200, "stopped"), "{forced:?}");
+    let receipt = node.receipt(forced.header("x-quell-cancel-id")).await;
+    let row = &receipt["requests"][0];
+    assert_eq!(
+        (&row["request_id"], &row["evidence"], &row["code"]),
+        (&json!(request), &json!("reaped"), &json!(4208))
+    );
+    assert_eq!((&receipt["level"], &receipt["result"]), (&json!("kill"), &json!("stopped")));
+    assert_eq!(receipt["co_tenants"][0]["request_id"], json!(blocked), "who forced it names who died of it");
+    assert_eq!(receipt["instances"][0]["exit"], "SIGKILL");
+    let first = node.receipt(cancel.header("x-quell-cancel-id")).await;
+    assert_eq!((&first["result"], &first["co_tenants"]), (&json!("draining"), &json!([])), "{first}");
+    assert!(first["stopped_later_ms"].is_i64(), "{first}");
     assert!(innocent.process.is_gone());
     assert_eq!(node.listed("f", &blocked).await, ("FAIL".into(), 4208));
     node.stop().await;

@@ -50,7 +50,11 @@ pub(crate) async fn cancel(
     body::must_be_json(&headers).map_err(|error| ApiError::invalid(error.message))?;
     let ask = parse(&body).map_err(ApiError::invalid)?;
     let urn = Urn::parse(&urn, &project)?;
-    let function = api.function(&urn, &project).ok_or_else(ApiError::cannot_find_function)?;
+    if urn.key.project != project || !urn.is_latest() {
+        return Err(ApiError::cannot_find_function());
+    }
+    // Requests of a function that was deleted meanwhile can be stopped as ever.
+    let exists = api.function(&urn, &project).is_some();
     let early = prefers_early(&headers);
     let reason = match ask.reason {
         Some(reason) => Some(reason),
@@ -59,14 +63,17 @@ pub(crate) async fn cancel(
     let remote = ends.map(|Extension(ends)| ends.peer.ip());
     let order = CancelOrder {
         request: ask.request,
-        function: function.key.clone(),
+        function: urn.key,
         scope: ask.scope,
         level: ask.level,
         cause: Cause::Asked,
         early,
         actor: Actor { credential: caller.credential, remote, reason },
     };
-    let mut response = answer(api.handle.cancel(order).await, &headers)?;
+    let mut response = match api.handle.cancel(order).await {
+        CancelAnswer::Unknown if !exists => return Err(ApiError::cannot_find_function()),
+        told => answer(told, &headers)?,
+    };
     if early {
         set(&mut response, PREFERENCE_APPLIED, "respond-async");
     }

@@ -153,17 +153,13 @@ impl Engine {
         out: &mut Vec<Effect>,
     ) -> bool {
         let Some(node) = self.tree.get_mut(key) else { return false };
-        match node.phase {
-            Phase::Husk(_) => return false,
-            Phase::Draining(..) if level == Level::Ask => {
-                counts.draining = true;
-                return false;
-            }
-            Phase::Draining(..) => {}
-            Phase::Queued | Phase::Placed(_) | Phase::Running(_) => {
-                let first = node.fence.is_none();
-                out.push(Effect::Fence { request: node.id, cancel: by, first });
-            }
+        if matches!(node.phase, Phase::Husk(_)) {
+            return false;
+        }
+        out.push(Effect::Fence { request: node.id, cancel: by, first: node.fence.is_none() });
+        if matches!(node.phase, Phase::Draining(..)) && level == Level::Ask {
+            counts.draining = true;
+            return false;
         }
         if node.stuck {
             counts.stuck = true;

@@ -9,11 +9,11 @@ use crate::{demo, deploy, serve, verbs};
 const AFTER_HELP: &str = "\
 Exit codes:
   0  done (for `cancel`: everything in scope is stopped, and that is proven and recorded)
-  1  the node refused or failed; it said why
+  1  the node refused (a request id it cannot cancel included) or failed; it said why
   2  the command line is wrong
   3  the node cannot be reached
   4  the credential is missing or wrong
-  5  not found: no such function, request or receipt
+  5  not found: no such function, live request, instance or receipt
   6  `cancel`: fenced and settled, but code may still run on a draining instance
   7  `cancel`: something could not be killed; it stays fenced
   8  `invoke`: the function ran and failed, or was cancelled

@@ -2,7 +2,7 @@
 
 use std::{fs, io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::NodeArgs;
@@ -49,15 +49,21 @@ impl ClientConfig {
         let missing = |what: &str| {
             format!(
                 "no {what}: give --{what} (or QUELL_{}), or --data with the folder of a node that \
-                 `quell serve` runs on this machine",
-                what.to_uppercase()
+                 `quell serve` runs on this machine (there is no {})",
+                what.to_uppercase(),
+                args.data.join(FILE).display()
             )
         };
         let endpoint = args.endpoint.clone().or_else(|| kept.as_ref().map(|kept| kept.endpoint.clone()));
         let token = args.token.clone().or_else(|| kept.as_ref().map(|kept| kept.token.clone()));
         let project = args.project.clone().or_else(|| kept.as_ref().map(|kept| kept.project.clone()));
+        let endpoint = endpoint.with_context(|| missing("endpoint"))?;
+        ensure!(
+            endpoint.starts_with("http://"),
+            "endpoint {endpoint:?} does not begin with http://, the one scheme this client speaks"
+        );
         Ok(Self {
-            endpoint: endpoint.with_context(|| missing("endpoint"))?,
+            endpoint,
             token: token.with_context(|| missing("token"))?,
             project: project.unwrap_or_else(|| "default".to_owned()),
         })

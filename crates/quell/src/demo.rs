@@ -57,6 +57,13 @@ pub(crate) async fn demo() -> anyhow::Result<ExitCode> {
         told = acts(&running, scratch.path(), &mut seen) => told,
         () = signals.next() => Err(anyhow::anyhow!("interrupted")),
     };
+    if told.is_err() {
+        // Cut short: what is there now is what must be gone at the end.
+        let client = Client::new(running.client.clone())?;
+        if let Err(error) = remember_processes(&client, &mut seen).await {
+            output::note(format_args!("quell: {error:#}"));
+        }
+    }
     running.stop(Duration::ZERO, Some(&mut signals)).await?;
     let left: Vec<ProcessId> = living(&seen).copied().collect();
     output::line(format_args!(

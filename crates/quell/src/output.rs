@@ -1,7 +1,10 @@
 //! What people see: lines on stdout, logs and errors on stderr.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // the one module whose job it is
 
-use std::{io::IsTerminal as _, process::ExitCode};
+use std::{
+    io::{IsTerminal as _, Write as _},
+    process::ExitCode,
+};
 
 use tracing_subscriber::EnvFilter;
 
@@ -16,9 +19,12 @@ pub(crate) const DRAINING: u8 = 6;
 pub(crate) const UNKILLABLE: u8 = 7;
 pub(crate) const FUNCTION_FAILED: u8 = 8;
 
-/// Prints one line for people or programs.
+/// Prints one line for people or programs. A reader that has seen enough (`| head`) is no error.
 pub(crate) fn line(text: impl std::fmt::Display) {
-    println!("{text}");
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => note(format_args!("quell: {error}")),
+        Ok(()) | Err(_) => {}
+    }
 }
 
 /// Prints one line beside the result.
@@ -69,8 +75,8 @@ pub(crate) fn table<const N: usize>(header: [&str; N], rows: &[[String; N]]) {
         }
         line.trim_end().to_owned()
     };
-    println!("{}", render(header));
+    line(render(header));
     for row in rows {
-        println!("{}", render(std::array::from_fn(|at| row[at].as_str())));
+        line(render(std::array::from_fn(|at| row[at].as_str())));
     }
 }

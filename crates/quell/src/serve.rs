@@ -80,7 +80,7 @@ pub(crate) async fn start(args: &ServeArgs) -> anyhow::Result<Running> {
     let node = Node::start(settings, Arc::clone(&store), spawner)?;
     let api_settings = ApiSettings { region: args.region.clone(), data_dir: data.clone() };
     let api = Api::new(node.handle.clone(), Arc::clone(&store), images, api_settings);
-    if let Err(error) = take_over(&api, &node).await {
+    if let Err(error) = take_over(&api, &node, containment.base().is_some()).await {
         node.handle.drain(Duration::ZERO).await; // what it had taken up already
         node.ended().await;
         return Err(error);
@@ -96,10 +96,10 @@ pub(crate) async fn start(args: &ServeArgs) -> anyhow::Result<Running> {
 }
 
 /// Takes up what the last life of this node left in the store.
-async fn take_over(api: &Api, node: &Node) -> anyhow::Result<()> {
+async fn take_over(api: &Api, node: &Node, swept: bool) -> anyhow::Result<()> {
     let functions = api.load().await?;
     let Recovered { requeued, settled_canceled, settled_failed, discarded } =
-        node.recover(&functions).await?;
+        node.recover(&functions, swept).await?;
     tracing::info!(
         functions = functions.len(),
         requeued,
@@ -194,6 +194,9 @@ impl Running {
         }
         self.end.cancel();
         self.node.ended().await;
+        if let Err(error) = self.containment.close() {
+            tracing::warn!(%error, "the node's cgroup stays behind");
+        }
         if let Err(error) = self.server.await {
             tracing::error!(%error, "the API's task ended badly");
         }

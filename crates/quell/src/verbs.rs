@@ -1,8 +1,8 @@
 //! The verbs of the client: invoke, cancel, tree, ls, receipt, doctor.
 
-use std::{io::Read as _, process::ExitCode};
+use std::{collections::BTreeSet, io::Read as _, process::ExitCode};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use reqwest::Method;
 use serde_json::{Value, json};
 use supervisor::{
@@ -277,8 +277,42 @@ pub(crate) async fn fetch_receipt(client: &Client, cancel: &str) -> anyhow::Resu
     serde_json::from_value(receipt).context("the node's answer is not a receipt")
 }
 
-/// Prints a receipt: each request with its evidence, each instance with its proof.
+/// Prints a receipt: who asked and why, each request with its evidence, each instance with its proof.
 pub(crate) fn show_receipt(receipt: &Receipt) {
+    output::line(format_args!(
+        "{} {}, {} {}, {}",
+        receipt.level, receipt.request_id, receipt.scope, receipt.function_urn, receipt.cause
+    ));
+    for asked in &receipt.asked_by {
+        let reason = asked.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        let remote = asked.remote.as_deref().map(|remote| format!(" from {remote}")).unwrap_or_default();
+        if !asked.credential.is_empty() {
+            output::line(format_args!(
+                "asked by {}{remote} at {} ({}, {}){reason}",
+                asked.credential,
+                time(asked.at_ms),
+                asked.scope,
+                asked.level
+            ));
+        }
+    }
+    show_touched_requests(receipt);
+    show_touched_instances(receipt);
+    let unseen: BTreeSet<&String> = receipt.instances.iter().flat_map(|row| &row.cannot_see).collect();
+    for unseen in unseen {
+        output::line(format_args!("this containment cannot see {unseen}"));
+    }
+    if let Some(took) = receipt.took_us {
+        #[expect(clippy::cast_precision_loss, reason = "microseconds of one cancel, shown to two digits")]
+        let ms = took as f64 / 1000.0;
+        output::line(format_args!("{} {ms:.2} ms after the fence", receipt.result));
+    }
+    if let Some(later) = receipt.stopped_later_ms {
+        output::line(format_args!("everything of it is proven gone since {}", time(later)));
+    }
+}
+
+fn show_touched_requests(receipt: &Receipt) {
     let rows: Vec<[String; 6]> = receipt
         .requests
         .iter()
@@ -296,11 +330,15 @@ pub(crate) fn show_receipt(receipt: &Receipt) {
         })
         .collect();
     output::table(["REQUEST", "FUNCTION", "WHY", "FOUND", "CODE", "EVIDENCE"], &rows);
+}
+
+fn show_touched_instances(receipt: &Receipt) {
     let rows: Vec<[String; 5]> = receipt
         .instances
         .iter()
         .map(|row| {
-            let others = row.other_processes.to_string();
+            let killed = row.signals.iter().any(|signal| signal == "killed");
+            let others = if killed { row.other_processes.to_string() } else { String::new() };
             let proof =
                 if row.survivors.is_empty() { row.proof.join(", ") } else { row.survivors.join("; ") };
             [
@@ -313,13 +351,13 @@ pub(crate) fn show_receipt(receipt: &Receipt) {
         })
         .collect();
     if !rows.is_empty() {
-        output::table(["INSTANCE", "SENT", "MAIN PROCESS", "OTHER PROCESSES KILLED", "PROVEN BY"], &rows);
+        output::table(["INSTANCE", "SENT", "MAIN PROCESS", "OTHERS KILLED", "PROVEN BY"], &rows);
     }
-    if let Some(took) = receipt.took_us {
-        #[expect(clippy::cast_precision_loss, reason = "microseconds of one cancel, shown to two digits")]
-        let ms = took as f64 / 1000.0;
-        output::line(format_args!("{} after {ms:.2} ms, fence to proof", receipt.result));
-    }
+}
+
+/// Milliseconds since the epoch, for people: UTC, to the second.
+fn time(ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(ms).map(|at| at.strftime("%FT%TZ").to_string()).unwrap_or_default()
 }
 
 /// Probes containment the way `serve` does and says what it found.
@@ -328,8 +366,6 @@ pub(crate) fn doctor() -> anyhow::Result<ExitCode> {
     for layer in containment.layers() {
         output::line(layer);
     }
-    if containment.layers().is_empty() {
-        bail!("nothing contains runtimes here");
-    }
+    containment.close().context("the probe's cgroup stays behind")?;
     Ok(ExitCode::SUCCESS)
 }

@@ -110,6 +110,10 @@ impl Store for Embedded {
         self.readers.read(move |db| receipts::one(db, cancel))
     }
 
+    fn open_receipts(&self, limit: u32) -> StoreFuture<Vec<ReceiptRecord>> {
+        self.readers.read(move |db| receipts::open(db, limit))
+    }
+
     fn receipt_of(&self, request: RequestId) -> StoreFuture<Option<ReceiptRecord>> {
         self.readers.read(move |db| receipts::of(db, request))
     }

@@ -14,8 +14,8 @@ const COLUMNS: &str = "cancel, target, project, package, name, body, created_ms"
 pub(crate) fn record(db: &Connection, receipt: &NewReceipt) -> Result<(), StoreError> {
     let FunctionKey { project, package, name } = &receipt.function;
     let upsert = format!(
-        "INSERT INTO receipts ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-         ON CONFLICT (cancel) DO UPDATE SET body = excluded.body"
+        "INSERT INTO receipts ({COLUMNS}, open) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 1)
+         ON CONFLICT (cancel) DO UPDATE SET body = excluded.body, open = 1"
     );
     db.prepare_cached(&upsert)
         .and_then(|mut upsert| {
@@ -40,14 +40,22 @@ pub(crate) fn record(db: &Connection, receipt: &NewReceipt) -> Result<(), StoreE
     Ok(())
 }
 
+/// Replaces the body with its last form.
 pub(crate) fn update(db: &Connection, cancel: CancelId, body: &str) -> Result<(), StoreError> {
-    let update = "UPDATE receipts SET body = ?2 WHERE cancel = ?1";
+    let update = "UPDATE receipts SET body = ?2, open = 0 WHERE cancel = ?1";
     db.execute(update, params![blob(cancel.0), body]).map(drop).map_err(unwritable)
 }
 
 pub(crate) fn one(db: &Connection, cancel: CancelId) -> rusqlite::Result<Option<ReceiptRecord>> {
     let select = format!("SELECT {COLUMNS} FROM receipts WHERE cancel = ?1");
     db.prepare_cached(&select)?.query_row([blob(cancel.0)], read).optional()
+}
+
+pub(crate) fn open(db: &Connection, limit: u32) -> rusqlite::Result<Vec<ReceiptRecord>> {
+    let select = format!(
+        "SELECT {COLUMNS} FROM receipts INDEXED BY receipts_open WHERE open = 1 ORDER BY seq LIMIT ?1"
+    );
+    db.prepare_cached(&select)?.query_map([limit], read)?.collect()
 }
 
 pub(crate) fn of(db: &Connection, request: RequestId) -> rusqlite::Result<Option<ReceiptRecord>> {

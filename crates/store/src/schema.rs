@@ -51,8 +51,9 @@ CREATE TABLE receipts (
     seq INTEGER PRIMARY KEY,
     cancel BLOB NOT NULL UNIQUE, target BLOB NOT NULL,
     project TEXT NOT NULL, package TEXT NOT NULL, name TEXT NOT NULL,
-    body TEXT NOT NULL, created_ms INTEGER NOT NULL
+    body TEXT NOT NULL, created_ms INTEGER NOT NULL, open INTEGER NOT NULL
 );
+CREATE INDEX receipts_open ON receipts (seq) WHERE open = 1;
 CREATE INDEX receipts_by_function ON receipts (project, package, name, created_ms);
 CREATE INDEX receipts_by_project ON receipts (project, created_ms);
 CREATE INDEX receipts_by_time ON receipts (created_ms);

@@ -78,10 +78,12 @@ pub trait Store: Send + Sync + 'static {
     /// Records a cancel: the receipt and `fenced_by` of every fenced request that is not final, in
     /// one commit. A second call with the same id adds `fenced` and replaces the body (escalation).
     fn record_cancel(&self, receipt: NewReceipt) -> StoreFuture<()>;
-    /// Replaces a receipt's body.
+    /// Replaces a receipt's body with its last form: the cancel is over.
     fn update_receipt(&self, cancel: CancelId, body: String) -> StoreFuture<()>;
     /// One receipt.
     fn receipt(&self, cancel: CancelId) -> StoreFuture<Option<ReceiptRecord>>;
+    /// Receipts of cancels that are not over, oldest first, at most `limit`.
+    fn open_receipts(&self, limit: u32) -> StoreFuture<Vec<ReceiptRecord>>;
     /// The first cancel that fenced this request, if any did.
     fn receipt_of(&self, request: RequestId) -> StoreFuture<Option<ReceiptRecord>>;
     /// Receipts of a project, newest first; of one function if given.

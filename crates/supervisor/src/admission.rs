@@ -21,7 +21,15 @@ impl Shell {
         if let Err(error) = self.may_accept(&invocation, &mode) {
             return refuse(mode, error);
         }
-        let Invocation { request, function, payload, parent, detached } = invocation;
+        let Invocation { request, function, payload, mut parent, detached } = invocation;
+        if matches!(mode, Mode::Recovered { .. }) {
+            // Taken up in the order of acceptance, so a parent that was taken up is there already. One
+            // that is over, or is being stopped, was over before: what it left behind is a root.
+            parent = parent.filter(|parent| {
+                let live = self.engine.request(*parent);
+                live.is_some_and(|view| view.outcome.is_none() && view.level.is_none())
+            });
+        }
         let (asynchronous, earlier_attempts) = match &mode {
             Mode::Sync(_) => (false, 0),
             Mode::Async(_) => (true, 0),
@@ -96,7 +104,7 @@ impl Shell {
         let write = self.store.accept(NewInvocation {
             request: id,
             function: request.function.key.clone(),
-            parent: request.parent,
+            parent: self.durable_ancestor(request.parent),
             payload: request.payload.clone(),
             created_ms: request.created_ms,
         });
@@ -105,6 +113,20 @@ impl Shell {
             let result = write.await;
             drop(inbox.send(Message::Stored(id, result)).await); // closed: the node has ended
         });
+    }
+
+    /// The nearest asynchronous request above: what lies between ends with the node, and the next life
+    /// hangs what it takes up below what it takes up.
+    fn durable_ancestor(&self, parent: Option<RequestId>) -> Option<RequestId> {
+        let mut at = parent;
+        while let Some(id) = at {
+            let above = self.requests.get(&id)?;
+            if above.asynchronous {
+                return Some(id);
+            }
+            at = above.parent;
+        }
+        None
     }
 
     /// Effect `Refuse`: nothing of it is kept.

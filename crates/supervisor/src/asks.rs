@@ -162,8 +162,12 @@ impl Shell {
 }
 
 async fn stored_answer(store: &dyn Store, order: &CancelOrder) -> Result<CancelAnswer, StoreError> {
-    let receipt = store.receipt_of(order.request).await?;
-    let canceled = |cancel| CancelAnswer::Done { cancel, stop: Stop::Stopped };
+    let kept = store.receipt_of(order.request).await?;
+    let receipt = kept.as_ref().and_then(|kept| serde_json::from_str::<Receipt>(&kept.body).ok());
+    // The node died before this stop was proven, and the next life could not prove it either.
+    let unproven = receipt.as_ref().is_some_and(|receipt| receipt.result == "interrupted");
+    let stop = if unproven { Stop::Draining } else { Stop::Stopped };
+    let canceled = |cancel| CancelAnswer::Done { cancel, stop };
     if let Some(record) = store.invocation(order.request).await? {
         if record.function != order.function {
             return Ok(CancelAnswer::Unknown);
@@ -177,10 +181,8 @@ async fn stored_answer(store: &dyn Store, order: &CancelOrder) -> Result<CancelA
         });
     }
     // A synchronous request leaves no row of its own, but a cancel of it left a receipt.
-    let Some(record) = receipt.filter(|receipt| receipt.function.project == order.function.project) else {
-        return Ok(CancelAnswer::Unknown);
-    };
-    let Ok(receipt) = serde_json::from_str::<Receipt>(&record.body) else { return Ok(CancelAnswer::Unknown) };
+    let record = kept.filter(|receipt| receipt.function.project == order.function.project);
+    let (Some(record), Some(receipt)) = (record, receipt) else { return Ok(CancelAnswer::Unknown) };
     let function = format!("{}:{}", order.function.package, order.function.name);
     let id = order.request.to_string();
     let row = receipt.requests.iter().find(|row| row.request_id == id && row.function == function);

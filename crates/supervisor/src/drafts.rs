@@ -92,6 +92,10 @@ impl Drafts {
         }
     }
 
+    pub(crate) fn is_closed(&self, cancel: CancelId) -> bool {
+        self.drafts.get(&cancel).is_some_and(|draft| draft.closed)
+    }
+
     /// Drops the draft of an ask that did not become a cancel of its own. True if it was one.
     pub(crate) fn drop_unused(&mut self, cancel: CancelId) -> bool {
         let unused = self.drafts.get(&cancel).is_some_and(|draft| draft.fenced_at.is_none());
@@ -107,7 +111,15 @@ impl Drafts {
         self.drafts.iter().find(running).map(|(cancel, _)| *cancel)
     }
 
-    pub(crate) fn cover(&mut self, cancel: CancelId, id: RequestId, request: &Request, first: bool) {
+    /// Names a request in scope. `outcome` is known already of one that only drains.
+    pub(crate) fn cover(
+        &mut self,
+        cancel: CancelId,
+        id: RequestId,
+        request: &Request,
+        first: bool,
+        outcome: Option<Outcome>,
+    ) {
         let Some(draft) = self.drafts.get_mut(&cancel) else { return };
         if draft.rows.contains_key(&id) {
             return; // a wider or harder ask covers it again
@@ -115,6 +127,10 @@ impl Drafts {
         draft.rows.insert(id, draft.receipt.requests.len());
         let mut row = touched(id, request);
         row.fenced_before = !first;
+        if let Some(outcome) = outcome {
+            row.code = Some(outcome.code());
+            row.evidence = Some("fenced_only".to_owned());
+        }
         draft.receipt.requests.push(row);
     }
 
@@ -133,9 +149,15 @@ impl Drafts {
         }
     }
 
-    /// Notes a settled request in every receipt that names it.
-    pub(crate) fn settled(&mut self, request: &Request, id: RequestId, outcome: Outcome, evidence: &str) {
-        let now = now_ms();
+    /// Notes a settled request in every receipt that names it; returns the closed ones this changed.
+    pub(crate) fn settled(
+        &mut self,
+        request: &Request,
+        id: RequestId,
+        outcome: Outcome,
+        evidence: &str,
+    ) -> Vec<CancelId> {
+        let (now, mut changed) = (now_ms(), Vec::new());
         let covering = request.covered_by.iter().map(|cancel| (cancel, true));
         let near = request.bystander_of.iter().map(|cancel| (cancel, false));
         for (cancel, covers) in covering.chain(near) {
@@ -145,7 +167,12 @@ impl Drafts {
             row.code = Some(outcome.code());
             row.evidence = Some(evidence.to_owned());
             row.settled_ms = Some(now);
+            if draft.closed {
+                draft.note_late_end();
+                changed.push(*cancel);
+            }
         }
+        changed
     }
 
     /// Changes the evidence of one row; returns the closed receipts it changed, to be kept again.
@@ -156,6 +183,7 @@ impl Drafts {
             let Some(row) = draft.row(id) else { continue };
             row.evidence = Some(word.to_owned());
             if draft.closed {
+                draft.note_late_end();
                 changed.push(*cancel);
             }
         }
@@ -207,6 +235,7 @@ impl Drafts {
                 None => row.proof = vec!["never_started".to_owned()],
             }
             if draft.closed {
+                draft.note_late_end();
                 changed.push(*cancel);
             }
         }
@@ -312,6 +341,13 @@ impl Draft {
             rows.len() - 1
         });
         &mut self.receipt.instances[at]
+    }
+
+    /// Nothing that was open at the close is any more.
+    fn note_late_end(&mut self) {
+        if !self.open_ended() && self.receipt.result != "stopped" && self.receipt.stopped_later_ms.is_none() {
+            self.receipt.stopped_later_ms = Some(now_ms());
+        }
     }
 
     /// Whether a late proof may still be added.

@@ -12,7 +12,7 @@ use crate::{
     handle::{Handle, Invocation},
     http::{self, Serving},
     message::{Arrival, Message, Mode},
-    runtime_api,
+    receipt, runtime_api,
     settings::{INBOX, Settings},
     shell::{Parts, Shell, now_ms},
     spec::FunctionSpec,
@@ -90,14 +90,17 @@ impl Node {
     }
 
     /// Takes over the asynchronous requests an earlier life accepted and did not settle: what was
-    /// fenced is settled as cancelled and never runs again; the rest waits again.
+    /// fenced is settled as cancelled and never runs again; the rest waits again. `swept`: everything
+    /// the earlier life ran is proven gone.
     ///
     /// # Errors
     /// When the store cannot be read or written.
     pub async fn recover(
         &self,
         functions: &HashMap<FunctionKey, Arc<FunctionSpec>>,
+        swept: bool,
     ) -> Result<Recovered, StartError> {
+        receipt::close_interrupted(self.handle.store.as_ref(), swept).await?;
         let store = &self.handle.store;
         let (mut recovered, mut after) = (Recovered::default(), None);
         loop {
@@ -128,7 +131,7 @@ impl Node {
                         request,
                         function: Arc::clone(function),
                         payload: row.payload,
-                        parent: None, // its tree is gone with the life that knew it
+                        parent: row.parent,
                         detached: false,
                     };
                     store.mark_waiting(request).await?;

@@ -100,7 +100,8 @@ impl Shell {
             if !request.covered_by.contains(&cancel) {
                 request.covered_by.push(cancel);
             }
-            self.drafts.cover(cancel, id, request, first);
+            let outcome = self.engine.request(id).and_then(|view| view.outcome);
+            self.drafts.cover(cancel, id, request, first, outcome);
         }
     }
 
@@ -152,8 +153,11 @@ impl Shell {
             // Polls are held to the end: a runtime that is answered now would only ask again.
         }
         let cancels = self.cancels_on(id);
-        if !cancels.is_empty() {
-            self.name_bystanders(id, &cancels);
+        // A cancel that was answered while this instance drained touches nobody any more.
+        let open: Vec<CancelId> =
+            cancels.into_iter().filter(|cancel| !self.drafts.is_closed(*cancel)).collect();
+        if !open.is_empty() {
+            self.name_bystanders(id, &open);
         }
         self.control(id, Control::Kill);
         self.touch_pool(id);
@@ -224,7 +228,9 @@ impl Shell {
         self.leave(id, &mut request, draining);
         let (body, message) = self.result(&mut request, outcome);
         let status = wire_status(outcome, ran);
-        self.drafts.settled(&request, id, outcome, evidence_word(evidence));
+        for cancel in self.drafts.settled(&request, id, outcome, evidence_word(evidence)) {
+            self.keep_receipt(cancel);
+        }
         if request.asynchronous {
             let ended_ms = now_ms();
             let error_code = i32::from(outcome.code());
@@ -337,10 +343,14 @@ impl Shell {
     }
 }
 
-/// The `errorMessage` of a runtime's error body.
+/// Kind and message of a runtime's error body, as one line for people.
 pub(crate) fn error_message(body: &[u8]) -> Option<String> {
     let body: serde_json::Value = serde_json::from_slice(body).ok()?;
-    Some(body.get("errorMessage")?.as_str()?.to_owned())
+    let message = body.get("errorMessage")?.as_str()?;
+    match body.get("errorType").and_then(serde_json::Value::as_str) {
+        Some(kind) if !kind.is_empty() => Some(format!("{kind}: {message}")),
+        _ => Some(message.to_owned()),
+    }
 }
 
 /// The state of the wire (DESIGN section 4): what never ran is DISCARD, else FAIL or SUCCESS.

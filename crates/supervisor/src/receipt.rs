@@ -5,6 +5,12 @@
 //! stuck instance) is added to it then.
 
 use serde::{Deserialize, Serialize};
+use store::{Store, StoreError};
+
+use crate::shell::now_ms;
+
+/// Receipts read from the store at a time.
+const PAGE: u32 = 500;
 
 /// One cancel, as told to people.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,8 +31,12 @@ pub struct Receipt {
     pub cause: String,
     /// Everybody who asked, in order; bounded.
     pub asked_by: Vec<AskedBy>,
-    /// `running`, `stopped`, `draining`, `unkillable` or `not_recorded`.
+    /// What the askers were told: `running` (nothing yet), `stopped`, `draining`, `unkillable` or
+    /// `not_recorded`; `interrupted` if the node ended before, with nothing that proves more.
     pub result: String,
+    /// When what drained, or could not be killed, at the answer was proven gone after all.
+    #[serde(default)]
+    pub stopped_later_ms: Option<i64>,
     /// When the fence fell.
     pub fenced_ms: i64,
     /// When the fence was durable.
@@ -77,7 +87,8 @@ pub struct TouchedRequest {
     pub instance: Option<String>,
     /// Its wire code once settled; `None` while it waits again or is stuck.
     pub code: Option<u16>,
-    /// `never_started`, `acknowledged`, `reaped`, `fenced_only`, `answered`, `requeued` or `stuck`.
+    /// `never_started`, `acknowledged`, `reaped`, `fenced_only`, `answered`, `requeued`, `stuck` or
+    /// `node_ended`: the node went away, and what it ran was ended before its next life began.
     pub evidence: Option<String>,
     /// When.
     pub settled_ms: Option<i64>,
@@ -106,4 +117,70 @@ pub struct TouchedInstance {
     pub survivors: Vec<String>,
     /// What this kind of containment cannot see.
     pub cannot_see: Vec<String>,
+}
+
+/// Closes the receipts of cancels that an earlier life of the node did not bring to their end.
+///
+/// # Errors
+/// When the store cannot be read or written.
+pub(crate) async fn close_interrupted(store: &dyn Store, swept: bool) -> Result<(), StoreError> {
+    loop {
+        let page = store.open_receipts(PAGE).await?;
+        if page.is_empty() {
+            return Ok(());
+        }
+        for record in page {
+            let body = match serde_json::from_str::<Receipt>(&record.body) {
+                Ok(mut receipt) => {
+                    receipt.interrupted(swept);
+                    serde_json::to_string(&receipt).unwrap_or(record.body)
+                }
+                Err(error) => {
+                    tracing::error!(cancel = %record.cancel, %error, "a receipt cannot be read; it stays as it is");
+                    record.body
+                }
+            };
+            store.update_receipt(record.cancel, body).await?;
+        }
+    }
+}
+
+impl Receipt {
+    /// The node ended before this cancel did, and its next life has begun.
+    fn interrupted(&mut self, swept: bool) {
+        self.closed_ms = Some(now_ms());
+        let result = if swept { "stopped" } else { "interrupted" };
+        result.clone_into(&mut self.result);
+        for row in self.requests.iter_mut().filter(|row| row.evidence.is_none()) {
+            row.evidence = Some("node_ended".to_owned());
+            row.code.get_or_insert(cancel::CODE_CANCELED);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interrupted_cancel_claims_no_more_than_the_sweep_proved() {
+        let row = |evidence: Option<&str>| TouchedRequest {
+            evidence: evidence.map(str::to_owned),
+            code: evidence.map(|_| 4010),
+            ..TouchedRequest::default()
+        };
+        let open = Receipt {
+            result: "running".to_owned(),
+            requests: vec![row(Some("reaped")), row(None)],
+            ..Receipt::default()
+        };
+        for (swept, result) in [(true, "stopped"), (false, "interrupted")] {
+            let mut receipt = open.clone();
+            receipt.interrupted(swept);
+            assert_eq!((receipt.result.as_str(), receipt.closed_ms.is_some()), (result, true));
+            let told: Vec<_> =
+                receipt.requests.iter().map(|row| (row.evidence.as_deref(), row.code)).collect();
+            assert_eq!(told, [(Some("reaped"), Some(4010)), (Some("node_ended"), Some(4208))]);
+        }
+    }
 }

@@ -1,6 +1,7 @@
 """The node's runtime protocol as paths, headers and bodies (README.md, and docs/api.md of the node)."""
 
 import json
+import sys
 
 from quell_runtime.errors import InvocationCanceled, NodeGone
 
@@ -104,6 +105,8 @@ def describe_error(error):
     own = __file__.rpartition("/")[0] + "/"
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(own)]
     stack = [line.rstrip("\n") for line in traceback.format_list(frames[-MAX_STACK_FRAMES:])]
+    # Whoever wrote the function looks for this in its output; in one write, so that it stays together.
+    sys.stderr.write("\n".join(stack + ["%s: %s" % (kind, message[:MAX_MESSAGE_CHARS])]) + "\n")
     return error_body(kind, message, stack)
 
 

@@ -153,11 +153,12 @@ impl Model {
         for request in self.covered(ask.request, scope) {
             let req = self.requests.get_mut(&request).expect("known");
             let first = req.fence.is_none();
-            match req.at {
-                At::Over(_, None) => continue,
-                At::Over(_, Some(_)) if level == Level::Ask => continue,
-                At::Over(_, Some(_)) => {}
-                _ => self.effects.push(Effect::Fence { request, cancel: id, first }),
+            if matches!(req.at, At::Over(_, None)) {
+                continue;
+            }
+            self.effects.push(Effect::Fence { request, cancel: id, first });
+            if matches!(req.at, At::Over(..)) && level == Level::Ask {
+                continue;
             }
             if first {
                 req.fence = Some((ask.cause, id));

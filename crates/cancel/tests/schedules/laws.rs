@@ -140,7 +140,8 @@ impl Laws {
                 assert_eq!(attempt.0, last + 1, "I8: attempts count up");
             }
             Effect::Fence { request, first, .. } => {
-                assert!(!self.settled.contains_key(&request), "fenced after its end");
+                assert!(!first || !self.settled.contains_key(&request), "first fenced after its end");
+                assert!(!self.gone.contains(&request), "fenced after its last code had ended");
                 assert_eq!(self.fenced.insert(request), first, "`first` tells whether it is news");
             }
             Effect::Record { cancel, record, level } => self.record(event, cancel, record, level),

@@ -62,7 +62,11 @@ fn an_ask_about_a_ghost_is_told_that_it_drains() {
 #[test]
 fn a_kill_of_a_ghost_kills_its_instance_and_waits_for_the_reap() {
     let mut bench = ghost();
-    assert_eq!(bench.cancel(11, 1, Request, Kill), [record(11, 1, Kill), kill(1)]);
+    assert_eq!(
+        bench.cancel(11, 1, Request, Kill),
+        [fence_again(1, 11), record(11, 1, Kill), kill(1)],
+        "named in the receipt of the cancel that ends it"
+    );
     bench.recorded(11, 1);
     assert_eq!(bench.answer(1, 1), [], "I5: the word of a dying instance proves nothing");
     let stopped = Reply::Stopped(cancel(11));

@@ -1,7 +1,7 @@
 //! Random sequences of calls against the store and against a model of plain maps: whoever can be asked
 //! answers alike. The model is what the trait's documentation says, and is meant for any store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cancel::{CancelId, RequestId};
 use proptest::prelude::*;
@@ -75,6 +75,8 @@ fn calls() -> impl Strategy<Value = Vec<Call>> {
 struct Model {
     rows: Vec<InvocationRecord>,
     receipts: Vec<NewReceipt>,
+    /// Cancels that are over.
+    over: BTreeSet<CancelId>,
     /// In the order of the fences.
     fences: Vec<(RequestId, CancelId)>,
 }
@@ -128,7 +130,10 @@ impl Model {
             }
         }
         match self.receipts.iter_mut().find(|receipt| receipt.cancel == new.cancel) {
-            Some(receipt) => receipt.body = new.body,
+            Some(receipt) => {
+                receipt.body = new.body;
+                self.over.remove(&receipt.cancel);
+            }
             None => self.receipts.push(new),
         }
     }
@@ -147,6 +152,7 @@ impl Model {
         old.sort_by_key(|(at, _)| *at);
         old.truncate(limit);
         self.receipts.retain(|row| !old.iter().any(|(_, id)| *id == row.cancel));
+        self.over.retain(|cancel| !old.iter().any(|(_, id)| id == cancel));
         self.fences.retain(|(_, cancel)| !old.iter().any(|(_, id)| id == cancel));
         (ended.len() + old.len()) as u64
     }
@@ -204,6 +210,7 @@ async fn agree(store: &dyn Store, model: &mut Model, call: Call) {
             store.update_receipt(CancelId(cancel), body.clone()).await.unwrap();
             if let Some(receipt) = model.receipts.iter_mut().find(|row| row.cancel.0 == cancel) {
                 receipt.body = body;
+                model.over.insert(receipt.cancel);
             }
         }
         Call::Prune(before, limit) => {
@@ -230,6 +237,9 @@ async fn agree_on_all(store: &dyn Store, model: &Model) {
         let row = store.receipt(id).await.unwrap().map(|row| (row.target, row.body, row.created_ms));
         assert_eq!(row, kept.get(&id).map(|row| (row.target, row.body.clone(), row.created_ms)));
     }
+    let open: Vec<_> = store.open_receipts(u32::MAX).await.unwrap().iter().map(|row| row.cancel).collect();
+    let not_over = model.receipts.iter().map(|row| row.cancel).filter(|id| !model.over.contains(id));
+    assert_eq!(open, not_over.collect::<Vec<_>>());
     assert_eq!(store.unsettled(None, u32::MAX).await, Ok(model.unsettled(None, u32::MAX)));
     assert_eq!(store.invocations(query()).await, Ok(model.list(&query())));
     let mut newest: Vec<_> = model.receipts.iter().rev().map(|row| (row.created_ms, row.cancel)).collect();

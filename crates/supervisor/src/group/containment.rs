@@ -140,6 +140,18 @@ impl Containment {
         }
     }
 
+    /// Removes the node's own folder, which is empty once every instance was ended. To be called when
+    /// nothing will be spawned any more; a node that dies without leaves it to its next life.
+    ///
+    /// # Errors
+    /// When something is left in it.
+    pub fn close(&self) -> io::Result<()> {
+        match self.base.as_ref().map(std::fs::remove_dir) {
+            Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// What is used here, and what is not and why.
     pub fn layers(&self) -> &[Layer] {
         &self.layers
