@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 use support::{Bell, Mode, Pidfd, TestNode, within};
 
-#[tokio::test(flavor = "multi_thread")] // one test thread blocks on the log
+#[tokio::test]
 async fn the_first_signal_drains_what_runs_finishes_and_nothing_new_is_taken() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let (mut node, bell) = (TestNode::start().await, Bell::hang().await);
@@ -16,8 +16,8 @@ async fn the_first_signal_drains_what_runs_finishes_and_nothing_new_is_taken() {
         let answer = node.invoke("f", &json!({ "do": "wait", "port": bell.port }));
         let mut ring = bell.ring().await;
         node.signal(signal);
-        // The node says so when it drains; until then it takes requests as ever.
-        node.says("draining").await;
+        // Until it drains it takes requests as ever; its health tells when it does.
+        within("the drain", async { while node.get("/quell/v1/health").await.status == 200 {} }).await;
         let refused = within("a refusal", node.invoke("f", &json!({}))).await.unwrap().error();
         assert_eq!((refused.0, refused.1.as_str()), (503, "FSS.0503"), "{signal}");
         assert!(!ring.process.is_gone(), "{signal}");

@@ -265,18 +265,6 @@ impl TestNode {
         nix::sys::signal::kill(pid, signal).unwrap();
     }
 
-    /// Waits until the node has logged a line with these words.
-    pub async fn says(&mut self, words: &str) {
-        tokio::task::block_in_place(|| {
-            while let Ok(line) = self.log.recv_timeout(LIMIT) {
-                if line.contains(words) {
-                    return;
-                }
-            }
-            panic!("the node never said {words:?}");
-        });
-    }
-
     /// SIGKILL, and the exit collected.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
