@@ -2,7 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // the one module whose job it is
 
 use std::{
-    io::{IsTerminal as _, Write as _},
+    io::{IsTerminal as _, Write},
     process::ExitCode,
 };
 
@@ -27,20 +27,36 @@ pub(crate) fn line(text: impl std::fmt::Display) {
     }
 }
 
-/// Prints one line beside the result.
+/// Prints one line beside the result. Nobody can be told that stderr is gone; the node goes on.
 pub(crate) fn note(text: impl std::fmt::Display) {
-    eprintln!("{text}");
+    drop(writeln!(std::io::stderr(), "{text}"));
+}
+
+/// stderr that is never full and never gone: a log that cannot be written must not take a node with it
+/// (the formatter's own answer to a failed write is a print to stderr, which panics).
+struct Log;
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        drop(std::io::stderr().write_all(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Logs to stderr what `filter` lets through.
 pub(crate) fn start_logging(filter: &str) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|error| {
-        eprintln!("quell: --log is not understood ({error}); logging warnings");
+        note(format_args!("quell: --log is not understood ({error}); logging warnings"));
         EnvFilter::new("warn")
     });
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| Log)
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
@@ -48,7 +64,7 @@ pub(crate) fn start_logging(filter: &str) {
 
 /// Prints an error with its causes, and picks the exit code that says what kind it was.
 pub(crate) fn failed(error: &anyhow::Error) -> ExitCode {
-    eprintln!("quell: {error:#}");
+    note(format_args!("quell: {error:#}"));
     let code = match error.downcast_ref::<ClientError>() {
         Some(ClientError::Unreachable { .. }) => UNREACHABLE,
         Some(ClientError::Refused { status: 401 | 403, .. }) => UNAUTHORISED,

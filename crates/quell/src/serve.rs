@@ -2,8 +2,9 @@
 
 use std::{ffi::OsString, net::SocketAddr, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use api::{Api, ApiSettings};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use store::{Embedded, Store};
 use supervisor::{
     Node, Recovered, Settings,
@@ -42,9 +43,13 @@ pub(crate) struct Running {
 /// `quell serve`.
 pub(crate) async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let mut signals = EndSignals::listen()?;
-    let running = start(&args).await?;
+    raise_descriptor_limit();
+    let mut running = start(&args).await?;
     output::note(format_args!("quell: listening on http://{}", running.address));
-    signals.next().await;
+    tokio::select! {
+        () = signals.next() => {}
+        why = running.node.failed() => bail!("the node's core failed, nothing can be decided: {why}"),
+    }
     output::note(format_args!(
         "quell: draining for at most {} s; a second signal stops now",
         args.drain.as_secs_f32()
@@ -52,6 +57,22 @@ pub(crate) async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     running.stop(args.drain, Some(&mut signals)).await?;
     output::note("quell: every instance was reaped; ended");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Takes what the system allows: runtimes and callers hold descriptors by the thousand.
+fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}
+
+/// Connections of callers: at most [`API_CONNECTIONS`], and never so many that a cancel finds no
+/// descriptor left.
+fn connection_limit() -> usize {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(API_CONNECTIONS as u64, |(soft, _)| soft / 4);
+    usize::try_from(limit).unwrap_or(API_CONNECTIONS).clamp(1, API_CONNECTIONS)
 }
 
 /// Starts a node: store, what an earlier life left, runtimes, API, in this order.
@@ -87,11 +108,11 @@ pub(crate) async fn start(args: &ServeArgs) -> anyhow::Result<Running> {
     }
     let end = CancellationToken::new();
     let serving = Serving {
-        max_connections: API_CONNECTIONS,
+        max_connections: connection_limit(),
         header_limit: Some(HEADER_LIMIT),
         end_limit: ANSWER_LIMIT,
     };
-    let server = tokio::spawn(http::serve(listener, api::router(api), serving, |_| true, end.clone()));
+    let server = tokio::spawn(http::serve(listener, api::router(api), serving, |_| Some(()), end.clone()));
     Ok(Running { address, client, containment, node, store, server, end })
 }
 

@@ -22,13 +22,16 @@ impl Shell {
             return refuse(mode, error);
         }
         let Invocation { request, function, payload, mut parent, detached } = invocation;
+        let mut orphan_of = None;
         if matches!(mode, Mode::Recovered { .. }) {
             // Taken up in the order of acceptance, so a parent that was taken up is there already. One
-            // that is over, or is being stopped, was over before: what it left behind is a root.
-            parent = parent.filter(|parent| {
-                let live = self.engine.request(*parent);
-                live.is_some_and(|view| view.outcome.is_none() && view.level.is_none())
-            });
+            // that is over was over before: what it left behind is a root, and remembers whose it is.
+            let live = |parent: &RequestId| {
+                let view = self.engine.request(*parent);
+                view.is_some_and(|view| view.outcome.is_none() && view.level.is_none())
+            };
+            orphan_of = parent.filter(|parent| !live(parent));
+            parent = parent.filter(live);
         }
         let (asynchronous, earlier_attempts) = match &mode {
             Mode::Sync(_) => (false, 0),
@@ -54,6 +57,7 @@ impl Shell {
             function,
             payload,
             parent: parent.filter(|_| !detached),
+            orphan_of,
             asynchronous,
             runnable: accepting.is_none(),
             caller,
@@ -84,11 +88,12 @@ impl Shell {
         if self.requests.contains_key(&invocation.request) {
             return Err(InvokeError::Busy("this request id is in use"));
         }
-        if invocation.function.max_instances == 0 {
+        // What an earlier life accepted is owed a run, whatever else waits; where its function is disabled
+        // now it waits, and can be cancelled.
+        let recovered = matches!(mode, Mode::Recovered { .. });
+        if !recovered && invocation.function.max_instances == 0 {
             return Err(InvokeError::Disabled);
         }
-        // What an earlier life accepted is owed a run, whatever else waits.
-        let recovered = matches!(mode, Mode::Recovered { .. });
         if !recovered && self.waiting_bytes + invocation.payload.len() > self.settings.max_waiting_bytes {
             return Err(InvokeError::Busy("the events that wait fill the memory set aside for them"));
         }

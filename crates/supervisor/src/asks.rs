@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     handle::{Actor, CancelAnswer, CancelOrder, Stop},
+    message::Message,
     receipt::Receipt,
     shell::{Shell, fresh_cancel},
 };
@@ -24,7 +25,10 @@ impl Shell {
             Some(function) if function == order.function => {}
             // Of another function or project: as unknown as if it were nowhere (I11).
             Some(_) => return drop(respond.send(CancelAnswer::Unknown)),
-            None => return self.ask_the_store(order, respond),
+            None => match self.orphans_of(&order) {
+                orphans if orphans.is_empty() => return self.ask_the_store(order, respond),
+                orphans => return self.cancel_orphans(order, orphans, respond),
+            },
         }
         let ticket = self.fresh_ticket();
         let cancel = fresh_cancel();
@@ -39,6 +43,52 @@ impl Shell {
                 self.drafts.name(running, &actor, scope, level);
             }
         }
+    }
+
+    /// What a request of an earlier life left behind, if the whole tree is to be stopped.
+    fn orphans_of(&self, order: &CancelOrder) -> Vec<(RequestId, FunctionKey)> {
+        if order.scope != Scope::Subtree {
+            return Vec::new();
+        }
+        let left = self.requests.iter().filter(|(_, request)| {
+            request.orphan_of == Some(order.request) && request.function.key.project == order.function.project
+        });
+        left.map(|(id, request)| (*id, request.function.key.clone())).collect()
+    }
+
+    /// Stops the trees that a request of an earlier life left behind, each by a cancel of its own; the
+    /// answer is the worst of theirs, and names one of them.
+    fn cancel_orphans(
+        &self,
+        order: CancelOrder,
+        orphans: Vec<(RequestId, FunctionKey)>,
+        respond: oneshot::Sender<CancelAnswer>,
+    ) {
+        let (store, inbox) = (Arc::clone(&self.store), self.inbox.clone());
+        tokio::spawn(async move {
+            // Only whoever names a request and its function may stop what is below it.
+            let known = stored_answer(store.as_ref(), &order).await;
+            if !matches!(known, Ok(CancelAnswer::Done { .. } | CancelAnswer::Finished(_))) {
+                return drop(respond.send(known.unwrap_or(CancelAnswer::Gone)));
+            }
+            let mut waits = Vec::new();
+            for (request, function) in orphans {
+                let order = CancelOrder { request, function, actor: order.actor.clone(), ..order };
+                let (respond, answer) = oneshot::channel();
+                drop(inbox.send(Message::Cancel { order, respond }).await); // closed: its answer is Gone
+                waits.push(answer);
+            }
+            let mut worst = CancelAnswer::Gone;
+            let mut rank = 0;
+            for wait in waits {
+                let answer = wait.await.unwrap_or(CancelAnswer::Gone);
+                let badness = badness(&answer);
+                if badness > rank {
+                    (worst, rank) = (answer, badness);
+                }
+            }
+            drop(respond.send(worst)); // the asker may be gone; the stops went on
+        });
     }
 
     /// The function of a request that is live or was settled not long ago.
@@ -123,6 +173,20 @@ impl Shell {
     /// Effect `Close`.
     pub(crate) fn close(&mut self, cancel: CancelId, reply: Reply) {
         self.drafts.close(cancel, reply);
+        if let Some(receipt) = self.drafts.receipt(cancel) {
+            tracing::info!(
+                request = receipt.request_id,
+                %cancel,
+                cause = receipt.cause,
+                scope = receipt.scope,
+                level = receipt.level,
+                requests = receipt.requests.len(),
+                co_tenants = receipt.co_tenants.len(),
+                took_us = receipt.took_us,
+                result = receipt.result,
+                "cancel"
+            );
+        }
         self.keep_receipt(cancel);
     }
 
@@ -133,7 +197,7 @@ impl Shell {
         let inbox = self.inbox.clone();
         tokio::spawn(async move {
             let result = write.await;
-            let message = crate::message::Message::ReceiptKept(cancel, result);
+            let message = Message::ReceiptKept(cancel, result);
             drop(inbox.send(message).await); // closed: the node has ended
         });
     }
@@ -158,6 +222,20 @@ impl Shell {
             };
             drop(respond.send(answer)); // the asker may be gone
         });
+    }
+}
+
+/// Orders answers by how much is left to worry about. One that ended meanwhile needed no stop.
+fn badness(answer: &CancelAnswer) -> u8 {
+    match answer {
+        CancelAnswer::Unknown | CancelAnswer::Finished(_) => 1,
+        CancelAnswer::Done { stop: Stop::Stopped, .. } => 2,
+        CancelAnswer::Done { stop: Stop::Fenced, .. } => 3,
+        CancelAnswer::Done { stop: Stop::Draining, .. } => 4,
+        CancelAnswer::TooManyAskers => 5,
+        CancelAnswer::NotRecorded { .. } => 6,
+        CancelAnswer::Unkillable { .. } => 7,
+        CancelAnswer::Gone => 8,
     }
 }
 

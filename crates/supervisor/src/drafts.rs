@@ -125,19 +125,22 @@ impl Drafts {
             return; // a wider or harder ask covers it again
         }
         draft.rows.insert(id, draft.receipt.requests.len());
-        let mut row = touched(id, request);
+        let mut row = touched_and(id, request, outcome);
         row.fenced_before = !first;
-        if let Some(outcome) = outcome {
-            row.code = Some(outcome.code());
-            row.evidence = Some("fenced_only".to_owned());
-        }
         draft.receipt.requests.push(row);
     }
 
-    pub(crate) fn bystander(&mut self, cancel: CancelId, id: RequestId, request: &Request) {
+    /// Names a request outside the scope; `outcome` is known already of one that only drains.
+    pub(crate) fn bystander(
+        &mut self,
+        cancel: CancelId,
+        id: RequestId,
+        request: &Request,
+        outcome: Option<Outcome>,
+    ) {
         let Some(draft) = self.drafts.get_mut(&cancel) else { return };
         draft.bystanders.insert(id, draft.receipt.co_tenants.len());
-        draft.receipt.co_tenants.push(touched(id, request));
+        draft.receipt.co_tenants.push(touched_and(id, request, outcome));
     }
 
     pub(crate) fn bystander_waits(&mut self, cancels: &[CancelId], id: RequestId) {
@@ -180,7 +183,8 @@ impl Drafts {
         let mut changed = Vec::new();
         for cancel in cancels {
             let Some(draft) = self.drafts.get_mut(cancel) else { continue };
-            let Some(row) = draft.row(id) else { continue };
+            let row = if draft.rows.contains_key(&id) { draft.row(id) } else { draft.bystander_row(id) };
+            let Some(row) = row else { continue };
             row.evidence = Some(word.to_owned());
             if draft.closed {
                 draft.note_late_end();
@@ -379,6 +383,11 @@ fn touched(id: RequestId, request: &Request) -> TouchedRequest {
         instance: request.instance.map(|instance| instance.to_string()),
         ..TouchedRequest::default()
     }
+}
+
+fn touched_and(id: RequestId, request: &Request, outcome: Option<Outcome>) -> TouchedRequest {
+    let drains = outcome.map(|_| "fenced_only".to_owned());
+    TouchedRequest { code: outcome.map(Outcome::code), evidence: drains, ..touched(id, request) }
 }
 
 pub(crate) fn evidence_word(evidence: Evidence) -> &'static str {

@@ -36,12 +36,13 @@ pub struct Serving {
 }
 
 /// Serves `router` on `listener` until `end` is cancelled, then lets connections finish within the
-/// limit. `admit` decides by its two ends whether a connection is served at all.
-pub async fn serve(
+/// limit. `admit` decides by its two ends whether a connection is served at all; what it gives is
+/// kept until the connection's end.
+pub async fn serve<Admitted: Send + 'static>(
     listener: TcpListener,
     router: Router,
     serving: Serving,
-    admit: impl Fn(Ends) -> bool,
+    admit: impl Fn(Ends) -> Option<Admitted>,
     end: CancellationToken,
 ) {
     let room = Arc::new(Semaphore::new(serving.max_connections));
@@ -70,16 +71,14 @@ pub async fn serve(
         };
         let Ok(local) = stream.local_addr() else { continue };
         let ends = Ends { local, peer };
-        if !admit(ends) {
-            continue;
-        }
+        let Some(admitted) = admit(ends) else { continue };
         let (router, end, cut) = (router.clone(), end.clone(), cut.clone());
         connections.spawn(async move {
             tokio::select! {
                 () = cut.cancelled() => {}
                 () = connection(stream, ends, router, serving, end) => {}
             }
-            drop(permit);
+            drop((permit, admitted));
         });
     }
     connections.close();

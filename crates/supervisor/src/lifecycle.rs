@@ -1,11 +1,12 @@
 //! The task of one instance: spawn, let go, watch, end, prove. It carries out; it decides nothing.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use cancel::InstanceId;
 use tokio::sync::mpsc;
 
 use crate::{
+    doors::Doors,
     group::{Group, SpawnOrder, Spawner},
     message::Message,
 };
@@ -19,6 +20,15 @@ pub(crate) enum Control {
     Kill,
 }
 
+/// What is started, and the door it may come back through.
+pub(crate) struct Start {
+    pub(crate) spawn: SpawnOrder,
+    /// Its private address of the Runtime API.
+    pub(crate) address: Ipv4Addr,
+    /// Requests it may hold at once.
+    pub(crate) concurrency: u32,
+}
+
 /// Commands one instance can ever get: each of the two at most once.
 pub(crate) const CONTROLS: usize = 2;
 
@@ -26,13 +36,14 @@ pub(crate) const CONTROLS: usize = 2;
 /// gone): an instance that cannot be killed keeps being watched.
 pub(crate) async fn run(
     instance: InstanceId,
-    order: SpawnOrder,
+    start: Start,
     spawner: Arc<Spawner>,
+    doors: Doors,
     kill_timeout: Duration,
     inbox: mpsc::Sender<Message>,
     mut control: mpsc::Receiver<Control>,
 ) {
-    let group = match spawner.spawn(order).await {
+    let group = match spawner.spawn(start.spawn).await {
         Ok(group) => Arc::new(group),
         Err(error) => {
             let why = error.to_string();
@@ -52,6 +63,8 @@ pub(crate) async fn run(
         }
     };
     if !killed_before_go {
+        // Before it can run, and so before it can knock.
+        doors.open(start.address, group.leaf_id(), start.concurrency);
         if let Err(error) = group.go() {
             // The helper is gone already; its exit says so below.
             tracing::warn!(%instance, %error, "could not let the runtime go");

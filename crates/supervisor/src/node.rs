@@ -2,12 +2,14 @@
 
 use std::{collections::HashMap, io, sync::Arc, time::Duration};
 
+use nix::sys::resource::{Resource, getrlimit};
 use store::{FunctionKey, Settlement, Status, Store, StoreError};
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     credentials::AttemptCredentials,
+    doors::Doors,
     group::Spawner,
     handle::{Handle, Invocation},
     http::{self, Serving},
@@ -20,6 +22,12 @@ use crate::{
 
 /// Connections of runtimes at once; some clients hold one per worker and reconnect in bursts.
 const RUNTIME_CONNECTIONS: usize = 8_192;
+/// Never more than half of the descriptors: the rest is for callers, the store and the kill path.
+fn runtime_connections() -> usize {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(RUNTIME_CONNECTIONS as u64, |(soft, _)| soft / 2);
+    usize::try_from(limit).unwrap_or(RUNTIME_CONNECTIONS).clamp(1, RUNTIME_CONNECTIONS)
+}
+
 /// Rows read from the store at a time while recovering.
 const RECOVERY_PAGE: u32 = 500;
 /// Deliveries an asynchronous request may have over all lives of a node before a crash of the node
@@ -77,14 +85,18 @@ impl Node {
             Handle { inbox: inbox.clone(), credentials: Arc::clone(&credentials), store: Arc::clone(&store) };
         let end = CancellationToken::new();
         let serving = Serving {
-            max_connections: RUNTIME_CONNECTIONS,
+            max_connections: runtime_connections(),
             header_limit: None, // a held poll is idle for as long as there is no work
             end_limit: Duration::ZERO,
         };
-        let router = runtime_api::router(inbox.clone());
-        let runtime_api =
-            tokio::spawn(http::serve(listener, router, serving, runtime_api::is_runtime, end.clone()));
-        let parts = Parts { store, spawner, credentials, inbox, runtime_port };
+        let doors = Doors::new();
+        let router = runtime_api::router(inbox.clone(), doors.clone());
+        let admit = {
+            let doors = doors.clone();
+            move |ends| doors.admit(ends)
+        };
+        let runtime_api = tokio::spawn(http::serve(listener, router, serving, admit, end.clone()));
+        let parts = Parts { store, spawner, credentials, doors, inbox, runtime_port };
         let shell = tokio::spawn(Shell::new(settings, parts).run(messages));
         Ok(Self { handle, shell, runtime_api, end })
     }
@@ -144,6 +156,15 @@ impl Node {
                     recovered.discarded += 1;
                 }
             }
+        }
+    }
+
+    /// Resolves if the shell's task is over although nobody asked for a drain: it panicked, and nothing
+    /// decides any more. The process should end then, and its supervisor start another.
+    pub async fn failed(&mut self) -> String {
+        match (&mut self.shell).await {
+            Ok(()) => "the shell's task has ended".to_owned(),
+            Err(error) => error.to_string(),
         }
     }
 

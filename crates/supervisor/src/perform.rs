@@ -3,9 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use cancel::{
-    Attempt, CancelId, Effect, Event, Evidence, InstanceId, Level, Outcome, RequestId, Requeue, State,
-};
+use cancel::{Attempt, CancelId, Effect, Event, Evidence, InstanceId, Level, Outcome, RequestId, Requeue};
 use store::{Settlement, Status, StoreFuture};
 use tokio::sync::oneshot;
 
@@ -152,27 +150,31 @@ impl Shell {
             instance.ending = true;
             // Polls are held to the end: a runtime that is answered now would only ask again.
         }
-        let cancels = self.cancels_on(id);
         // A cancel that was answered while this instance drained touches nobody any more.
-        let open: Vec<CancelId> =
-            cancels.into_iter().filter(|cancel| !self.drafts.is_closed(*cancel)).collect();
-        if !open.is_empty() {
-            self.name_bystanders(id, &open);
+        let open = self.open_cancels_on(id);
+        for tenant in self.engine.instance(id).map(|view| view.tenants).unwrap_or_default() {
+            self.name_bystander(tenant, &open);
         }
         self.control(id, Control::Kill);
         self.touch_pool(id);
     }
 
-    fn name_bystanders(&mut self, id: InstanceId, cancels: &[CancelId]) {
-        for tenant in self.engine.instance(id).map(|view| view.tenants).unwrap_or_default() {
-            let view = self.engine.request(tenant);
-            let running =
-                view.as_ref().is_some_and(|view| view.state == State::Running && view.level.is_none());
-            let Some(request) = self.requests.get_mut(&tenant).filter(|_| running) else { continue };
-            for cancel in cancels {
-                request.bystander_of.push(*cancel);
-                self.drafts.bystander(*cancel, tenant, request);
+    /// The cancels on this instance that were not answered yet.
+    fn open_cancels_on(&self, id: InstanceId) -> Vec<CancelId> {
+        self.cancels_on(id).into_iter().filter(|cancel| !self.drafts.is_closed(*cancel)).collect()
+    }
+
+    /// Names, in each of these cancels' receipts, a request that loses its place or its code without
+    /// being in scope. Whoever another cancel covers is touched as well, and sooner than asked.
+    fn name_bystander(&mut self, id: RequestId, cancels: &[CancelId]) {
+        let outcome = self.engine.request(id).and_then(|view| view.outcome);
+        let Some(request) = self.requests.get_mut(&id) else { return };
+        for cancel in cancels {
+            if request.covered_by.contains(cancel) || request.bystander_of.contains(cancel) {
+                continue;
             }
+            request.bystander_of.push(*cancel);
+            self.drafts.bystander(*cancel, id, request, outcome);
         }
     }
 
@@ -194,6 +196,12 @@ impl Shell {
     }
 
     fn requeued(&mut self, id: RequestId, why: Requeue) {
+        // It had a place on an instance that a cancel kills: the engine has taken it off already.
+        let from = self.requests.get(&id).and_then(|request| request.instance);
+        if let Some(from) = from.filter(|from| self.instances.get(from).is_some_and(|from| from.ending)) {
+            let open = self.open_cancels_on(from);
+            self.name_bystander(id, &open);
+        }
         let Some(request) = self.requests.get_mut(&id) else { return };
         let delivered = request.started.take().is_some();
         let (from, timer) = (request.instance.take(), request.timer.take());
@@ -307,7 +315,8 @@ impl Shell {
         if let Some(instance) = request.instance.and_then(|at| self.instances.get_mut(&at)) {
             instance.delivered.remove(&id);
         }
-        let changed = self.drafts.set_evidence(&request.covered_by, id, evidence_word(evidence));
+        let near = request.covered_by.iter().chain(&request.bystander_of).copied();
+        let changed = self.drafts.set_evidence(&near.collect::<Vec<_>>(), id, evidence_word(evidence));
         for cancel in changed {
             self.keep_receipt(cancel);
         }

@@ -18,6 +18,8 @@ pub(crate) struct Request {
     pub(crate) function: Arc<FunctionSpec>,
     pub(crate) payload: Bytes,
     pub(crate) parent: Option<RequestId>,
+    /// Taken up from an earlier life: who had invoked it, and is not taken up.
+    pub(crate) orphan_of: Option<RequestId>,
     pub(crate) asynchronous: bool,
     /// The synchronous caller, until it is answered or gone.
     pub(crate) caller: Option<oneshot::Sender<Result<Completion, InvokeError>>>,

@@ -30,6 +30,7 @@ use tokio::{
 };
 
 use crate::{
+    doors::Doors,
     http::Ends,
     message::{Delivery, Message, Report, ReportKind},
     settings::MAX_RESPONSE_BYTES,
@@ -54,17 +55,12 @@ const FUNCTION_URN: HeaderName = HeaderName::from_static("x-quell-function-urn")
 pub(crate) fn bind() -> io::Result<TcpListener> {
     let socket = TcpSocket::new_v4()?;
     // Bound to the loopback device the port does not exist for other machines. Where that is not
-    // allowed, `is_runtime` still refuses everything that was not addressed to 127/8.
+    // allowed, the doors still refuse everything that was not addressed to 127/8.
     if let Err(error) = socket.bind_device(Some(b"lo")) {
         tracing::warn!(%error, "the Runtime API listens on all devices and refuses all but loopback");
     }
     socket.bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))?;
     socket.listen(BACKLOG)
-}
-
-/// Whether a connection came to a loopback address.
-pub(crate) fn is_runtime(ends: Ends) -> bool {
-    loopback(ends).is_some()
 }
 
 fn loopback(ends: Ends) -> Option<Ipv4Addr> {
@@ -75,13 +71,14 @@ fn loopback(ends: Ends) -> Option<Ipv4Addr> {
 }
 
 /// The routes of the FunctionGraph protocol (`runtime-api.md` 1.7) and our cancellation channel.
-pub(crate) fn router(inbox: mpsc::Sender<Message>) -> Router {
+pub(crate) fn router(inbox: mpsc::Sender<Message>, doors: Doors) -> Router {
     Router::new()
         .route("/v1/runtime/invocation/request", get(next))
         .route("/v1/runtime/invocation/response/{id}", post(response))
         .route("/v1/runtime/invocation/error/{id}", post(error))
         .route("/v1/runtime/invocation/cancellation/next", get(cancellation))
         .route("/v1/runtime/init/error", post(init_error))
+        .layer(Extension(doors))
         .with_state(inbox)
 }
 
@@ -156,10 +153,14 @@ fn deliver(delivery: Delivery) -> Response {
 async fn response(
     State(inbox): State<mpsc::Sender<Message>>,
     Extension(ends): Extension<Ends>,
+    Extension(doors): Extension<Doors>,
     Path(id): Path<String>,
     headers: HeaderMap,
     body: Body,
 ) -> StatusCode {
+    let Some(at) = loopback(ends) else { return StatusCode::FORBIDDEN };
+    // Held until the shell has it: of one instance so many bodies are in memory, and no more (I10).
+    let Some(_reading) = doors.answer(at).await else { return StatusCode::SERVICE_UNAVAILABLE };
     let limited = Limited::new(body, MAX_RESPONSE_BYTES);
     let (body, kind, status) = match limited.collect().await {
         Ok(body) => (body.to_bytes(), ReportKind::Response, StatusCode::ACCEPTED),
@@ -266,13 +267,5 @@ mod tests {
         assert_eq!(parse_attempt(&header(&format!("{request}-x")), request), Some(Attempt(0)));
         assert_eq!(parse_attempt(&header(&format!("{}-3", RequestId(8))), request), Some(Attempt(0)));
         assert_eq!(parse_attempt(&header("nonsense"), request), None);
-    }
-
-    #[test]
-    fn only_loopback_addresses_are_runtimes() {
-        let ends = |local: &str| Ends { local: local.parse().unwrap(), peer: "127.0.0.1:1".parse().unwrap() };
-        assert!(is_runtime(ends("127.1.2.3:80")));
-        assert!(!is_runtime(ends("10.0.0.1:80")));
-        assert!(!is_runtime(ends("[::1]:80")));
     }
 }

@@ -43,11 +43,12 @@ impl Shell {
             let (control, commands) = mpsc::channel(lifecycle::CONTROLS);
             instance.control = Some(control);
             instance.start_timer = Some(self.set_timer(Timer::Start(id), function.start_timeout));
-            let order = self.spawn_order(id, address, &function);
+            let spawn = self.spawn_order(id, address, &function);
             tokio::spawn(lifecycle::run(
                 id,
-                order,
+                lifecycle::Start { spawn, address, concurrency: function.concurrency },
                 Arc::clone(&self.spawner),
+                self.doors.clone(),
                 self.settings.kill_timeout,
                 self.inbox.clone(),
                 commands,
@@ -389,6 +390,7 @@ impl Shell {
     fn forget_instance(&mut self, id: InstanceId) {
         let Some(mut instance) = self.instances.remove(&id) else { return };
         self.addresses.remove(&(instance.address.to_bits() - FIRST_ADDRESS));
+        self.doors.close(instance.address);
         self.clear_timer(instance.start_timer.take());
         self.clear_timer(instance.idle_timer.take());
         let key = instance.function.key.clone();

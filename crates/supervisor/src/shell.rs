@@ -18,8 +18,9 @@ use tokio_util::{
 };
 
 use crate::{
-    asks::Asker, credentials::AttemptCredentials, drafts::Drafts, group::Spawner, instance::Instance,
-    message::Message, pool::Pool, remembered::Remembered, request::Request, settings::Settings,
+    asks::Asker, credentials::AttemptCredentials, doors::Doors, drafts::Drafts, group::Spawner,
+    instance::Instance, message::Message, pool::Pool, remembered::Remembered, request::Request,
+    settings::Settings,
 };
 
 /// What runs out.
@@ -71,6 +72,7 @@ pub(crate) struct Shell {
     /// For the tasks the shell starts; the shell itself never sends to its own inbox.
     pub(crate) inbox: mpsc::Sender<Message>,
     pub(crate) runtime_port: u16,
+    pub(crate) doors: Doors,
     /// Parent of every request's fence.
     pub(crate) life: CancellationToken,
     effects: Vec<Effect>,
@@ -83,6 +85,7 @@ pub(crate) struct Parts {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) spawner: Arc<Spawner>,
     pub(crate) credentials: Arc<AttemptCredentials>,
+    pub(crate) doors: Doors,
     pub(crate) inbox: mpsc::Sender<Message>,
     pub(crate) runtime_port: u16,
 }
@@ -111,6 +114,7 @@ impl Shell {
             credentials: parts.credentials,
             inbox: parts.inbox,
             runtime_port: parts.runtime_port,
+            doors: parts.doors,
             life: CancellationToken::new(),
             effects: Vec::new(),
             follow_up: VecDeque::new(),

@@ -4,11 +4,12 @@ import asyncio
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from quell_runtime import descendants, ownership, wire
+from quell_runtime import descendants, ownership, threads, wire
 from quell_runtime.aio_client import AnswerPool, AsyncConnection
 from quell_runtime.cancellation import Notices
 from quell_runtime.context import Context
 from quell_runtime.errors import let_go
+from quell_runtime.loops import Loop
 from quell_runtime.process import end_instance
 
 SECOND_CANCEL_SHARE = 0.8
@@ -17,11 +18,12 @@ SECOND_CANCEL_SHARE = 0.8
 
 def new_loop():
     """The loop that initializer and handler share, with everything started on it tracked."""
-    loop = asyncio.new_event_loop()
+    loop = Loop()
     asyncio.set_event_loop(loop)
     loop.set_task_factory(ownership.task_factory)
     loop.set_default_executor(ownership.TrackingExecutor())
     ownership.install_popen()
+    ownership.install_threads()
     return loop
 
 
@@ -42,7 +44,9 @@ class Attempt:
         self.invocation = invocation
         self.owned = ownership.Owned(invocation.invocation_id)
         self.spared = spared
+        self.threads_before = threads.Snapshot()
         self.reason = None
+        self.ending = False
         self.context = None
         self.task = None
         self.insist = None
@@ -63,7 +67,7 @@ class AsyncServer:
         # that runs: between fork and exec those of a new one have no mark either.
         self._start_gate = asyncio.Lock()
         # Waiting for a process to die must not take a thread from user code.
-        self._sweeper = ThreadPoolExecutor(1, thread_name_prefix="quell-sweeper")
+        self._sweeper = ThreadPoolExecutor(1, "quell-sweeper", threads.be_ours)
 
     async def run(self):
         """Runs until something fails, then raises that (NodeGone when the node is gone)."""
@@ -141,6 +145,7 @@ class AsyncServer:
             answer = self._answers.post_response(attempt.invocation, *encoded)
         # Before the post: a notice from now on finds nothing to cancel.
         del self._live[attempt.invocation.invocation_id]
+        attempt.owned.live = False
         await answer
         self._capacity.release()
 
@@ -156,6 +161,7 @@ class AsyncServer:
     async def _end_all(self, attempt):
         """Returns when no task, thread job or process of the request runs."""
         owned = attempt.owned
+        attempt.ending = True
         cancelled = set()
         while owned.tasks or owned.jobs:
             for task in list(owned.tasks):
@@ -167,9 +173,42 @@ class AsyncServer:
             if waits:
                 await asyncio.wait(waits)
             await asyncio.sleep(0)  # lets the callbacks that shrink the sets run
-        if descendants.has_children():
-            async with self._start_gate:
-                alone = len(self._live) == 1
-                loop = asyncio.get_running_loop()
-                await loop.run_in_executor(
-                    self._sweeper, ownership.kill_owned, owned, alone, attempt.spared)
+        loop = asyncio.get_running_loop()
+        threads.disarm_timers()
+        told = set()
+        while True:
+            await asyncio.sleep(0)  # what they have on their last steps
+            quiet = not loop.end_callbacks(owned) and not owned.tasks
+            quiet = not self._threads_run(attempt, told) and quiet
+            quiet = await self._processes_gone(attempt) and quiet
+            if quiet:
+                return
+            await asyncio.sleep(threads.RECHECK_S)
+
+    def _threads_run(self, attempt, told):
+        """Whether threads run that are this request's, or may be; the former are interrupted once."""
+        before, alone = attempt.threads_before, not self._others(attempt)
+        maybe = False
+        for ident in before.running():
+            owner = ownership.owner_of(ident)
+            if owner is not None and owner is not attempt.owned and owner.live:
+                continue
+            maybe = True
+            mine = owner is attempt.owned or (alone and before.may_interrupt(ident))
+            if mine and ident not in told:
+                told.add(ident)
+                threads.interrupt([ident])
+        return maybe or before.has_new_natives()
+
+    def _others(self, attempt):
+        """What may be of others: of requests that run, and are not ending themselves."""
+        return [other.owned for other in self._live.values() if other is not attempt and not other.ending]
+
+    async def _processes_gone(self, attempt):
+        if not descendants.has_children():
+            return True
+        async with self._start_gate:
+            others = self._others(attempt)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(
+                self._sweeper, ownership.kill_owned, attempt.owned, not others, attempt.spared, others)

@@ -24,7 +24,7 @@ class SyncRunner:
         """
         context = Context(self._settings, invocation, lambda: reason_of(key))
         processes_before = descendants.baseline()
-        threads_before = threads.baseline()
+        threads_before = threads.Snapshot()
         interrupted = []
 
         def call():
@@ -32,7 +32,8 @@ class SyncRunner:
 
         def abort():
             context._abort_calls()
-            interrupted.extend(threads.running_since(threads_before))
+            running = threads_before.running()
+            interrupted.extend(ident for ident in running if threads_before.may_interrupt(ident))
             threads.interrupt(interrupted)
 
         encoded, error, reason = self._guard.run(key, call, abort)

@@ -6,6 +6,7 @@ process between it and us is gone.
 """
 
 import subprocess
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 
@@ -25,9 +26,37 @@ class Owned:
 
     def __init__(self, invocation_id):
         self.invocation_id = invocation_id
+        self.live = True
         self.processes = set()
         self.tasks = set()
         self.jobs = set()
+
+
+def adopt(context):
+    """Has what runs in this context belong to whoever hands it over, unless it belongs to somebody."""
+    owner = OWNER.get()
+    if owner is not None and context.get(OWNER) is None:
+        context.run(OWNER.set, owner)
+
+
+def install_threads():
+    """Has threads belong to the request that starts them, and what they call back, too."""
+    original = threading.Thread.start
+
+    def start(thread):
+        owner = OWNER.get()
+        if owner is not None:
+            run = thread.run
+
+            def owned_run():
+                OWNER.set(owner)
+                run()
+
+            thread.quell_owner = owner
+            thread.run = owned_run
+        original(thread)
+
+    threading.Thread.start = start
 
 
 def install_popen():
@@ -62,20 +91,40 @@ class TrackingExecutor(ThreadPoolExecutor):
 
     def submit(self, function, *args, **kwargs):
         """As the base class."""
-        job = super().submit(function, *args, **kwargs)
         owner = OWNER.get()
+        job = super().submit(_run_for, owner, function, args, kwargs)
         if owner is not None:
             owner.jobs.add(job)
             job.add_done_callback(owner.jobs.discard)
         return job
 
 
+def _run_for(owner, function, args, kwargs):
+    """A job on a thread of the default pool, which says for whom it runs while it does."""
+    thread = threading.current_thread()
+    thread.quell_owner = owner
+    try:
+        return function(*args, **kwargs)
+    finally:
+        thread.quell_owner = None
+
+
+def owner_of(ident):
+    """Whose code a thread runs, as far as is known."""
+    for thread in threading.enumerate():
+        if thread.ident == ident:
+            return getattr(thread, "quell_owner", None)
+    return None
+
+
 def task_factory(loop, coroutine, **options):
     """Makes tasks that their owner knows of, until they are done."""
     import asyncio
 
-    task = asyncio.Task(coroutine, loop=loop, **options)
     context = options.get("context")
+    if context is not None:
+        adopt(context)
+    task = asyncio.Task(coroutine, loop=loop, **options)
     owner = OWNER.get() if context is None else context.get(OWNER)
     if owner is not None:
         owner.tasks.add(task)
@@ -83,10 +132,11 @@ def task_factory(loop, coroutine, **options):
     return task
 
 
-def kill_owned(owned, alone, spared):
+def kill_owned(owned, alone, spared, others):
     """SIGKILLs what `owned` started, and waits for its death. Blocks: not for the loop's thread.
 
-    `alone` tells whether no other request runs; then also what nobody's mark
+    Gives whether nothing is left that may be of `owned`: a process without a mark that none of
+    `others`, who run as well, is known to have started, may be anybody's. `alone` tells whether no other request runs; then also what nobody's mark
     is on, except for `spared`. The dead whose Popen object may still be waited
     on are left to it.
     """
@@ -104,11 +154,23 @@ def kill_owned(owned, alone, spared):
             if mine or (alone and mark is None and child not in spared and fields[0] != b"Z"):
                 targets.append((child, tracked))
         if not targets:
-            return
+            return alone or not _strangers(spared, others)
         descendants.kill_trees([child for child, _ in targets])
         for child, tracked in targets:
             if not tracked:
                 descendants.reap(child[0])
+    return True
+
+
+def _strangers(spared, others):
+    """Living children that nobody's mark is on."""
+    known = spared.union(*(other.processes for other in others))
+    return [
+        child
+        for child in descendants.children_of("self")
+        if child not in known and _mark_of(child[0]) is None
+        and (descendants.stat_fields(child[0]) or [b"Z"])[0] != b"Z"
+    ]
 
 
 def _mark_of(pid):

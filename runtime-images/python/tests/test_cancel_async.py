@@ -86,6 +86,45 @@ class AsyncHandlers(RuntimeCase):
         self.reports.release_all()
         self.assert_canceled(request)
 
+    def test_threads_and_pools_of_its_own_hold_the_acknowledgement_back(self):
+        self.start_async()
+        for beside in (False, True):
+            neighbour = self.hang("sleeping")[0] if beside else None
+            for how in ("own_thread", "own_pool"):
+                with self.subTest(how, beside=beside):
+                    request = self.node.submit({"how": how})
+                    self.assertEqual(self.report(hold=True)["at"], "thread")
+                    self.node.cancel(request)
+                    self.node.wait_notices_taken()
+                    self.assertEqual(self.node.call({"how": "pid"}).kind, "response")
+                    self.assertIsNone(request.answer)
+                    self.reports.release_all()
+                    self.assert_canceled(request)
+            if neighbour:
+                self.assertIsNone(neighbour.answer)
+                self.cancel_and_assert(neighbour)
+
+    def test_callbacks_and_stray_tasks_end_before_the_acknowledgement(self):
+        self.start_async()
+        for how, more in (("ticking", {"fresh": False}), ("ticking", {"fresh": True}),
+                          ("watching", {}), ("stray_task", {})):
+            with self.subTest(how, **more):
+                request, _ = self.hang(how, **more)
+                self.cancel_and_assert(request)
+                self.assertEqual(self.node.call({"how": "what_is_left"}).json, [0, 0, 0])
+
+    def test_a_process_that_may_be_anybodys_holds_the_acknowledgement_back(self):
+        self.start_async()
+        neighbour, _ = self.hang("sleeping")
+        request, report = self.hang("forked")
+        self.node.cancel(request)
+        self.node.wait_notices_taken()
+        self.assertEqual(self.node.call({"how": "pid"}).kind, "response")
+        self.assertIsNone(request.answer)
+        # Alone again, it is this request's for sure.
+        self.cancel_and_assert(neighbour)
+        self.assert_canceled(request, [report["child_pidfd"]])
+
     def test_a_handler_blocked_in_a_sub_invocation_ends(self):
         self.start_async()
         self.node.api_answer = None

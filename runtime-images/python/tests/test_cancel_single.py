@@ -89,6 +89,26 @@ class CancelSingle(RuntimeCase):
         self.cancel_and_assert(request)
         self.assert_serves_on(process)
 
+    def test_code_on_any_thread_holds_the_acknowledgement_back(self):
+        process = self.start("blocked.run")
+        self.node.call({"how": "warm_pool"})
+        for how in ("raw_thread", "pool_job"):
+            with self.subTest(how):
+                request = self.node.submit({"how": how})
+                self.assertEqual(self.report(hold=True)["at"], "thread")
+                self.node.cancel(request)
+                self.node.wait_notices_taken()
+                self.assertIsNone(request.answer)
+                self.reports.release_all()
+                self.assert_canceled(request)
+                self.assert_serves_on(process)
+
+    def test_timers_of_the_request_are_disarmed(self):
+        self.start("blocked.run")
+        request, _ = self.hang("alarm")
+        self.cancel_and_assert(request)
+        self.assertEqual(self.node.call({"how": "alarm_left"}).json, 0)
+
     def test_a_handler_blocked_in_sub_invocations_ends(self):
         process = self.start("blocked.run")
         self.node.api_answer = None  # never answers

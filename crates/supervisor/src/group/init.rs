@@ -16,7 +16,7 @@ use std::{
 use nix::{
     sys::{
         prctl,
-        resource::{Resource, setrlimit},
+        resource::{Resource, getrlimit, setrlimit},
         signal::{SigSet, Signal},
     },
     unistd::getppid,
@@ -34,6 +34,9 @@ pub(super) const NOT_FOUND: u8 = 127;
 pub(super) const CANNOT_EXECUTE: u8 = 126;
 /// The byte that lets the runtime be executed.
 pub(super) const GO: u8 = b'g';
+/// Open files of a runtime, unless it raises that itself: more makes programs slow that close all they
+/// might have.
+const OPEN_FILES: u64 = 1_024;
 /// Stands for "no leaf" in the arguments.
 pub(super) const NO_LEAF: &str = "-";
 /// Put before the name of each variable that is meant for the runtime. The helper's dynamic loader and
@@ -90,6 +93,10 @@ fn prepare(parent: &OsString, leaf: &OsString) -> Result<(), String> {
     }
     // A core dump of a big runtime takes seconds in which it cannot be proven dead.
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(|error| format!("RLIMIT_CORE: {error}"))?;
+    // The node has raised its own to what is allowed; a runtime gets what programs expect.
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(|error| format!("RLIMIT_NOFILE: {error}"))?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard.min(OPEN_FILES), hard)
+        .map_err(|error| format!("RLIMIT_NOFILE: {error}"))?;
     inherited::default_signals().map_err(|error| format!("signals: {error}"))?;
     inherited::close_at_exec().map_err(|error| format!("descriptors: {error}"))?;
     SigSet::empty().thread_set_mask().map_err(|error| format!("signal mask: {error}"))

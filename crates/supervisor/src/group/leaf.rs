@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::FileExt as _,
+    os::unix::fs::{FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
 };
 
@@ -19,6 +19,7 @@ const PROCS_BYTES: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Leaf {
     path: PathBuf,
+    id: u64,
     kill: File,
     events: File,
     procs: File,
@@ -40,11 +41,17 @@ impl Leaf {
         let kill = File::options().write(true).open(path.join("cgroup.kill"))?;
         let events = File::open(path.join("cgroup.events"))?;
         let procs = File::open(path.join("cgroup.procs"))?;
-        Ok(Self { path, kill, events, procs })
+        // The inode of a cgroup's folder is its id.
+        let id = fs::metadata(&path)?.ino();
+        Ok(Self { path, id, kill, events, procs })
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.id
     }
 
     /// SIGKILL to everything in it and below, atomically against fork.

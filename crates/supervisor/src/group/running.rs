@@ -99,6 +99,11 @@ impl Group {
         self.leaf.as_ref().map(Leaf::path)
     }
 
+    /// The kernel's number of its leaf, by which it tells whose a socket is.
+    pub fn leaf_id(&self) -> Option<u64> {
+        self.leaf.as_ref().map(Leaf::id)
+    }
+
     pub(super) fn leader(&self) -> MutexGuard<'_, Leader> {
         self.leader.lock().unwrap_or_else(PoisonError::into_inner)
     }

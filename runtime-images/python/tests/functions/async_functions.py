@@ -1,6 +1,10 @@
 import asyncio
+import contextvars
 import os
+import socket
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 from report import report
 
@@ -91,6 +95,64 @@ async def invoking(event, context):
 
 async def accepted(event, context):
     return await context.ainvoke_async("child", {"n": 1}, detached=True)
+
+
+async def own_thread(event, context):
+    threading.Thread(target=lambda: report(at="thread")).start()
+    await asyncio.sleep(300)
+
+
+POOL = ThreadPoolExecutor(1)
+
+
+async def own_pool(event, context):
+    asyncio.get_running_loop().run_in_executor(POOL, lambda: report(at="thread"))
+    await asyncio.sleep(300)
+
+
+def tick():
+    asyncio.get_running_loop().call_later(0.001, tick)
+
+
+async def ticking(event, context):
+    loop = asyncio.get_running_loop()
+    loop.call_later(0.001, tick, context=contextvars.Context() if event["fresh"] else None)
+    report()
+    await asyncio.sleep(300)
+
+
+async def forever():
+    await asyncio.sleep(300)
+
+
+async def stray_task(event, context):
+    LOOPS.append(asyncio.create_task(forever(), context=contextvars.Context()))
+    report()
+    await asyncio.sleep(300)
+
+
+async def watching(event, context):
+    ours, theirs = socket.socketpair()
+    LOOPS.append(theirs)
+    asyncio.get_running_loop().add_reader(ours, tick)
+    report()
+    await asyncio.sleep(300)
+
+
+async def what_is_left(event, context):
+    loop = asyncio.get_running_loop()
+    timers = [handle for handle in loop._scheduled if handle._callback is tick and not handle.cancelled()]
+    watched = [key for key in loop._selector.get_map().values() if key.data[0]._callback is tick]
+    tasks = [task for task in asyncio.all_tasks() if task.get_coro().__name__ == "forever"]
+    return [len(timers), len(watched), len(tasks)]
+
+
+async def forked(event, context):
+    child = os.fork()
+    if child == 0:
+        os.execvpe("sleep", ["sleep", "300"], {})
+    report(child_pid=child)
+    await asyncio.sleep(300)
 
 
 HANDLERS = {name: value for name, value in list(globals().items()) if callable(value)}

@@ -1,11 +1,14 @@
 """Handlers that hang in every way there is; `run` picks one by the event."""
 
+import _thread
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from report import report
 from quell_runtime import InvocationCanceled
@@ -123,6 +126,35 @@ def thread(event, context):
     worker = threading.Thread(target=loop)
     worker.start()
     worker.join()
+
+
+def raw_thread(event, context):
+    _thread.start_new_thread(lambda: report(at="thread"), ())
+    time.sleep(300)
+
+
+POOL = ThreadPoolExecutor(1)
+
+
+def pool_job(event, context):
+    """Of a pool whose thread an earlier request started."""
+    POOL.submit(lambda: report(at="thread"))
+    time.sleep(300)
+
+
+def warm_pool(event, context):
+    return POOL.submit(os.getpid).result()
+
+
+def alarm(event, context):
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, 200, 200)
+    report()
+    time.sleep(300)
+
+
+def alarm_left(event, context):
+    return signal.getitimer(signal.ITIMER_REAL)[0]
 
 
 def invoking(event, context):
