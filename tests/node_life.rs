@@ -127,6 +127,67 @@ async fn after_sigkill_the_tree_is_a_tree_again_and_is_stopped_as_one() {
 }
 
 #[tokio::test]
+async fn after_sigkill_a_recursive_cancel_reaches_what_a_cancelled_request_left_behind() {
+    let (mut node, bell) = (TestNode::start().await, Bell::hang().await);
+    node.deploy_probe("f", 1, 20, json!({})).await;
+    let wait = |tag: &str| json!({ "do": "wait", "port": bell.port, "tag": tag });
+    let mut event = wait("root");
+    event["children"] = json!([wait("child")]);
+    let root = node.invoke_async("f", &event).await;
+    let rings = bell.rings(2).await;
+    let child = rings["child"].request();
+    assert_eq!(node.cancel("f", &root, Mode::Plain).await.status, 200);
+    node.kill();
+    let next = TestNode::start_in(&node.dir.clone(), &[]).await;
+    let again = bell.ring().await;
+    assert_eq!(again.request(), child, "the child was not cancelled: it runs again, alone");
+    assert_eq!(next.cancel("f", &root, Mode::Plain).await.header("x-quell-stop"), "stopped");
+    assert_eq!(next.listed("f", &child).await.0, "RUNNING");
+    let reply = next.cancel("f", &root, Mode::Both).await;
+    assert_eq!((reply.status, reply.header("x-quell-stop")), (200, "stopped"), "{reply:?}");
+    assert!(again.process.is_gone());
+    let receipt = next.receipt(reply.header("x-quell-cancel-id")).await;
+    assert_eq!(receipt["requests"][0]["request_id"], json!(child));
+    assert_eq!(next.listed("f", &child).await, ("FAIL".into(), 4208));
+    next.stop().await;
+}
+
+#[tokio::test]
+async fn what_waits_for_a_disabled_function_survives_and_can_be_cancelled() {
+    let (mut node, bell) = (TestNode::start().await, Bell::hang().await);
+    node.deploy_probe("f", 1, 1, json!({})).await;
+    let running = node.invoke_async("f", &json!({ "do": "wait", "port": bell.port })).await;
+    let _line = bell.ring().await;
+    let waiting = node.invoke_async("f", &json!({ "do": "wait", "port": bell.port })).await;
+    let path = "/v2/default/fgs/functions/f/config-max-instance";
+    let body = json!({ "max_instance_num": 0 }).to_string();
+    let json = [("Content-Type", "application/json")];
+    let reply = node.send(reqwest::Method::PUT, path, &json, body.as_bytes()).await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    node.kill();
+    let next = TestNode::start_in(&node.dir.clone(), &[]).await;
+    for request in [&running, &waiting] {
+        assert_eq!(next.listed("f", request).await.0, "WAIT");
+        assert_eq!(next.cancel("f", request, Mode::Plain).await.header("x-quell-stop"), "stopped");
+        assert_eq!(next.listed("f", request).await.1, 4208);
+    }
+    next.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_whose_log_nobody_reads_goes_on_as_ever() {
+    let (mut node, bell) = (TestNode::start_deaf().await, Bell::hang().await);
+    node.deploy_probe("f", 1, 2, json!({})).await;
+    for mode in Mode::ALL {
+        let request = node.invoke_async("f", &json!({ "do": "wait", "port": bell.port })).await;
+        let _line = bell.ring().await;
+        assert_eq!(node.cancel("f", &request, mode).await.header("x-quell-stop"), "stopped");
+    }
+    node.signal(Signal::SIGTERM);
+    assert!(node.ended().await.0.success());
+}
+
+#[tokio::test]
 async fn a_cancel_that_sigkill_interrupts_has_a_receipt_that_says_so() {
     let (mut node, bell) = (TestNode::start().await, Bell::hang().await);
     node.deploy_probe("f", 1, 1, json!({ "quell": { "grace_ms": 60_000 } })).await;

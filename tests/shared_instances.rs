@@ -136,6 +136,44 @@ async fn a_blocked_loop_drains_and_its_innocent_co_tenants_finish() {
 }
 
 #[tokio::test]
+async fn a_receipt_names_whom_its_kill_displaced_and_whom_another_cancel_covered() {
+    let (node, bell) = (TestNode::start().await, Bell::hang().await);
+    // Two on one instance: the first is being stopped softly and does not listen, the second by force.
+    node.deploy_probe("f", 2, 1, json!({ "quell": { "grace_ms": 60_000 } })).await;
+    let soft = node.invoke_async("f", &json!({ "do": "stubborn", "port": bell.port, "tag": "soft" })).await;
+    bell.ring().await;
+    let hard = node.invoke_async("f", &json!({ "do": "stubborn", "port": bell.port, "tag": "hard" })).await;
+    bell.ring().await;
+    let path = "/v2/default/fgs/functions/f/cancel";
+    let early = [("Content-Type", "application/json"), ("Prefer", "respond-async")];
+    let body = json!({ "request_id": soft }).to_string();
+    assert_eq!(node.send(reqwest::Method::POST, path, &early, body.as_bytes()).await.status, 200);
+    let forced = node.cancel("f", &hard, Mode::Force).await;
+    let receipt = node.receipt(forced.header("x-quell-cancel-id")).await;
+    let near = &receipt["co_tenants"][0];
+    assert_eq!(
+        (&near["request_id"], &near["code"], &near["evidence"]),
+        (&json!(soft), &json!(4208), &json!("reaped"))
+    );
+
+    // Two wait for one instance that starts; force on the first kills it, the second waits again.
+    let user_data = json!({ "port": bell.port.to_string() }).to_string();
+    let more = json!({
+        "user_data": user_data,
+        "strategy_config": { "concurrency": 1, "concurrent_num": 2 },
+    });
+    node.deploy("slow", include_str!("functions/slow_start.py"), more).await;
+    let first = node.invoke_async("slow", &json!({})).await;
+    let _starting = bell.ring().await;
+    let second = node.invoke_async("slow", &json!({})).await;
+    let forced = node.cancel("slow", &first, Mode::Force).await;
+    let receipt = node.receipt(forced.header("x-quell-cancel-id")).await;
+    let near = &receipt["co_tenants"][0];
+    assert_eq!((&near["request_id"], &near["evidence"]), (&json!(second), &json!("requeued")), "{receipt}");
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn a_function_may_choose_that_collateral_runs_again() {
     let (node, bell) = (TestNode::start().await, Bell::hang().await);
     node.deploy_probe("f", 2, 1, json!({ "quell": { "on_collateral": "retry" } })).await;
@@ -184,8 +222,11 @@ async fn a_caller_that_goes_away_cancels_where_the_function_says_so() {
     let mut ring = bell.ring().await;
     gone.abort();
     ring.release().await;
-    // It finished by itself: its status is SUCCESS, not cancelled.
-    ring.last_words().await;
+    // It finished by itself: its status is SUCCESS, not cancelled. (The next of the one instance runs
+    // once it has settled.)
+    let next = node.invoke("go-on", &json!({ "do": "wait", "port": bell.port }));
+    bell.ring().await.release().await;
+    within("the next", next).await.unwrap();
     let reply = node.cancel("go-on", &ring.request(), Mode::Plain).await;
     assert_eq!(reply.error().2, "Invalid RequestId: SUCCESS");
     node.stop().await;

@@ -25,7 +25,8 @@ def handler(event, context):
         return {"pid": os.getpid(), "event": event}
     print("the handler begins", flush=True)
     children = [invoke_child(context, child) for child in event.get("children", [])]
-    line = ring(event["port"], tag=event.get("tag"), request=context.getRequestID(), children=children)
+    line = ring(event["port"], tag=event.get("tag"), request=context.getRequestID(), children=children,
+                api=os.environ["RUNTIME_API_ADDR"])
     return BEHAVIOURS[event["do"]](event, line)
 
 

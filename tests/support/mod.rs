@@ -89,8 +89,20 @@ impl TestNode {
         node
     }
 
+    /// A node whose stderr is closed once it listens: every line it logs after that fails.
+    pub async fn start_deaf() -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let mut node = Self::begin(data.path(), &[], true).await;
+        node.data = Some(data);
+        node
+    }
+
     /// A node on an existing data folder.
     pub async fn start_in(dir: &Path, options: &[&str]) -> Self {
+        Self::begin(dir, options, false).await
+    }
+
+    async fn begin(dir: &Path, options: &[&str], deaf: bool) -> Self {
         let mut child = Self::command(dir, options).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (lines, log) = mpsc::channel();
@@ -99,7 +111,8 @@ impl TestNode {
                 if std::env::var_os("QUELL_TEST_LOG").is_some() {
                     eprintln!("node: {line}");
                 }
-                if lines.send(line).is_err() {
+                let last = deaf && line.contains("listening on ");
+                if lines.send(line).is_err() || last {
                     return;
                 }
             }

@@ -1,0 +1,50 @@
+//! Functions cannot reach into each other: the Runtime API knows its own (I11).
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test that cannot go on fails
+
+#[path = "support/mod.rs"]
+mod support;
+
+use serde_json::json;
+use support::{Bell, Mode, TestNode, within};
+
+#[tokio::test]
+async fn a_function_cannot_speak_for_the_instance_of_another() {
+    let (node, bell) = (TestNode::start().await, Bell::hang().await);
+    node.deploy_probe("victim", 1, 1, json!({})).await;
+    node.deploy("burglar", include_str!("functions/burglar.py"), json!({})).await;
+    let answer = node.invoke("victim", &json!({ "do": "wait", "port": bell.port }));
+    let mut ring = bell.ring().await;
+    let event = json!({ "address": ring.facts["api"], "request": ring.request() });
+    let burglary = within("the burglar", node.invoke("burglar", &event)).await.unwrap();
+    let doors = burglary.json();
+    let tried = doors.as_object().unwrap();
+    assert_eq!(tried.len(), 5, "{doors}");
+    let isolated = node.view().await["instances"][0]["containment"] == "cgroup";
+    if isolated {
+        assert!(tried.values().all(|tried| tried == "refused"), "{doors}");
+    }
+    if isolated {
+        assert!(!answer.is_finished(), "nobody answered for it");
+        ring.release().await;
+        let reply = within("the victim", answer).await.unwrap();
+        assert_eq!((reply.status, reply.json()["told"].as_str()), (200, Some("go")));
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_function_that_hoards_connections_is_bounded_and_others_are_served() {
+    let (node, bell) = (TestNode::start().await, Bell::hang().await);
+    node.deploy("hoarder", include_str!("functions/hoarder.py"), json!({})).await;
+    node.deploy_probe("f", 1, 1, json!({})).await;
+    let event = json!({ "port": bell.port, "connections": 500 });
+    let hoarder = node.invoke_async("hoarder", &event).await;
+    let hoard = bell.ring().await;
+    let kept = hoard.facts["kept"].as_u64().unwrap();
+    assert!((1..100).contains(&kept), "{kept} of 500");
+    let answer = node.invoke("f", &json!({ "do": "wait", "port": bell.port }));
+    bell.ring().await.release().await;
+    assert_eq!(within("the other", answer).await.unwrap().status, 200);
+    assert_eq!(node.cancel("hoarder", &hoarder, Mode::Force).await.header("x-quell-stop"), "stopped");
+    node.stop().await;
+}
