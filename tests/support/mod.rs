@@ -294,7 +294,8 @@ impl TestNode {
 
     /// Ends the node in the orderly way and checks that it left nothing.
     pub async fn stop(mut self) {
-        self.signal(nix::sys::signal::Signal::SIGTERM);
+        // Two of a kind may come as one.
+        self.signal(nix::sys::signal::Signal::SIGINT);
         self.signal(nix::sys::signal::Signal::SIGTERM);
         let (status, log) = self.ended().await;
         assert!(status.success(), "{status}: {log:#?}");
