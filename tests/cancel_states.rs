@@ -291,11 +291,7 @@ async fn a_harder_ask_joins_a_running_cancel_and_both_askers_are_answered() {
     node.deploy_probe("f", 1, 1, json!({ "quell": { "grace_ms": 60_000 } })).await;
     let request = node.invoke_async("f", &json!({ "do": "stubborn", "port": bell.port })).await;
     let ring = bell.ring().await;
-    let path = "/v2/default/fgs/functions/f/cancel";
-    let early = [("Content-Type", "application/json"), ("Prefer", "respond-async")];
-    let body = json!({ "request_id": request }).to_string();
-    let fenced = node.send(reqwest::Method::POST, path, &early, body.as_bytes()).await;
-    assert_eq!((fenced.status, fenced.header("x-quell-stop")), (200, "fenced"));
+    let fenced = node.fence("f", &request).await;
     assert!(!ring.process.is_gone(), "its grace is a minute");
     let (soft, hard) = tokio::join!(node.cancel("f", &request, Mode::Plain), async {
         // The soft asker waits; the hard one ends the wait of both.

@@ -4,9 +4,11 @@
 #[path = "support/mod.rs"]
 mod support;
 
+use std::collections::HashMap;
+
 use nix::sys::signal::Signal;
 use serde_json::json;
-use support::{Bell, Mode, Pidfd, TestNode, within};
+use support::{Bell, Mode, Pidfd, Ring, TestNode, within};
 
 #[tokio::test]
 async fn the_first_signal_drains_what_runs_finishes_and_nothing_new_is_taken() {
@@ -100,9 +102,8 @@ async fn after_sigkill_nothing_runs_on_accepted_runs_again_and_cancelled_never_d
     next.stop().await;
 }
 
-#[tokio::test]
-async fn after_sigkill_the_tree_is_a_tree_again_and_is_stopped_as_one() {
-    let (mut node, bell) = (TestNode::start().await, Bell::hang().await);
+/// A running asynchronous request and its running asynchronous child.
+async fn root_and_child(node: &TestNode, bell: &Bell) -> (String, String, HashMap<String, Ring>) {
     node.deploy_probe("f", 1, 20, json!({})).await;
     let wait = |tag: &str| json!({ "do": "wait", "port": bell.port, "tag": tag });
     let mut event = wait("root");
@@ -110,6 +111,13 @@ async fn after_sigkill_the_tree_is_a_tree_again_and_is_stopped_as_one() {
     let root = node.invoke_async("f", &event).await;
     let rings = bell.rings(2).await;
     let child = rings["child"].request();
+    (root, child, rings)
+}
+
+#[tokio::test]
+async fn after_sigkill_the_tree_is_a_tree_again_and_is_stopped_as_one() {
+    let (mut node, bell) = (TestNode::start().await, Bell::hang().await);
+    let (root, child, _rings) = root_and_child(&node, &bell).await;
     node.kill();
     let next = TestNode::start_in(&node.dir.clone(), &[]).await;
     // The root runs again and invokes a second child; the first runs again below it.
@@ -129,13 +137,7 @@ async fn after_sigkill_the_tree_is_a_tree_again_and_is_stopped_as_one() {
 #[tokio::test]
 async fn after_sigkill_a_recursive_cancel_reaches_what_a_cancelled_request_left_behind() {
     let (mut node, bell) = (TestNode::start().await, Bell::hang().await);
-    node.deploy_probe("f", 1, 20, json!({})).await;
-    let wait = |tag: &str| json!({ "do": "wait", "port": bell.port, "tag": tag });
-    let mut event = wait("root");
-    event["children"] = json!([wait("child")]);
-    let root = node.invoke_async("f", &event).await;
-    let rings = bell.rings(2).await;
-    let child = rings["child"].request();
+    let (root, child, _rings) = root_and_child(&node, &bell).await;
     assert_eq!(node.cancel("f", &root, Mode::Plain).await.status, 200);
     node.kill();
     let next = TestNode::start_in(&node.dir.clone(), &[]).await;
@@ -193,11 +195,7 @@ async fn a_cancel_that_sigkill_interrupts_has_a_receipt_that_says_so() {
     node.deploy_probe("f", 1, 1, json!({ "quell": { "grace_ms": 60_000 } })).await;
     let request = node.invoke_async("f", &json!({ "do": "stubborn", "port": bell.port })).await;
     let ring = bell.ring().await;
-    let path = "/v2/default/fgs/functions/f/cancel";
-    let early = [("Content-Type", "application/json"), ("Prefer", "respond-async")];
-    let body = json!({ "request_id": request }).to_string();
-    let fenced = node.send(reqwest::Method::POST, path, &early, body.as_bytes()).await;
-    assert_eq!(fenced.header("x-quell-stop"), "fenced");
+    let fenced = node.fence("f", &request).await;
     node.kill();
     let next = TestNode::start_in(&node.dir.clone(), &[]).await;
     assert!(ring.process.is_gone());

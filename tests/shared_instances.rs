@@ -144,10 +144,7 @@ async fn a_receipt_names_whom_its_kill_displaced_and_whom_another_cancel_covered
     bell.ring().await;
     let hard = node.invoke_async("f", &json!({ "do": "stubborn", "port": bell.port, "tag": "hard" })).await;
     bell.ring().await;
-    let path = "/v2/default/fgs/functions/f/cancel";
-    let early = [("Content-Type", "application/json"), ("Prefer", "respond-async")];
-    let body = json!({ "request_id": soft }).to_string();
-    assert_eq!(node.send(reqwest::Method::POST, path, &early, body.as_bytes()).await.status, 200);
+    node.fence("f", &soft).await;
     let forced = node.cancel("f", &hard, Mode::Force).await;
     let receipt = node.receipt(forced.header("x-quell-cancel-id")).await;
     let near = &receipt["co_tenants"][0];

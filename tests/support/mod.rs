@@ -244,6 +244,17 @@ impl TestNode {
         within("cancel", self.post(&format!("/v2/default/fgs/functions/{function}/cancel"), &body)).await
     }
 
+    /// A soft cancel whose asker does not wait: answered once it is fenced and recorded.
+    pub async fn fence(&self, function: &str, request: &str) -> Reply {
+        let path = format!("/v2/default/fgs/functions/{function}/cancel");
+        let headers = [("Content-Type", "application/json"), ("Prefer", "respond-async")];
+        let body = json!({ "request_id": request }).to_string();
+        let reply = within("fence", self.send(Method::POST, &path, &headers, body.as_bytes())).await;
+        assert_eq!((reply.status, reply.header("x-quell-stop")), (200, "fenced"), "{reply:?}");
+        assert_eq!(reply.header("preference-applied"), "respond-async");
+        reply
+    }
+
     pub async fn receipt(&self, cancel: &str) -> Value {
         let reply = self.get(&format!("/quell/v1/receipts/{cancel}")).await;
         assert_eq!(reply.status, 200, "{}", reply.text());
