@@ -7,7 +7,7 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::{Bell, Mode, Pidfd, Reply, Ring, TestNode, within};
+use support::{Bell, Mode, Reply, Ring, TestNode, within};
 
 /// A witness: a request that has nothing to do with the cancel.
 struct Witness {
@@ -26,7 +26,7 @@ impl Witness {
         self.ring.release().await;
         let reply = within("the witness", self.answer).await.unwrap();
         assert_eq!(reply.status, 200, "{}", reply.text());
-        assert_eq!(reply.json()["pid"], json!(self.ring.pid));
+        assert_eq!(reply.json()["me"], self.ring.facts["me"]);
     }
 }
 
@@ -95,7 +95,7 @@ async fn a_request_whose_instance_is_being_started_never_runs() {
             let next = node.invoke(&name, &json!({}));
             starting.release().await;
             let reply = within("the next request", next).await.unwrap();
-            assert_eq!(reply.json()["pid"], json!(starting.pid), "{mode:?}: on that very instance");
+            assert_eq!(reply.json()["me"], starting.facts["me"], "{mode:?}: on that very instance");
         }
     }
     node.stop().await;
@@ -112,10 +112,7 @@ async fn running(node: &TestNode, bell: &Bell, behaviour: &str, mode: Mode) {
     let mut rings = bell.rings(count).await;
     let target = rings.remove("target").unwrap();
     let mut child = rings.remove("child").unwrap();
-    let leaf = rings.remove("setsid").map(|ring| {
-        let pid = u32::try_from(ring.facts["child"].as_u64().unwrap()).unwrap();
-        Pidfd::open(pid).expect("the setsid child is there")
-    });
+    let leaf = rings.remove("setsid").map(|ring| ring.started());
     assert_eq!(node.tree(&request).await.len(), 2);
 
     let cancel = stopped(&node.cancel(function, &request, mode).await);

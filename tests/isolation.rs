@@ -19,7 +19,8 @@ async fn a_function_cannot_speak_for_the_instance_of_another() {
     let doors = burglary.json();
     let tried = doors.as_object().unwrap();
     assert_eq!(tried.len(), 5, "{doors}");
-    let isolated = node.view().await["instances"][0]["containment"] == "cgroup";
+    let view = node.view().await;
+    let isolated = view["instances"][0]["containment"].as_str().unwrap().contains("cgroup");
     if isolated {
         assert!(tried.values().all(|tried| tried == "refused"), "{doors}");
     }

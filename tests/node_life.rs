@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use nix::sys::signal::Signal;
 use serde_json::json;
-use support::{Bell, Mode, Pidfd, Ring, TestNode, within};
+use support::{Bell, Mode, Ring, TestNode, within};
 
 #[tokio::test]
 async fn the_first_signal_drains_what_runs_finishes_and_nothing_new_is_taken() {
@@ -40,8 +40,7 @@ async fn a_second_signal_stops_now_and_leaves_no_process_of_any_kind() {
     let stubborn_ring = bell.ring().await;
     let asynchronous = node.invoke_async("f", &json!({ "do": "setsid", "port": bell.port })).await;
     let rings = bell.rings(2).await;
-    let leaf = u32::try_from(rings["setsid"].facts["child"].as_u64().unwrap()).unwrap();
-    let leaf = Pidfd::open(leaf).expect("the setsid child is there");
+    let leaf = rings["setsid"].started();
     node.signal(Signal::SIGINT);
     node.signal(Signal::SIGTERM);
     let (status, log) = node.ended().await;
@@ -75,8 +74,7 @@ async fn after_sigkill_nothing_runs_on_accepted_runs_again_and_cancelled_never_d
     let event = json!({ "do": "setsid", "port": bell.port, "tag": "running" });
     let running = node.invoke_async("f", &event).await;
     let rings = bell.rings(2).await;
-    let leaf = u32::try_from(rings["setsid"].facts["child"].as_u64().unwrap()).unwrap();
-    let leaf = Pidfd::open(leaf).expect("the setsid child is there");
+    let leaf = rings["setsid"].started();
     let queued = node.invoke_async("f", &wait("queued")).await;
 
     node.kill();

@@ -83,7 +83,7 @@ async fn a_cooperative_cancel_stops_one_of_eight_and_the_other_seven_finish_on_t
         for (tag, answer) in answers {
             let reply = within(&tag, answer).await.unwrap();
             assert_eq!(reply.status, 200, "{function} {tag}: {}", reply.text());
-            assert_eq!(reply.json()["pid"], json!(rings[&tag].pid), "{function} {tag}: on the same process");
+            assert_eq!(reply.json()["me"], rings[&tag].facts["me"], "{function} {tag}: on the same process");
         }
         // And the instance is warm: eight more run on the same processes.
         let pids: HashSet<u32> = rings.values().map(|ring| ring.pid).chain([target.pid]).collect();

@@ -14,15 +14,25 @@ import threading
 import time
 
 
+BELL = "\0quell-bell-%d"
+"""An abstract socket: it is reached from any mount and PID namespace, and tells who rang."""
+
+
 def ring(port, **facts):
-    line = socket.create_connection(("127.0.0.1", port))
-    line.sendall((json.dumps({"pid": os.getpid(), **facts}) + "\n").encode())
+    line = socket.socket(socket.AF_UNIX)
+    line.connect(BELL % port)
+    line.sendall((json.dumps({"me": me(), **facts}) + "\n").encode())
     return line
+
+
+def me():
+    """This process by a name that no other of the node has: numbers begin anew in each namespace."""
+    return "%s/%d" % (os.environ["QUELL_INSTANCE_ID"], os.getpid())
 
 
 def handler(event, context):
     if not isinstance(event, dict) or "do" not in event:
-        return {"pid": os.getpid(), "event": event}
+        return {"me": me(), "event": event}
     print("the handler begins", flush=True)
     children = [invoke_child(context, child) for child in event.get("children", [])]
     line = ring(event["port"], tag=event.get("tag"), request=context.getRequestID(), children=children,
@@ -40,7 +50,7 @@ def wait(event, line):
     told = line.recv(100).decode()
     if not told:
         raise RuntimeError("the test went away")
-    return {"pid": os.getpid(), "told": told, "tag": event.get("tag")}
+    return {"me": me(), "told": told, "tag": event.get("tag")}
 
 
 def loop(event, line):
@@ -114,13 +124,13 @@ async def ahandler(event, context):
     if event["do"] == "block":
         ring(event["port"], tag=event.get("tag"), request=context.getRequestID())
         time.sleep(300)
-    reader, writer = await asyncio.open_connection("127.0.0.1", event["port"])
-    facts = {"pid": os.getpid(), "tag": event.get("tag"), "request": context.getRequestID()}
+    reader, writer = await asyncio.open_unix_connection(BELL % event["port"])
+    facts = {"me": me(), "tag": event.get("tag"), "request": context.getRequestID()}
     writer.write((json.dumps(facts) + "\n").encode())
     await writer.drain()
     try:
         told = await reader.read(100)
-        return {"pid": os.getpid(), "told": told.decode(), "tag": event.get("tag")}
+        return {"me": me(), "told": told.decode(), "tag": event.get("tag")}
     except asyncio.CancelledError:
         writer.write(b"cleaned\n")
         raise

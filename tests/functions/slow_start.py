@@ -4,10 +4,12 @@ import json
 import os
 import socket
 
-_line = socket.create_connection(("127.0.0.1", int(json.loads(os.environ["RUNTIME_USERDATA"])["port"])))
-_line.sendall((json.dumps({"pid": os.getpid(), "tag": "starting"}) + "\n").encode())
+ME = "%s/%d" % (os.environ["QUELL_INSTANCE_ID"], os.getpid())
+_line = socket.socket(socket.AF_UNIX)
+_line.connect("\0quell-bell-" + json.loads(os.environ["RUNTIME_USERDATA"])["port"])
+_line.sendall((json.dumps({"me": ME, "tag": "starting"}) + "\n").encode())
 _line.recv(100)
 
 
 def handler(event, context):
-    return {"pid": os.getpid()}
+    return {"me": ME}

@@ -5,9 +5,13 @@
 use std::{
     collections::HashMap,
     io::{BufRead as _, BufReader},
+    os::{linux::net::SocketAddrExt as _, unix::net::SocketAddr},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc,
+    sync::{
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
     time::Duration,
 };
 
@@ -17,7 +21,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::{UnixListener, UnixStream},
 };
 
 /// Nothing in these tests takes a tenth of this; what has not come by then will not.
@@ -397,24 +401,29 @@ fn ended(pidfd: &std::os::fd::OwnedFd, limit: Option<rustix::event::Timespec>) -
 
 /// Where functions say that they are at the point the test waits for.
 pub struct Bell {
-    listener: TcpListener,
-    pub port: u16,
+    listener: UnixListener,
+    /// Names it; see `functions/probe.py`.
+    pub port: u64,
 }
 
 /// One ring; the line to the code that rang stays open.
 pub struct Ring {
     pub facts: Value,
+    /// The process that rang, as we see it: the kernel says so, whatever namespace it is in.
     pub pid: u32,
-    /// The process that rang, by a name that is not reused.
+    /// The same by a name that is not reused.
     pub process: Pidfd,
-    stream: tokio::io::BufReader<TcpStream>,
+    stream: tokio::io::BufReader<UnixStream>,
 }
 
 impl Bell {
     pub async fn hang() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        Self { listener, port }
+        static BELLS: AtomicU64 = AtomicU64::new(0);
+        let port = u64::from(std::process::id()) * 1_000 + BELLS.fetch_add(1, Ordering::Relaxed);
+        let name = SocketAddr::from_abstract_name(format!("quell-bell-{port}")).unwrap();
+        let listener = std::os::unix::net::UnixListener::bind_addr(&name).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        Self { listener: UnixListener::from_std(listener).unwrap(), port }
     }
 
     pub async fn ring(&self) -> Ring {
@@ -424,7 +433,7 @@ impl Bell {
             let mut line = String::new();
             stream.read_line(&mut line).await.unwrap();
             let facts: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("rang with {line:?}"));
-            let pid = u32::try_from(facts["pid"].as_u64().unwrap()).unwrap();
+            let pid = stream.get_ref().peer_cred().unwrap().pid().unwrap().cast_unsigned();
             let process = Pidfd::open(pid).expect("whoever rang is there");
             Ring { pid, process, facts, stream }
         })
@@ -445,6 +454,24 @@ impl Bell {
 impl Ring {
     pub fn request(&self) -> String {
         self.facts["request"].as_str().unwrap().to_owned()
+    }
+
+    /// The process that whoever rang had started and named by its own number for it.
+    pub fn started(&self) -> Pidfd {
+        let named = self.facts["child"].as_u64().unwrap().to_string();
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid)).unwrap();
+        let lists = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("children")).unwrap());
+        let children: Vec<u32> = lists
+            .flat_map(|list| list.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>())
+            .collect();
+        let called = |pid: &&u32| {
+            // The last of its numbers is the one in the innermost namespace.
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+            numbers.split_whitespace().next_back() == Some(named.as_str())
+        };
+        let pid = children.iter().find(called).unwrap_or_else(|| panic!("no {named} in {children:?}"));
+        Pidfd::open(*pid).expect("what it started is there")
     }
 
     pub fn child(&self, at: usize) -> String {

@@ -76,8 +76,9 @@ impl Instance {
         }
     }
 
+    /// The runtime's own process, as this node sees it.
     pub(crate) fn pid(&self) -> Option<u32> {
-        self.group.as_ref().map(|group| group.pid())
+        self.group.as_ref().map(|group| group.runtime_pid())
     }
 
     pub(crate) fn is_idle(&self) -> bool {

@@ -19,7 +19,7 @@ use rustix::{
     io::Errno,
     process::{WaitId, WaitIdOptions, waitid},
 };
-use supervisor::group::{Isolation, Mechanism, OutputRing};
+use supervisor::group::{Isolation, OutputRing};
 use support::{END, Node, abandon_a_spawn, leaves, within};
 
 const GROUPS: usize = 200;
@@ -68,7 +68,7 @@ async fn without_descriptors(isolation: Isolation) {
     }
     let ended = group.end(std::time::Duration::from_secs(2)).await;
     drop(taken);
-    if group.mechanism() == Mechanism::Cgroup {
+    if group.mechanism().has_leaf() {
         ended.unwrap();
     } else {
         let why = ended.unwrap_err();
@@ -82,8 +82,10 @@ async fn without_descriptors(isolation: Isolation) {
 async fn nothing_is_left_of_many_groups_and_none_needs_a_free_descriptor_to_die() {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, 1_024.min(hard), hard).unwrap();
-    for isolation in [Isolation::Auto, Isolation::ProcessGroup] {
+    for isolation in [Isolation::Auto, Isolation::Subreaper, Isolation::Cgroup, Isolation::ProcessGroup] {
         within(many(isolation)).await;
+    }
+    for isolation in [Isolation::Cgroup, Isolation::ProcessGroup] {
         within(without_descriptors(isolation)).await;
     }
 }

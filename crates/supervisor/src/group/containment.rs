@@ -7,7 +7,7 @@ use std::{
 
 use cancel::InstanceId;
 
-use super::{hierarchy, proof::NotProven, spawner::HelperProgram};
+use super::{helpers, hierarchy, init::HelperMode, proof::NotProven, spawner::HelperProgram};
 
 /// How runtimes are to be contained.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,26 +15,37 @@ pub enum Isolation {
     /// The strongest that works here.
     #[default]
     Auto,
-    /// A cgroup leaf per instance, or not at all.
+    /// A cgroup leaf per instance, and no namespace; or not at all.
     Cgroup,
+    /// A child subreaper per instance, and neither cgroup nor namespace: needs no privilege.
+    Subreaper,
     /// Process groups only.
     ProcessGroup,
 }
 
 /// What contains an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mechanism {
-    /// A cgroup v2 leaf of its own, and a process group.
-    Cgroup,
-    /// A process group only.
-    ProcessGroup,
+pub struct Mechanism {
+    pub(super) leaf: bool,
+    pub(super) helper: HelperMode,
+}
+
+impl Mechanism {
+    /// Whether the instance has a cgroup leaf of its own.
+    pub fn has_leaf(self) -> bool {
+        self.leaf
+    }
 }
 
 impl fmt::Display for Mechanism {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Cgroup => "cgroup",
-            Self::ProcessGroup => "process group",
+        f.write_str(match (self.leaf, self.helper) {
+            (false, HelperMode::Exec) => "process group",
+            (true, HelperMode::Exec) => "cgroup",
+            (false, HelperMode::Reaper) => "subreaper",
+            (true, HelperMode::Reaper) => "cgroup + subreaper",
+            (false, HelperMode::Namespace | HelperMode::UserNamespace) => "pid namespace",
+            (true, HelperMode::Namespace | HelperMode::UserNamespace) => "cgroup + pid namespace",
         })
     }
 }
@@ -45,6 +56,9 @@ pub enum GroupError {
     /// A cgroup was demanded and none can be used.
     #[error("no cgroup v2 hierarchy can be used: {0}")]
     NoCgroup(String),
+    /// The helper does not work here.
+    #[error("the helper cannot be used: {0}")]
+    NoHelper(String),
     /// The spawner's thread could not be made.
     #[error("cannot start the spawner thread: {0}")]
     Thread(io::Error),
@@ -97,47 +111,51 @@ pub struct Containment {
     base: Option<PathBuf>,
     /// Everywhere an earlier life may have had it.
     folders: Vec<PathBuf>,
+    mode: HelperMode,
     layers: Vec<Layer>,
 }
 
 impl Containment {
-    /// Tries what works here, for the node of this name. Blocking: a few milliseconds, at start only.
+    /// Tries what works here, for the node of this name. Blocking: some tens of milliseconds, at start
+    /// only.
     ///
     /// # Errors
-    /// When `isolation` demands a cgroup and none can be used.
+    /// When `isolation` demands what cannot be used.
     pub fn probe(node: &str, isolation: Isolation, helper: &HelperProgram) -> Result<Self, GroupError> {
         let folders = hierarchy::folders(node);
         let found = match (isolation, &folders) {
-            (Isolation::ProcessGroup, _) => Err("not asked for".to_owned()),
+            (Isolation::ProcessGroup | Isolation::Subreaper, _) => Err("not asked for".to_owned()),
             (Isolation::Auto | Isolation::Cgroup, Ok(folders)) => hierarchy::first_usable(folders, helper),
             (Isolation::Auto | Isolation::Cgroup, Err(why)) => Err(why.clone()),
         };
-        let folders = folders.unwrap_or_default();
-        let group = Layer {
+        if let (Isolation::Cgroup, Err(why)) = (isolation, &found) {
+            return Err(GroupError::NoCgroup(why.clone()));
+        }
+        let (mode, helpers) = helpers::probe(isolation, helper)?;
+        let mut layers = vec![Layer {
             id: "L0",
             name: "process group",
             active: true,
             detail: "the soft stop and the first strike; proves nothing of processes that leave the group"
                 .to_owned(),
+        }];
+        let leaf = match &found {
+            Ok(base) => format!(
+                "a leaf per instance in {}: whatever an instance starts is killed with it, and its end is \
+                 proven (populated 0, leaf removed)",
+                base.display()
+            ),
+            Err(why) => format!("{why}; to get it run as root, or delegate a cgroup (systemd: Delegate=yes)"),
         };
-        match found {
-            Ok(base) => {
-                let detail = format!(
-                    "a leaf per instance in {}: whatever an instance starts is killed with it, and its end is \
-                     proven (populated 0, leaf removed)",
-                    base.display()
-                );
-                let leaf = Layer { id: "L2", name: "cgroup v2 leaf", active: true, detail };
-                Ok(Self { base: Some(base), folders, layers: vec![group, leaf] })
-            }
-            Err(why) if isolation == Isolation::Cgroup => Err(GroupError::NoCgroup(why)),
-            Err(why) => {
-                let detail =
-                    format!("{why}; to get it run as root, or delegate a cgroup (systemd: Delegate=yes)");
-                let leaf = Layer { id: "L2", name: "cgroup v2 leaf", active: false, detail };
-                Ok(Self { base: None, folders, layers: vec![group, leaf] })
-            }
-        }
+        layers.extend(helpers);
+        let leaf = Layer { id: "L2", name: "cgroup v2 leaf", active: found.is_ok(), detail: leaf };
+        layers.insert(layers.len() - 1, leaf);
+        Ok(Self { base: found.ok(), folders: folders.unwrap_or_default(), mode, layers })
+    }
+
+    /// What becomes of each instance's helper.
+    pub(super) fn mode(&self) -> HelperMode {
+        self.mode
     }
 
     /// Removes the node's own folder, which is empty once every instance was ended. To be called when

@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     exit::Exit,
+    init::HelperMode,
     leaf::Leaf,
     process::{self, Stat},
     proof::{NotProven, Phases, Proof, Step},
@@ -57,7 +58,7 @@ impl Group {
         if let Some(proof) = &ending.proof {
             return Ok(proof.clone());
         }
-        self.close_go();
+        self.hang_up();
         if ending.first_strike.is_none()
             && let Some(Ok(listed)) = self.leaf.as_ref().map(|leaf| leaf.own_processes(MAX_COUNTED))
         {
@@ -79,6 +80,15 @@ impl Group {
         if let Some(Err(error)) = self.leaf.as_ref().map(Leaf::kill) {
             // The rounds kill one by one what this did not.
             tracing::warn!(instance = %self.instance, %error, "cgroup.kill refused");
+        }
+        if let Some((_, init)) = &self.init
+            && let Err(error) = pidfd_send_signal(init, Signal::KILL)
+            && error != Errno::SRCH
+        {
+            tracing::warn!(instance = %self.instance, %error, "SIGKILL to PID 1 of its namespace refused");
+        }
+        if self.mode == HelperMode::Reaper {
+            return; // its line was closed: it ends everything below, and its own end proves that
         }
         if let Leader::Unreaped(group) = &*self.leader() {
             for sent in [pidfd_send_signal(&self.pidfd, Signal::KILL), group.signal(Signal::KILL)] {
@@ -111,17 +121,43 @@ impl Group {
     async fn try_to_prove(&self, start: Instant, others: &mut HashSet<u32>) -> io::Result<Proof> {
         self.exited().await.map_err(io::Error::other)?;
         let main_exited = start.elapsed();
+        let mut steps = Vec::new();
+        if let Some((_, init)) = &self.init {
+            // Readable once everything inside is dead and reaped, however the helper itself ended.
+            drop(init.readable().await?);
+            steps.push(Step::NamespaceEnded);
+        }
+        if self.mode == HelperMode::Reaper {
+            if self.said_clean()? {
+                steps.push(Step::NoDescendants);
+            } else if self.leaf.is_none() {
+                return Err(io::Error::other("its helper was killed, so what it started may be alive"));
+            }
+        }
         match &self.leaf {
-            Some(leaf) => rounds::empty(leaf, others).await?,
-            None => rounds::empty(&WithoutLeader(self), others).await?,
+            Some(leaf) => {
+                rounds::empty(leaf, others).await?;
+                steps.push(Step::Populated0);
+            }
+            None if self.mode == HelperMode::Exec => {
+                rounds::empty(&WithoutLeader(self), others).await?;
+                steps.push(Step::GroupEmpty);
+            }
+            None => {}
         }
         let emptied = start.elapsed();
-        let (exit, steps) = self.collect()?;
+        let exit = self.collect(&mut steps)?;
         others.remove(&self.pid());
+        if let Some((init, _)) = &self.init {
+            others.remove(init);
+        }
+        // Where the helper stays, the runtime is one of those below it, killed if it had not ended.
+        let runtime = usize::from(self.mode != HelperMode::Exec && exit == Exit::Signal(9));
+        let others = others.len().saturating_sub(runtime);
         Ok(Proof {
             mechanism: self.mechanism(),
             exit,
-            others: u32::try_from(others.len()).unwrap_or(u32::MAX),
+            others: u32::try_from(others).unwrap_or(u32::MAX),
             steps,
             cannot_see: self.mechanism().cannot_see().to_vec(),
             phases: Phases { main_exited, emptied },
@@ -130,8 +166,7 @@ impl Group {
     }
 
     /// Collects the main process and removes the leaf, now that nothing else needs its numbers.
-    fn collect(&self) -> io::Result<(Exit, Vec<Step>)> {
-        let mut steps = vec![if self.leaf.is_some() { Step::Populated0 } else { Step::GroupEmpty }];
+    fn collect(&self, steps: &mut Vec<Step>) -> io::Result<Exit> {
         let exit = {
             let mut leader = self.leader();
             match *leader {
@@ -149,13 +184,14 @@ impl Group {
             leaf.remove()?;
             steps.push(Step::LeafRemoved);
         }
-        Ok((exit, steps))
+        Ok(exit)
     }
 
     /// Who lives, as far as can be seen: for the report, which says so where it cannot look.
     fn survivors(&self) -> Vec<Survivor> {
         let listed = match &self.leaf {
             Some(leaf) => leaf.processes(MAX_NAMED),
+            None if self.mode != HelperMode::Exec => Ok(process::below(self.pid(), MAX_NAMED)),
             None => WithoutLeader(self).alive(MAX_NAMED).map(Option::unwrap_or_default),
         };
         let mut pids = listed.unwrap_or_else(|error| {

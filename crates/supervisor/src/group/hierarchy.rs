@@ -11,9 +11,10 @@ use cancel::InstanceId;
 use rustix::process::{Signal, pidfd_send_signal};
 
 use super::{
+    init::HelperMode,
     leaf::Leaf,
     process,
-    spawner::{HelperProgram, SpawnOrder, spawn_child},
+    spawner::{Helper, HelperProgram, SpawnOrder, start_helper},
 };
 
 /// The folders that the node of this name may have, best first.
@@ -93,12 +94,13 @@ fn try_leaf(leaf: &Leaf, helper: &HelperProgram) -> io::Result<()> {
         cwd: PathBuf::from("/"),
     };
     // Never let go: it waits in the helper until it is killed, and nothing is executed.
-    let (mut child, pidfd) = spawn_child(helper, None, order)?;
+    let Helper { mut child, pidfd, line, .. } = start_helper(helper, None, HelperMode::Exec, order)?;
     let killed = leaf.adopt(child.id()).and_then(|()| leaf.kill());
     if killed.is_err() {
         pidfd_send_signal(&pidfd, Signal::KILL)?;
     }
-    // Its line is closed by the wait, so it ends by itself should the kill have missed it.
+    // So that it ends by itself should the kill have missed it.
+    drop(line);
     let status = child.wait()?;
     killed?;
     if status.signal() != Some(Signal::KILL.as_raw()) {

@@ -1,8 +1,8 @@
-//! The helper that becomes a runtime: joins its leaf, waits for "go", executes. Runs in a process of
-//! its own, before anything else of the program, single-threaded.
+//! The helper in front of a runtime: joins its leaf, waits for "go", and becomes the runtime or watches
+//! over it. Runs in a process of its own, before anything else of the program, single-threaded.
 //!
-//! It is bound to the node by PDEATHSIG, which survives exec: a node that dies takes its runtimes'
-//! main processes with it, and the next life sweeps the leaves.
+//! It is bound to the node: by PDEATHSIG, which survives exec, or by the end of its line. A node that
+//! dies takes its runtimes with it, and the next life sweeps the leaves.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -17,12 +17,16 @@ use nix::{
     sys::{
         prctl,
         resource::{Resource, getrlimit, setrlimit},
-        signal::{SigSet, Signal},
+        signal::{SigSet, Signal, raise},
     },
     unistd::getppid,
 };
 
-use super::inherited;
+use super::{
+    inherited,
+    namespace::run_inside,
+    warden::{Ended, Role, watch_over},
+};
 
 /// The node closed the line without "go": nothing was executed.
 pub(super) const NEVER_WENT: u8 = 125;
@@ -34,6 +38,10 @@ pub(super) const NOT_FOUND: u8 = 127;
 pub(super) const CANNOT_EXECUTE: u8 = 126;
 /// The byte that lets the runtime be executed.
 pub(super) const GO: u8 = b'g';
+/// The byte that has the soft signal sent.
+pub(super) const TERMINATE: u8 = b't';
+/// A reaper's last word: it has no children left.
+pub(super) const CLEAN: u8 = b'e';
 /// Open files of a runtime, unless it raises that itself: more makes programs slow that close all they
 /// might have.
 const OPEN_FILES: u64 = 1_024;
@@ -55,34 +63,105 @@ fn revealed(hidden: &OsStr) -> Option<&OsStr> {
     hidden.as_bytes().strip_prefix(HIDING.as_bytes()).map(OsStr::from_bytes)
 }
 
-/// `<parent pid> <leaf or -> <program> <args...>`. Returns only if the runtime was not executed: 127 if
-/// there is no such program, 126 if it cannot be executed, 125 if it was never let go, 124 if the
-/// helper could not do its part.
+/// The environment that was hidden from the helper.
+pub(super) fn revealed_environment() -> impl Iterator<Item = (OsString, OsString)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((revealed(&name)?.to_owned(), value)))
+}
+
+/// What becomes of the helper once it may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HelperMode {
+    /// It becomes the runtime.
+    Exec,
+    /// It stays, as a child subreaper.
+    Reaper,
+    /// It stays, and so does PID 1 of a namespace it makes.
+    Namespace,
+    /// The same, in a user namespace, which needs no privilege.
+    UserNamespace,
+}
+
+impl HelperMode {
+    const ALL: [Self; 4] = [Self::Exec, Self::Reaper, Self::Namespace, Self::UserNamespace];
+
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Exec => "exec",
+            Self::Reaper => "reaper",
+            Self::Namespace => "namespace",
+            Self::UserNamespace => "user-namespace",
+        }
+    }
+
+    /// Whether PID 1 of a namespace holds everything.
+    pub(super) fn has_init(self) -> bool {
+        matches!(self, Self::Namespace | Self::UserNamespace)
+    }
+}
+
+/// `<parent pid> <leaf or -> <mode> <program> <args...>`. Ends as the runtime ended; else 127 if there
+/// is no such program, 126 if it cannot be executed, 125 if it was never let go, 124 if the helper
+/// could not do its part.
 pub fn instance_init(mut args: impl Iterator<Item = OsString>) -> ExitCode {
-    let (Some(parent), Some(leaf), Some(program)) = (args.next(), args.next(), args.next()) else {
+    let (Some(parent), Some(leaf), Some(mode), Some(program)) =
+        (args.next(), args.next(), args.next(), args.next())
+    else {
         return say(HELPER_FAILED, "bad arguments");
     };
-    if let Err(why) = prepare(&parent, &leaf) {
+    let Some(mode) = HelperMode::ALL.into_iter().find(|known| mode == known.word()) else {
+        return say(HELPER_FAILED, "bad mode");
+    };
+    if let Err(why) = prepare(&parent, &leaf, mode) {
         return say(HELPER_FAILED, &why);
     }
+    let rest: Vec<OsString> = args.collect();
+    let ended = match mode {
+        HelperMode::Exec => return become_runtime(&program, rest),
+        HelperMode::Reaper => watch_over(Role::Reaper, &program, rest),
+        HelperMode::Namespace => run_inside(false, &program, rest),
+        HelperMode::UserNamespace => run_inside(true, &program, rest),
+    };
+    match ended {
+        Ok(Ended::Code(code)) => ExitCode::from(code),
+        Ok(Ended::Signal(signal)) => end_by(signal),
+        Err(why) => say(HELPER_FAILED, &why),
+    }
+}
+
+fn become_runtime(program: &OsString, args: Vec<OsString>) -> ExitCode {
     let mut byte = [0];
     match std::io::stdin().read_exact(&mut byte) {
         Ok(()) if byte[0] == GO => {}
         Ok(()) | Err(_) => return ExitCode::from(NEVER_WENT),
     }
-    let env = std::env::vars_os().filter_map(|(name, value)| Some((revealed(&name)?.to_owned(), value)));
-    let error = Command::new(&program).args(args).env_clear().envs(env).stdin(Stdio::null()).exec();
+    let environment = revealed_environment();
+    let error = Command::new(program).args(args).env_clear().envs(environment).stdin(Stdio::null()).exec();
     let code = if error.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_EXECUTE };
     say(code, &format!("{}: {error}", program.to_string_lossy()))
 }
 
-fn prepare(parent: &OsString, leaf: &OsString) -> Result<(), String> {
+/// Ends the way the runtime did, so that whoever collects the helper sees the runtime's end.
+fn end_by(signal: Signal) -> ExitCode {
+    let raised = SigSet::empty().thread_set_mask().and_then(|()| raise(signal));
+    // Some signals do not end a process; the shell's convention for those.
+    let code = u8::try_from(128 + signal as i32).unwrap_or(HELPER_FAILED);
+    match raised {
+        Ok(()) => ExitCode::from(code),
+        Err(error) => say(code, &format!("{signal}: {error}")),
+    }
+}
+
+fn prepare(parent: &OsString, leaf: &OsString, mode: HelperMode) -> Result<(), String> {
     let parent: i32 = parent.to_str().and_then(|pid| pid.parse().ok()).ok_or("bad parent pid")?;
-    prctl::set_pdeathsig(Signal::SIGKILL).map_err(|error| format!("PDEATHSIG: {error}"))?;
+    // A reaper must outlive the node to end what is below it: the end of its line tells it.
+    if mode != HelperMode::Reaper {
+        prctl::set_pdeathsig(Signal::SIGKILL).map_err(|error| format!("PDEATHSIG: {error}"))?;
+    }
     // The parent may have died before the line above.
     if getppid().as_raw() != parent {
         return Err("the node is gone".to_owned());
     }
+    prctl::set_no_new_privs().map_err(|error| format!("NO_NEW_PRIVS: {error}"))?;
     if leaf != NO_LEAF {
         let procs = Path::new(leaf).join("cgroup.procs");
         File::options()

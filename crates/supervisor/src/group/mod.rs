@@ -9,10 +9,12 @@
 mod containment;
 mod ending;
 mod exit;
+mod helpers;
 mod hierarchy;
 mod inherited;
 mod init;
 mod leaf;
+mod namespace;
 mod output;
 mod pgid;
 mod process;
@@ -22,6 +24,7 @@ mod running;
 mod spawner;
 mod survivor;
 mod sweep;
+mod warden;
 mod watch;
 
 pub use containment::{Containment, GroupError, Isolation, Layer, Mechanism};

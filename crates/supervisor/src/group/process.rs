@@ -20,6 +20,7 @@ pub struct Member {
 pub(super) struct Stat {
     pub(super) comm: String,
     pub(super) state: char,
+    pub(super) parent: u32,
     pub(super) pgrp: i32,
     pub(super) threads: u32,
     pub(super) start_time: u64,
@@ -47,6 +48,7 @@ impl Stat {
         Some(Self {
             comm,
             state: fields.first()?.chars().next()?,
+            parent: fields.get(1)?.parse().ok()?,
             pgrp: fields.get(2)?.parse().ok()?,
             threads: fields.get(17)?.parse().ok()?,
             start_time: fields.get(19)?.parse().ok()?,
@@ -87,6 +89,29 @@ pub(super) fn group_members(pgrp: Pid) -> io::Result<Vec<u32>> {
         }
     }
     Ok(members)
+}
+
+/// The living processes below one, parents first, at most `limit`. A picture: what comes while it is
+/// taken may be missed, so nothing is proven by it.
+pub(super) fn below(pid: u32, limit: usize) -> Vec<u32> {
+    let mut found: Vec<u32> = children(pid);
+    let mut at = 0;
+    while at < found.len() && found.len() < limit {
+        found.extend(children(found[at]));
+        at += 1;
+    }
+    found.truncate(limit);
+    found.retain(|pid| Stat::of(*pid).ok().flatten().is_some_and(|stat| stat.is_alive()));
+    found
+}
+
+/// The children of all threads of a process; none if it is gone.
+fn children(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    lists
+        .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect()
 }
 
 #[cfg(test)]

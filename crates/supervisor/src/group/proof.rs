@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{containment::Mechanism, exit::Exit, survivor::Survivor};
+use super::{containment::Mechanism, exit::Exit, init::HelperMode, survivor::Survivor};
 
 /// One thing that was proven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,10 @@ pub enum Step {
     LeafRemoved,
     /// A whole pass over the processes found no living member of the group.
     GroupEmpty,
+    /// PID 1 of the namespace was seen dead: everything ever born in there is.
+    NamespaceEnded,
+    /// The reaper has no child left, and it inherits whatever the dead leave: there is no descendant.
+    NoDescendants,
 }
 
 impl fmt::Display for Step {
@@ -24,6 +28,8 @@ impl fmt::Display for Step {
             Self::Populated0 => "populated_0",
             Self::LeafRemoved => "leaf_removed",
             Self::GroupEmpty => "group_empty",
+            Self::NamespaceEnded => "namespace_ended",
+            Self::NoDescendants => "no_descendants",
         })
     }
 }
@@ -60,12 +66,13 @@ pub struct Proof {
 impl Mechanism {
     /// What runs on this mechanism may have left unseen.
     pub(super) fn cannot_see(self) -> &'static [&'static str] {
-        match self {
-            Self::ProcessGroup => &["processes that left the process group (setsid, setpgid)"],
-            Self::Cgroup => &[
+        match (self.helper, self.leaf) {
+            (HelperMode::Exec, false) => &["processes that left the process group (setsid, setpgid)"],
+            (HelperMode::Exec, true) => &[
                 "processes that a daemon outside started on its behalf",
                 "processes that moved themselves to another cgroup (only root can)",
             ],
+            _ => &["processes that a daemon outside started on its behalf"],
         }
     }
 }

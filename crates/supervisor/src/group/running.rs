@@ -1,10 +1,13 @@
 //! One instance's processes while they are ours: let go, signalled, watched, looked at.
 
 use std::{
-    io::{self, Write as _},
-    os::fd::{AsFd as _, OwnedFd},
+    io::{self, Read as _, Write as _},
+    net::Shutdown,
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::net::UnixStream,
+    },
     path::Path,
-    process::{Child, ChildStdin},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -19,12 +22,12 @@ use super::{
     containment::{GroupError, Mechanism},
     ending::Ending,
     exit::Exit,
-    init::GO,
+    init::{CLEAN, GO, HelperMode, TERMINATE},
     leaf::Leaf,
     output::Output,
     pgid::Pgid,
     process::{self, Member},
-    spawner::{Made, Order, SpawnError, Unclaimed, end_unused},
+    spawner::{Helper, Made, Order, SpawnError, Unclaimed, end_unused},
     watch::watch,
 };
 
@@ -44,11 +47,14 @@ pub(super) enum Leader {
 /// as it can: a net for bugs, not a way to end an instance.
 pub struct Group {
     pub(super) instance: InstanceId,
+    pub(super) mode: HelperMode,
     pid: u32,
     pub(super) pidfd: AsyncFd<OwnedFd>,
     pub(super) leader: Mutex<Leader>,
+    /// PID 1 of its namespace: when it is seen dead, everything born in there is.
+    pub(super) init: Option<(u32, AsyncFd<OwnedFd>)>,
     pub(super) leaf: Option<Leaf>,
-    go: Mutex<Option<ChildStdin>>,
+    line: Mutex<Line>,
     output: Mutex<Option<Output>>,
     pub(super) ending: tokio::sync::Mutex<Ending>,
     /// Keeps the spawner's thread, and so the main process, alive.
@@ -63,35 +69,51 @@ impl Group {
         made: Unclaimed,
         thread: mpsc::Sender<Order>,
     ) -> Result<Self, SpawnError> {
-        let Made { mut child, pidfd, leaf } = made.claim().ok_or(SpawnError::Ended)?;
-        let main = Pid::from_child(&child);
-        match parts(&mut child, pidfd) {
-            Ok((output, pidfd)) => Ok(Self {
+        let Made { mut helper, leaf } = made.claim().ok_or(SpawnError::Ended)?;
+        let main = Pid::from_child(&helper.child);
+        match parts(&mut helper) {
+            Ok(Parts { output, pidfd, init }) => Ok(Self {
                 instance,
-                pid: child.id(),
+                mode: helper.mode,
+                pid: helper.child.id(),
                 pidfd,
                 leader: Mutex::new(Leader::Unreaped(Pgid::of_unreaped(main))),
+                init,
                 leaf,
-                go: Mutex::new(child.stdin.take()),
+                line: Mutex::new(Line { stream: Some(helper.line), went: false, clean: false }),
                 output: Mutex::new(output),
                 ending: tokio::sync::Mutex::default(),
                 _thread: thread,
             }),
             Err(error) => {
-                end_unused(child, leaf);
+                end_unused(helper, leaf);
                 Err(error.into())
             }
         }
     }
 
-    /// The main process' number.
+    /// The number of the process that is ours: the helper, or the runtime it has become.
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
+    /// The runtime's own number, as this node sees it; the helper's while there is no runtime.
+    pub fn runtime_pid(&self) -> u32 {
+        let parent = match (self.mode, &self.init) {
+            (HelperMode::Exec, _) => return self.pid,
+            (_, Some((init, _))) => *init,
+            (_, None) => self.pid,
+        };
+        process::below(parent, 1).first().copied().unwrap_or(self.pid)
+    }
+
     /// What contains it.
     pub fn mechanism(&self) -> Mechanism {
-        if self.leaf.is_some() { Mechanism::Cgroup } else { Mechanism::ProcessGroup }
+        Mechanism { leaf: self.leaf.is_some(), helper: self.mode }
+    }
+
+    pub(super) fn line(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Its leaf, if it has one; removed with the proof.
@@ -113,15 +135,48 @@ impl Group {
     /// # Errors
     /// When the helper is gone already.
     pub fn go(&self) -> Result<(), GroupError> {
-        let line = self.go.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match line {
-            Some(mut line) => line.write_all(&[GO]).map_err(GroupError::Go),
-            None => Ok(()),
+        let mut line = self.line();
+        if line.went {
+            return Ok(());
+        }
+        line.went = true;
+        let Some(stream) = line.stream.as_mut() else { return Ok(()) };
+        let sent = stream.write_all(&[GO]);
+        if self.mode == HelperMode::Exec {
+            line.stream = None; // the runtime it becomes is spoken to in other ways
+        }
+        sent.map_err(GroupError::Go)
+    }
+
+    /// Hangs up, in this direction: a helper that waits never goes, one that watches ends everything.
+    pub(super) fn hang_up(&self) {
+        let mut line = self.line();
+        line.went = true;
+        if let Some(stream) = &line.stream
+            && let Err(error) = stream.shutdown(Shutdown::Write)
+            && error.kind() != io::ErrorKind::NotConnected
+        {
+            tracing::warn!(instance = %self.instance, %error, "the helper's line could not be closed");
         }
     }
 
-    pub(super) fn close_go(&self) {
-        self.go.lock().unwrap_or_else(PoisonError::into_inner).take();
+    /// Whether the helper said, before it ended, that no process was left below it.
+    pub(super) fn said_clean(&self) -> io::Result<bool> {
+        let mut line = self.line();
+        if !line.clean
+            && let Some(stream) = line.stream.as_mut()
+        {
+            stream.set_nonblocking(true)?;
+            let mut byte = [0];
+            match stream.read(&mut byte) {
+                Ok(read) => line.clean = read == 1 && byte[0] == CLEAN,
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionReset) => {
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(line.clean)
     }
 
     /// SIGTERM, and SIGCONT so that a stopped process gets it, to the process group.
@@ -129,6 +184,15 @@ impl Group {
     /// # Errors
     /// When the kernel refuses; that nobody is left is no error.
     pub fn terminate(&self) -> Result<(), GroupError> {
+        if self.mode != HelperMode::Exec {
+            // The helper knows the runtime's group, and whether its number is still its own.
+            return match self.line().stream.as_mut().map(|stream| stream.write_all(&[TERMINATE])) {
+                Some(Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => {
+                    Err(GroupError::Signal(error))
+                }
+                _ => Ok(()),
+            };
+        }
         match &*self.leader() {
             Leader::Reaped(_) => Ok(()),
             Leader::Unreaped(group) => {
@@ -177,6 +241,9 @@ impl Group {
     pub fn members(&self) -> Vec<Member> {
         let listed = match (&self.leaf, &*self.leader()) {
             (Some(leaf), _) => leaf.processes(MAX_MEMBERS),
+            (None, Leader::Unreaped(_)) if self.mode != HelperMode::Exec => {
+                Ok(process::below(self.pid, MAX_MEMBERS))
+            }
             (None, Leader::Unreaped(group)) => process::group_members(group.number()).map(|mut pids| {
                 pids.insert(0, self.pid);
                 pids
@@ -187,17 +254,39 @@ impl Group {
             tracing::warn!(instance = %self.instance, %error, "its processes cannot be listed");
             Vec::new()
         });
-        pids.into_iter().take(MAX_MEMBERS).filter_map(process::member).collect()
+        // The helpers are ours, not the runtime's.
+        let init = self.init.as_ref().map(|(pid, _)| *pid);
+        let own = |pid: &u32| (self.mode != HelperMode::Exec && *pid == self.pid) || Some(*pid) == init;
+        pids.into_iter().filter(|pid| !own(pid)).take(MAX_MEMBERS).filter_map(process::member).collect()
     }
 }
 
-/// What of a child is watched from now on.
-fn parts(child: &mut Child, pidfd: OwnedFd) -> io::Result<(Option<Output>, AsyncFd<OwnedFd>)> {
-    let output = match (child.stdout.take(), child.stderr.take()) {
+/// The line to the helper.
+pub(super) struct Line {
+    stream: Option<UnixStream>,
+    went: bool,
+    clean: bool,
+}
+
+/// What of a helper is watched from now on.
+struct Parts {
+    output: Option<Output>,
+    pidfd: AsyncFd<OwnedFd>,
+    init: Option<(u32, AsyncFd<OwnedFd>)>,
+}
+
+fn parts(helper: &mut Helper) -> io::Result<Parts> {
+    let output = match (helper.child.stdout.take(), helper.child.stderr.take()) {
         (Some(stdout), Some(stderr)) => Some(Output::of(stdout, stderr)?),
         _ => None,
     };
-    Ok((output, watch(pidfd)?))
+    // Duplicates: if one of them cannot be watched, the helper is ended through its own.
+    let pidfd = watch(helper.pidfd.try_clone()?)?;
+    let init = match &helper.init {
+        Some((pid, init)) => Some((*pid, watch(init.try_clone()?)?)),
+        None => None,
+    };
+    Ok(Parts { output, pidfd, init })
 }
 
 impl Drop for Group {
@@ -208,6 +297,15 @@ impl Drop for Group {
         tracing::error!(instance = %self.instance, "dropped before its end was proven; killed");
         if let Some(Err(error)) = self.leaf.as_ref().map(Leaf::kill) {
             tracing::error!(%error, "its leaf could not be killed");
+        }
+        if let Some((_, init)) = &self.init
+            && let Err(error) = pidfd_send_signal(init, Signal::KILL)
+            && error != Errno::SRCH
+        {
+            tracing::error!(%error, "PID 1 of its namespace could not be killed");
+        }
+        if self.mode == HelperMode::Reaper {
+            return self.hang_up(); // it ends everything, and must live to do so
         }
         if let Leader::Unreaped(group) = &*self.leader() {
             for sent in [pidfd_send_signal(&self.pidfd, Signal::KILL), group.signal(Signal::KILL)] {

@@ -3,8 +3,11 @@
 
 use std::{
     ffi::OsString,
-    io,
-    os::{fd::OwnedFd, unix::process::CommandExt as _},
+    io::{self, Read as _},
+    os::{
+        fd::OwnedFd,
+        unix::{net::UnixStream, process::CommandExt as _},
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -12,13 +15,17 @@ use std::{
 };
 
 use cancel::InstanceId;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::{
+    io::Errno,
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
     containment::{Containment, GroupError},
-    init::{NO_LEAF, hidden},
+    init::{HelperMode, NO_LEAF, hidden},
     leaf::Leaf,
+    process::Stat,
     running::Group,
 };
 
@@ -27,6 +34,13 @@ const ORDERS: usize = 1_024;
 /// A spawn that has not returned after this (a program on a dead network disk) is given up; if it
 /// returns after all, what it made is ended.
 const SPAWN_LIMIT: Duration = Duration::from_secs(10);
+
+/// A helper that has no namespace after this will have none.
+const INIT_LIMIT: Duration = Duration::from_secs(5);
+/// `i`, a pid, a line feed.
+const MAX_INIT_WORDS: usize = 16;
+/// Of what a useless helper complained.
+const WORDS: u64 = 4_096;
 
 /// The program that becomes a runtime: this binary under a hidden argument.
 #[derive(Clone, Debug)]
@@ -129,9 +143,19 @@ pub(super) struct Unclaimed(Option<Made>);
 
 /// A child that somebody answers for.
 pub(super) struct Made {
+    pub(super) helper: Helper,
+    pub(super) leaf: Option<Leaf>,
+}
+
+/// A helper that waits for "go".
+pub(super) struct Helper {
+    pub(super) mode: HelperMode,
     pub(super) child: Child,
     pub(super) pidfd: OwnedFd,
-    pub(super) leaf: Option<Leaf>,
+    /// Its line: orders one way, a word or two the other.
+    pub(super) line: UnixStream,
+    /// PID 1 of its namespace, pinned.
+    pub(super) init: Option<(u32, OwnedFd)>,
 }
 
 impl Unclaimed {
@@ -142,8 +166,8 @@ impl Unclaimed {
 
 impl Drop for Unclaimed {
     fn drop(&mut self) {
-        if let Some(Made { child, leaf, .. }) = self.0.take() {
-            end_unused(child, leaf);
+        if let Some(Made { helper, leaf }) = self.0.take() {
+            end_unused(helper, leaf);
         }
     }
 }
@@ -160,8 +184,8 @@ fn make(
             SpawnError::Leaf { path, error }
         })?),
     };
-    match spawn_child(helper, leaf.as_ref().map(Leaf::path), order) {
-        Ok((child, pidfd)) => Ok(Unclaimed(Some(Made { child, pidfd, leaf }))),
+    match start_helper(helper, leaf.as_ref().map(Leaf::path), containment.mode(), order) {
+        Ok(helper) => Ok(Unclaimed(Some(Made { helper, leaf }))),
         Err(error) => {
             if let Some(Err(error)) = leaf.map(|leaf| leaf.remove()) {
                 tracing::warn!(%error, "a leaf that was never used is left behind");
@@ -171,41 +195,89 @@ fn make(
     }
 }
 
-pub(super) fn spawn_child(
+pub(super) fn start_helper(
     helper: &HelperProgram,
     leaf: Option<&Path>,
+    mode: HelperMode,
     order: SpawnOrder,
-) -> io::Result<(Child, OwnedFd)> {
+) -> io::Result<Helper> {
     let leaf = leaf.map_or(OsString::from(NO_LEAF), |leaf| leaf.as_os_str().to_owned());
+    let (line, its_end) = UnixStream::pair()?;
     let mut child = Command::new(&helper.program)
         .args(&helper.args)
         .arg(std::process::id().to_string())
         .arg(leaf)
+        .arg(mode.word())
         .arg(order.program)
         .args(order.args)
         .env_clear()
         .envs(order.env.into_iter().map(|(name, value)| (hidden(&name), value)))
         .current_dir(order.cwd)
-        .stdin(Stdio::piped())
+        .stdin(Stdio::from(OwnedFd::from(its_end)))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
         .spawn()?;
     // The child is ours and unreaped: its number is its own.
-    match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
-        Ok(pidfd) => Ok((child, pidfd)),
+    let made = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).map_err(io::Error::from);
+    let made = made.and_then(|pidfd| {
+        let init = if mode.has_init() { Some(pin_init(&line, child.id())?) } else { None };
+        Ok((pidfd, init))
+    });
+    match made {
+        Ok((pidfd, init)) => Ok(Helper { mode, child, pidfd, line, init }),
         Err(error) => {
-            child.kill()?;
-            child.wait()?;
-            Err(error.into())
+            let said = last_words(&mut child, line)?;
+            Err(io::Error::other(format!("{error}{said}")))
         }
+    }
+}
+
+/// Ends a helper that is of no use, and tells what it complained of.
+fn last_words(child: &mut Child, line: UnixStream) -> io::Result<String> {
+    // It never went, so the end of its line is its own; and it ends after PID 1 of its namespace did.
+    drop(line);
+    child.wait()?;
+    let mut said = String::new();
+    if let Some(stderr) = child.stderr.take() {
+        stderr.take(WORDS).read_to_string(&mut said)?;
+    }
+    Ok(if said.trim().is_empty() { said } else { format!("; it said: {}", said.trim()) })
+}
+
+/// Reads who PID 1 of the helper's namespace is, and pins it: its parent, the helper, has not reaped it
+/// as long as it lives and is its parent.
+fn pin_init(line: &UnixStream, helper: u32) -> io::Result<(u32, OwnedFd)> {
+    line.set_read_timeout(Some(INIT_LIMIT))?;
+    let (mut words, mut byte) = (String::new(), [0]);
+    while !words.ends_with('\n') && words.len() < MAX_INIT_WORDS {
+        let mut reader = line;
+        if reader.read(&mut byte)? == 0 {
+            return Err(io::Error::other("the helper ended before it had a namespace"));
+        }
+        words.push(char::from(byte[0]));
+    }
+    let odd = || io::Error::other(format!("the helper said {words:?}"));
+    let pid: u32 = words.trim().strip_prefix('i').and_then(|pid| pid.parse().ok()).ok_or_else(odd)?;
+    let target = Pid::from_raw(pid.cast_signed()).ok_or_else(odd)?;
+    let pidfd = pidfd_open(target, PidfdFlags::empty())?;
+    match Stat::of(pid)? {
+        Some(stat) if stat.parent == helper => Ok((pid, pidfd)),
+        _ => Err(io::Error::other("PID 1 of the namespace is gone already")),
     }
 }
 
 /// Ends a helper that was never let go: nothing of a runtime was executed, so it is alone. Waits for
 /// it, which takes a fraction of a millisecond.
-pub(super) fn end_unused(mut child: Child, leaf: Option<Leaf>) {
-    let ended = child.kill().and_then(|()| child.wait());
+pub(super) fn end_unused(helper: Helper, leaf: Option<Leaf>) {
+    let Helper { mut child, init, .. } = helper;
+    let killed = match init.map(|(_, init)| pidfd_send_signal(&init, Signal::KILL)) {
+        // The helper sees its end, and ends.
+        Some(Ok(()) | Err(Errno::SRCH)) => Ok(()),
+        Some(Err(error)) => Err(error.into()),
+        None => child.kill(),
+    };
+    let ended = killed.and_then(|()| child.wait());
     let removed = leaf.map_or(Ok(()), |leaf| leaf.remove());
     if let (Err(error), _) | (_, Err(error)) = (ended, removed) {
         tracing::error!(%error, "a spawn that nobody waits for could not be ended cleanly");

@@ -1,7 +1,7 @@
 //! Ending: whatever a runtime does, nothing of it is alive when the proof is there.
 
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
-use supervisor::group::{Exit, Group, Mechanism, Step};
+use supervisor::group::{Exit, Group, Step};
 
 use crate::support::{END, Node, Watched, in_each_isolation};
 
@@ -19,7 +19,7 @@ async fn a_daemon_and_another_session_die_with_the_leaf_and_are_not_claimed_with
         }
         let proof = group.end(END).await.unwrap();
         let dead = processes.iter().filter(|process| process.is_dead()).count();
-        if group.mechanism() == Mechanism::Cgroup {
+        if group.mechanism().has_leaf() {
             assert_eq!(dead, 3);
             assert_eq!(proof.steps, [Step::Populated0, Step::ExitCollected, Step::LeafRemoved]);
             assert_eq!(proof.others, 3);
@@ -140,7 +140,7 @@ async fn a_child_whose_main_thread_has_exited_dies_too() {
         let proof = group.end(END).await.unwrap();
         assert!(process.is_dead());
         assert_eq!(proof.exit, Exit::Signal(9));
-        if group.mechanism() == Mechanism::Cgroup {
+        if group.mechanism().has_leaf() {
             assert_eq!(proof.others, 1);
         }
     })
@@ -159,7 +159,7 @@ async fn a_child_that_outlives_its_runtime_is_ended_and_does_not_delay_the_exit(
         let proof = group.end(END).await.unwrap();
         assert!(child.is_dead());
         assert_eq!(proof.exit, Exit::Code(3));
-        if group.mechanism() == Mechanism::Cgroup {
+        if group.mechanism().has_leaf() {
             assert_eq!(proof.others, 1);
         }
     })

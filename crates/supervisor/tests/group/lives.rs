@@ -19,7 +19,7 @@ const ISOLATION: &str = "QUELL_TEST_ISOLATION";
 #[ignore = "is the node that other tests kill"]
 async fn a_node_that_is_killed() {
     let isolation = match std::env::var(ISOLATION).unwrap().as_str() {
-        "auto" => Isolation::Auto,
+        "auto" => Isolation::Cgroup,
         _ => Isolation::ProcessGroup,
     };
     let node = Node::named(&std::env::var(NAME).unwrap(), isolation, helper());
@@ -68,7 +68,7 @@ async fn the_main_process_dies_with_its_node() {
             let (_, main, escaped) = killed_node(&name, isolation).await;
             main.wait();
             escaped.kill();
-            let containment = Containment::probe(&name, Isolation::Auto, &helper()).unwrap();
+            let containment = Containment::probe(&name, Isolation::Cgroup, &helper()).unwrap();
             containment.sweep(END).await.unwrap();
             if let Some(base) = containment.base() {
                 fs::remove_dir(base).unwrap();
@@ -81,7 +81,7 @@ async fn the_main_process_dies_with_its_node() {
 #[tokio::test]
 async fn the_next_life_ends_what_the_last_one_left_whatever_its_isolation() {
     within(async {
-        for next in [Isolation::Auto, Isolation::ProcessGroup] {
+        for next in [Isolation::Cgroup, Isolation::ProcessGroup] {
             let name = fresh_name();
             let (has_leaves, main, escaped) = killed_node(&name, "auto").await;
             main.wait();
@@ -110,7 +110,7 @@ async fn the_next_life_ends_what_the_last_one_left_whatever_its_isolation() {
 async fn a_life_that_was_killed_while_it_probed_does_not_cost_the_next_one_its_leaves() {
     within(async {
         let name = fresh_name();
-        let first = Containment::probe(&name, Isolation::Auto, &helper()).unwrap();
+        let first = Containment::probe(&name, Isolation::Cgroup, &helper()).unwrap();
         let Some(base) = first.base().map(PathBuf::from) else {
             println!("no leaves here: {}", first.layers().last().unwrap());
             return;
@@ -129,7 +129,10 @@ async fn a_life_that_was_killed_while_it_probed_does_not_cost_the_next_one_its_l
 fn every_layer_says_what_it_gives_or_why_it_is_not_there() {
     let name = fresh_name();
     let without = Containment::probe(&name, Isolation::ProcessGroup, &helper()).unwrap();
-    assert_eq!(without.layers().iter().map(|layer| layer.active).collect::<Vec<_>>(), [true, false]);
+    assert_eq!(
+        without.layers().iter().map(|layer| layer.active).collect::<Vec<_>>(),
+        [true, false, false, false]
+    );
     assert!(without.base().is_none());
     assert!(without.layers().iter().all(|layer| !layer.detail.is_empty()));
 }
@@ -139,7 +142,7 @@ fn a_helper_that_cannot_be_run_leaves_no_folder_behind() {
     let name = fresh_name();
     let broken = supervisor::group::HelperProgram { program: "/no/such/helper".into(), args: Vec::new() };
     assert!(Containment::probe(&name, Isolation::Cgroup, &broken).is_err());
-    let working = Containment::probe(&name, Isolation::Auto, &helper()).unwrap();
+    let working = Containment::probe(&name, Isolation::Cgroup, &helper()).unwrap();
     if let Some(base) = working.base() {
         fs::remove_dir(base).unwrap();
         assert!(Containment::probe(&name, Isolation::Cgroup, &broken).is_err());

@@ -146,9 +146,9 @@ async fn a_program_that_cannot_be_executed_is_told_from_one_that_failed() {
 #[test]
 fn a_helper_without_a_node_executes_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let run = |parent: u32| {
+    let run = |mode: &str, parent: u32| {
         let mut child = Command::new(helper().program)
-            .args([&parent.to_string(), "-", "sh", "-c", "echo ran > ran"])
+            .args([&parent.to_string(), "-", mode, "sh", "-c", "echo ran > ran"])
             .current_dir(dir.path())
             .stdin(Stdio::piped())
             .stderr(Stdio::null())
@@ -157,8 +157,11 @@ fn a_helper_without_a_node_executes_nothing() {
         drop(child.stdin.take());
         child.wait().unwrap().code()
     };
-    assert_eq!(run(std::process::id()), Some(125), "the line was closed without go");
-    assert_eq!(run(1), Some(124), "another parent than the node that spawned it");
+    for mode in ["exec", "reaper"] {
+        assert_eq!(run(mode, std::process::id()), Some(125), "{mode}: the line was closed without go");
+        assert_eq!(run(mode, 1), Some(124), "{mode}: another parent than the node that spawned it");
+    }
+    assert_eq!(run("magic", std::process::id()), Some(124));
     assert!(!dir.path().join("ran").exists());
 }
 

@@ -1,0 +1,103 @@
+//! Which kind of helper works on this machine: each is tried once, to its end.
+
+use std::{ffi::OsString, io, io::Write as _, path::PathBuf};
+
+use cancel::InstanceId;
+
+use super::{
+    containment::{GroupError, Isolation, Layer},
+    init::{CLEAN, GO, HelperMode},
+    spawner::{Helper, HelperProgram, SpawnOrder, start_helper},
+};
+
+/// The strongest helper that this isolation allows and the machine has, and its two layers.
+pub(super) fn probe(
+    isolation: Isolation,
+    helper: &HelperProgram,
+) -> Result<(HelperMode, [Layer; 2]), GroupError> {
+    let not_asked = || Err("not asked for".to_owned());
+    let namespace = match isolation {
+        Isolation::Auto => namespace(helper),
+        Isolation::Cgroup | Isolation::Subreaper | Isolation::ProcessGroup => not_asked(),
+    };
+    let reaper = match isolation {
+        Isolation::Auto if namespace.is_ok() => Err("PID 1 of the namespace does its work".to_owned()),
+        Isolation::Auto | Isolation::Subreaper => tried(helper, HelperMode::Reaper),
+        Isolation::Cgroup | Isolation::ProcessGroup => not_asked(),
+    };
+    if let (Isolation::Subreaper, Err(why)) = (isolation, &reaper) {
+        return Err(GroupError::NoHelper(why.clone()));
+    }
+    let mode = match (&namespace, &reaper) {
+        (Ok(mode), _) => *mode,
+        (Err(_), Ok(mode)) => *mode,
+        (Err(_), Err(_)) => HelperMode::Exec,
+    };
+    Ok((mode, [reaper_layer(&reaper), namespace_layer(&namespace)]))
+}
+
+fn reaper_layer(tried: &Result<HelperMode, String>) -> Layer {
+    let detail = match tried {
+        Ok(_) => "a helper above each runtime inherits what its processes leave behind and ends it; that it \
+                  has no child left proves that no descendant is alive. Weak against a runtime that kills \
+                  its own helper: then nothing is claimed"
+            .to_owned(),
+        Err(why) => why.clone(),
+    };
+    Layer { id: "L1", name: "child subreaper", active: tried.is_ok(), detail }
+}
+
+fn namespace_layer(tried: &Result<HelperMode, String>) -> Layer {
+    let detail = match tried {
+        Ok(HelperMode::UserNamespace) => "PID 1 of a namespace for each instance, by a user namespace: when it is \
+                                          seen dead, whatever was born inside is; runtimes cannot see or signal \
+                                          anything outside"
+            .to_owned(),
+        Ok(_) => "PID 1 of a namespace for each instance: when it is seen dead, whatever was born inside is; \
+                  runtimes cannot see or signal anything outside"
+            .to_owned(),
+        Err(why) => format!("{why}; to get it run as root, or allow user namespaces"),
+    };
+    Layer { id: "L3", name: "PID namespace", active: tried.is_ok(), detail }
+}
+
+/// With the privilege there is, else by a user namespace.
+fn namespace(helper: &HelperProgram) -> Result<HelperMode, String> {
+    tried(helper, HelperMode::Namespace).or_else(|first| {
+        tried(helper, HelperMode::UserNamespace)
+            .map_err(|second| format!("{first}; by a user namespace: {second}"))
+    })
+}
+
+fn tried(helper: &HelperProgram, mode: HelperMode) -> Result<HelperMode, String> {
+    match try_once(helper, mode) {
+        Ok(()) => Ok(mode),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Does once what every instance will need: starts, lets go, sees the end.
+fn try_once(program: &HelperProgram, mode: HelperMode) -> io::Result<()> {
+    let order = SpawnOrder {
+        instance: InstanceId(0),
+        program: OsString::from("true"),
+        args: Vec::new(),
+        env: std::env::var_os("PATH").map(|path| ("PATH".into(), path)).into_iter().collect(),
+        cwd: PathBuf::from("/"),
+    };
+    let Helper { child, mut line, .. } = start_helper(program, None, mode, order)?;
+    line.write_all(&[GO])?;
+    let output = child.wait_with_output()?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        return Err(io::Error::other(format!("{}: {said}", output.status)));
+    }
+    if mode == HelperMode::Reaper {
+        let mut word = [0];
+        std::io::Read::read_exact(&mut line, &mut word)?;
+        if word != [CLEAN] {
+            return Err(io::Error::other("the helper did not say that nothing is left"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,128 @@
+//! A PID namespace around a runtime: the kernel's own promise that whoever was born in it dies with it.
+//!
+//! The helper outside makes the namespace, forks PID 1 into it and waits; PID 1 watches over the runtime
+//! (`warden`). Either's end is the end of all: PID 1 dies with the helper (PDEATHSIG), and everything
+//! inside dies with PID 1 before anybody sees that it has.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    io::{self, Read as _, Write as _},
+    os::fd::OwnedFd,
+};
+
+use nix::{
+    errno::Errno,
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+    sys::{
+        prctl,
+        signal::Signal,
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::{ForkResult, Pid, getgid, getuid, pipe, write},
+};
+
+use super::{
+    init::HELPER_FAILED,
+    warden::{Ended, Role, watch_over},
+};
+
+/// Runs the program in a namespace of its own. In the helper outside it returns how the program ended;
+/// in PID 1 it does not return.
+pub(super) fn run_inside(with_user: bool, program: &OsString, args: Vec<OsString>) -> Result<Ended, String> {
+    make(with_user)?;
+    let (told, tell) = pipe().map_err(|error| format!("pipe: {error}"))?;
+    // SAFETY: the helper is single-threaded, so the child may go on as if it were the only one; it
+    // shares nothing with its parent but open descriptors.
+    #[expect(unsafe_code, reason = "fork has no safe form; there is no thread that could hold a lock")]
+    #[expect(clippy::disallowed_methods, reason = "the helper is single-threaded and small")]
+    let forked = unsafe { nix::unistd::fork() };
+    match forked.map_err(|error| format!("fork: {error}"))? {
+        ForkResult::Child => {
+            drop(told);
+            let ended = be_init(program, args);
+            say(tell, &ended);
+            // The kernel ends whatever is left inside before this end is seen.
+            end_here()
+        }
+        ForkResult::Parent { child } => {
+            drop(tell);
+            // To the node, which pins it by a pidfd before it lets anything be executed.
+            let words = format!("i{child}\n");
+            write(io::stdin(), words.as_bytes()).map_err(|error| format!("its line: {error}"))?;
+            wait_for(child, told)
+        }
+    }
+}
+
+#[expect(clippy::exit, reason = "PID 1 has nothing to drain: its end ends everything inside")]
+fn end_here() -> ! {
+    std::process::exit(0)
+}
+
+fn make(with_user: bool) -> Result<(), String> {
+    let (uid, gid) = (getuid(), getgid());
+    let mut flags = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS;
+    if with_user {
+        flags |= CloneFlags::CLONE_NEWUSER;
+    }
+    unshare(flags).map_err(|error| format!("unshare: {error}"))?;
+    if with_user {
+        let own =
+            |path: &str, text: String| fs::write(path, text).map_err(|error| format!("{path}: {error}"));
+        // The same user inside as outside: nothing is gained but the namespace.
+        own("/proc/self/setgroups", "deny".to_owned())?;
+        own("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
+        own("/proc/self/gid_map", format!("{gid} {gid} 1"))?;
+    }
+    Ok(())
+}
+
+fn be_init(program: &OsString, args: Vec<OsString>) -> Result<Ended, String> {
+    // Its parent is outside, so there is no asking whether it lives still; if it died before this line,
+    // the end of the helper's line to the node ends PID 1 as well.
+    prctl::set_pdeathsig(Signal::SIGKILL).map_err(|error| format!("PDEATHSIG: {error}"))?;
+    let nothing = None::<&str>;
+    mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing)
+        .map_err(|error| format!("private mounts: {error}"))?;
+    // Programs look themselves up in /proc by the numbers that hold inside.
+    let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("proc"), "/proc", Some("proc"), plain, nothing).map_err(|error| format!("/proc: {error}"))?;
+    watch_over(Role::Init, program, args)
+}
+
+/// Tells the helper outside how it ended, in words that fit a pipe.
+#[allow(clippy::print_stderr)] // its stderr is the instance's captured output
+fn say(tell: OwnedFd, ended: &Result<Ended, String>) {
+    let words = match ended {
+        Ok(Ended::Code(code)) => [b'c', *code],
+        Ok(Ended::Signal(signal)) => [b's', u8::try_from(*signal as i32).unwrap_or(0)],
+        Err(why) => {
+            eprintln!("quell instance: {why}");
+            [b'c', HELPER_FAILED]
+        }
+    };
+    if let Err(error) = File::from(tell).write_all(&words) {
+        eprintln!("quell instance: its end cannot be told: {error}");
+    }
+}
+
+/// Waits for PID 1, and so for everything inside; then reads what it said last.
+fn wait_for(init: Pid, told: OwnedFd) -> Result<Ended, String> {
+    loop {
+        match waitpid(init, Some(WaitPidFlag::__WALL)) {
+            Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => break,
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(format!("waiting for PID 1: {error}")),
+        }
+    }
+    let mut words = Vec::new();
+    File::from(told).read_to_end(&mut words).map_err(|error| format!("its last words: {error}"))?;
+    Ok(match words[..] {
+        [b'c', code] => Ended::Code(code),
+        [b's', number] => Ended::Signal(Signal::try_from(i32::from(number)).unwrap_or(Signal::SIGKILL)),
+        // It was killed before it could say anything.
+        _ => Ended::Signal(Signal::SIGKILL),
+    })
+}
