@@ -138,8 +138,10 @@ pub(crate) struct ServeArgs {
 pub(crate) enum IsolationArg {
     /// The strongest that works here.
     Auto,
-    /// A cgroup per instance, or refuse to start.
+    /// A cgroup per instance and no namespace, or refuse to start.
     Cgroup,
+    /// A child subreaper per instance: no privilege needed.
+    Subreaper,
     /// Process groups only: what leaves the group is not seen.
     ProcessGroup,
 }

@@ -145,6 +145,7 @@ async fn contain(args: &ServeArgs, store: &dyn Store) -> anyhow::Result<(Arc<Con
     let isolation = match args.isolation {
         IsolationArg::Auto => Isolation::Auto,
         IsolationArg::Cgroup => Isolation::Cgroup,
+        IsolationArg::Subreaper => Isolation::Subreaper,
         IsolationArg::ProcessGroup => Isolation::ProcessGroup,
     };
     let helper = helper()?;
