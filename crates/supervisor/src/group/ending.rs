@@ -88,7 +88,15 @@ impl Group {
             tracing::warn!(instance = %self.instance, %error, "SIGKILL to PID 1 of its namespace refused");
         }
         if self.mode == HelperMode::Reaper {
-            return; // its line was closed: it ends everything below, and its own end proves that
+            // Its line was closed: it ends everything below, and its own end proves that. What it
+            // watches over may have stopped it.
+            match pidfd_send_signal(&self.pidfd, Signal::CONT) {
+                Ok(()) | Err(Errno::SRCH) => {}
+                Err(error) => {
+                    tracing::warn!(instance = %self.instance, %error, "SIGCONT to its helper refused")
+                }
+            }
+            return;
         }
         if let Leader::Unreaped(group) = &*self.leader() {
             for sent in [pidfd_send_signal(&self.pidfd, Signal::KILL), group.signal(Signal::KILL)] {

@@ -4,6 +4,9 @@ use std::{fmt, fs};
 
 use super::process::{self, Stat};
 
+/// Where every distribution with cgroup v1 mounts it.
+const V1_FREEZER: &str = "/sys/fs/cgroup/freezer";
+
 /// A process that could not be killed in time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Survivor {
@@ -23,6 +26,8 @@ pub struct Survivor {
     pub uid: u32,
     /// Its cgroup v2 path.
     pub cgroup: String,
+    /// Whether a freezer of cgroup v1 holds it: the kernel shows no other trace of that.
+    pub frozen: bool,
 }
 
 /// Why a process that was sent SIGKILL is alive.
@@ -73,12 +78,14 @@ impl Survivor {
             tracer: number("TracerPid:"),
             uid: number("Uid:"),
             cgroup: process::cgroup_of(pid).unwrap_or_default(),
+            frozen: is_v1_frozen(pid),
         })
     }
 
     /// Why it is alive, as far as can be told.
     pub fn cause(&self) -> SurvivorCause {
         match self.state {
+            _ if self.frozen => SurvivorCause::Frozen,
             // `__refrigerator` is the v1 freezer, `do_freezer_trap` the v2 one.
             _ if self.wchan.contains("refrigerator") || self.wchan.contains("freezer") => {
                 SurvivorCause::Frozen
@@ -99,13 +106,22 @@ impl fmt::Display for Survivor {
     }
 }
 
+/// Asks the freezer group a process is in; where there is none, nothing holds it.
+fn is_v1_frozen(pid: u32) -> bool {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let group = text.lines().find_map(|line| line.split_once(":freezer:").map(|(_, group)| group));
+    let state = group.map(|group| format!("{V1_FREEZER}{group}/freezer.state"));
+    state.is_some_and(|state| fs::read_to_string(state).is_ok_and(|state| state.trim() != "THAWED"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn survivor(state: char, wchan: &str, tracer: u32) -> Survivor {
         let (comm, cgroup) = ("worker".to_owned(), "/quell/i1".to_owned());
-        Survivor { pid: 7, start_time: 1, comm, state, wchan: wchan.to_owned(), tracer, uid: 0, cgroup }
+        let wchan = wchan.to_owned();
+        Survivor { pid: 7, start_time: 1, comm, state, wchan, tracer, uid: 0, cgroup, frozen: false }
     }
 
     #[test]
@@ -117,6 +133,8 @@ mod tests {
         assert_eq!(survivor('Z', "0", 9).cause(), SurvivorCause::Traced { by: 9 });
         assert_eq!(survivor('Z', "0", 0).cause(), SurvivorCause::ZombieLeader);
         assert_eq!(survivor('R', "0", 0).cause(), SurvivorCause::Unknown);
+        let frozen = Survivor { frozen: true, ..survivor('D', "hrtimer_nanosleep", 0) };
+        assert_eq!(frozen.cause(), SurvivorCause::Frozen);
         assert!(survivor('D', "request_wait_answer", 0).to_string().contains("pid 7 uid 0 state D"));
     }
 }

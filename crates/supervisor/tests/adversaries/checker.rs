@@ -1,0 +1,218 @@
+//! The checker: outside the supervisor, it believes nobody and looks at every process of the machine.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+/// The variable every process of a run carries.
+pub(crate) const VARIABLE: &str = "QUELL_ADVERSARY";
+
+/// The living processes of a run: by its token in their environment, or, for the one that scrubs it, by
+/// the name it goes by. A zombie has no environment and no code.
+pub(crate) fn alive(token: &str) -> Vec<u32> {
+    let entry = format!("{VARIABLE}={token}");
+    let scrubbed = token.contains("-scrubbed-");
+    let pids =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    pids.filter(|pid: &u32| {
+        let read = |name: &str| fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        let carries =
+            |text: Vec<u8>, what: &str| text.split(|byte| *byte == 0).any(|part| part == what.as_bytes());
+        carries(read("environ"), &entry)
+            || (scrubbed && carries(read("cmdline"), "quell-scrubbed"))
+            || leaderless(*pid, &entry)
+    })
+    .collect()
+}
+
+/// A process whose main thread has ended shows no environment under its own number.
+fn leaderless(pid: u32, entry: &str) -> bool {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    tasks.flatten().any(|task| {
+        let text = fs::read(task.path().join("environ")).unwrap_or_default();
+        text.split(|byte| *byte == 0).any(|part| part == entry.as_bytes())
+    })
+}
+
+/// Ends what a run left, so that the next one finds a clean machine.
+pub(crate) fn kill_all(token: &str) {
+    loop {
+        let left = alive(token);
+        let mut struck = 0;
+        for pid in &left {
+            let Ok(pidfd) = pidfd_open(Pid::from_raw(pid.cast_signed()).unwrap(), PidfdFlags::empty()) else {
+                continue;
+            };
+            // Pinned; still the one that carries the token.
+            if alive_one(*pid, token) && pidfd_send_signal(&pidfd, Signal::KILL).is_ok() {
+                struck += 1;
+                let mut fds = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+                let limit = rustix::event::Timespec { tv_sec: 5, tv_nsec: 0 };
+                rustix::event::poll(&mut fds, Some(&limit)).unwrap();
+            }
+        }
+        if struck == 0 {
+            return;
+        }
+    }
+}
+
+fn alive_one(pid: u32, token: &str) -> bool {
+    alive(token).contains(&pid)
+}
+
+/// A process tree beside the runs, of the same user, that has nothing to do with them.
+pub(crate) struct Witness(Child);
+
+impl Witness {
+    pub(crate) fn start() -> Self {
+        let script = "sleep 1000 & setsid sleep 1000 & wait";
+        Self(Command::new("setsid").args(["-w", "sh", "-c", script]).stdin(Stdio::null()).spawn().unwrap())
+    }
+
+    pub(crate) fn lives(&self) -> bool {
+        let mut found = vec![self.0.id()];
+        let mut at = 0;
+        while at < found.len() {
+            let list = format!("/proc/{}/task/{}/children", found[at], found[at]);
+            let text = fs::read_to_string(list).unwrap_or_default();
+            found.extend(text.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+            at += 1;
+        }
+        // The shell may have become one of them; the two sleepers are there in any case.
+        let sleeps =
+            |pid: &&u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm == "sleep\n");
+        found.iter().filter(sleeps).count() == 2
+    }
+}
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        let mut found = vec![self.0.id()];
+        let mut at = 0;
+        while at < found.len() {
+            let text =
+                fs::read_to_string(format!("/proc/{0}/task/{0}/children", found[at])).unwrap_or_default();
+            found.extend(text.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+            at += 1;
+        }
+        for pid in found.iter().rev() {
+            if let Ok(pidfd) = pidfd_open(Pid::from_raw(pid.cast_signed()).unwrap(), PidfdFlags::empty()) {
+                pidfd_send_signal(&pidfd, Signal::KILL).ok(); // it may have ended with its parent
+            }
+        }
+        drop(self.0.wait());
+    }
+}
+
+/// What the world outside does to a run, for as long as it lives.
+pub(crate) struct Trouble(Option<Kind>);
+
+enum Kind {
+    /// Frozen by the freezer of cgroup v1: SIGKILL waits.
+    Frozen(PathBuf),
+    /// Held at its exit by a tracer that is not of the run.
+    Traced(Child),
+    /// A process that a daemon outside started for the run.
+    Daemon(Child),
+}
+
+impl Trouble {
+    pub(crate) fn make(behaviour: &str, token: &str) -> Self {
+        let victim = || alive(token).into_iter().max().expect("the run has processes");
+        Self(match behaviour {
+            "v1_frozen" => freeze(victim()),
+            "foreign_tracer" => trace(victim()),
+            "asks_a_daemon" => Some(Kind::Daemon(
+                Command::new("sleep").arg("1000").env(VARIABLE, token).stdin(Stdio::null()).spawn().unwrap(),
+            )),
+            _ => None,
+        })
+    }
+
+    /// Whether it keeps an end from being proven.
+    pub(crate) fn holds(&self) -> bool {
+        matches!(self.0, Some(Kind::Frozen(_) | Kind::Traced(_)))
+    }
+
+    /// Processes with the token that are not the supervisor's to end.
+    pub(crate) fn outside(&self, token: &str) -> usize {
+        match &self.0 {
+            Some(Kind::Daemon(child)) => usize::from(alive(token).contains(&child.id())),
+            _ => 0,
+        }
+    }
+
+    pub(crate) fn end(&mut self) {
+        match self.0.take() {
+            None => {}
+            Some(Kind::Frozen(group)) => {
+                fs::write(group.join("freezer.state"), "THAWED").unwrap();
+                remove(&group);
+            }
+            Some(Kind::Traced(mut child) | Kind::Daemon(mut child)) => {
+                child.kill().unwrap();
+                child.wait().unwrap();
+            }
+        }
+    }
+}
+
+impl Drop for Trouble {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Once what was in it has been reaped; its last process may be on its way out.
+fn remove(group: &Path) {
+    for _ in 0..1_000 {
+        match fs::remove_dir(group) {
+            Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => std::thread::yield_now(),
+            removed => return removed.unwrap(),
+        }
+    }
+}
+
+fn freeze(pid: u32) -> Option<Kind> {
+    let group = PathBuf::from(format!("/sys/fs/cgroup/freezer/quell-test-{pid}"));
+    if fs::create_dir(&group).is_err() {
+        println!("no v1 freezer here, so nothing is frozen");
+        return None;
+    }
+    fs::write(group.join("cgroup.procs"), pid.to_string()).unwrap();
+    fs::write(group.join("freezer.state"), "FROZEN").unwrap();
+    while fs::read_to_string(group.join("freezer.state")).unwrap().trim() != "FROZEN" {}
+    Some(Kind::Frozen(group))
+}
+
+/// Seizes a process with a stop at its exit.
+const TRACER: &str = "\
+import ctypes, sys\n\
+libc = ctypes.CDLL(None)\n\
+sys.stdout.write('%d\\n' % libc.ptrace(0x4206, int(sys.argv[1]), None, ctypes.c_void_p(0x40)))\n\
+sys.stdout.flush()\n\
+sys.stdin.read()";
+
+fn trace(pid: u32) -> Option<Kind> {
+    let mut child = Command::new("python3")
+        .args(["-c", TRACER, &pid.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.as_mut().unwrap()), &mut said)
+        .unwrap();
+    if said.trim() == "0" {
+        return Some(Kind::Traced(child));
+    }
+    println!("no tracing here, so nothing is held");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    None
+}
