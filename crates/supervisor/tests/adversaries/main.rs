@@ -9,6 +9,8 @@
 
 mod checker;
 mod matrix;
+mod node_dies;
+mod privileges;
 #[path = "../group/support.rs"]
 mod support;
 
@@ -27,6 +29,13 @@ const RUNS: usize = 3;
 const END: Duration = Duration::from_secs(15);
 /// What it takes to see that something cannot be ended.
 const SHORT: Duration = Duration::from_millis(500);
+
+const PROGRAMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/adversaries/programs.py");
+
+/// Where the programs lie, which is elsewhere for a user who cannot read this tree.
+fn programs() -> String {
+    std::env::var("QUELL_TEST_PROGRAMS").unwrap_or_else(|_| PROGRAMS.to_owned())
+}
 
 /// Which layers a behaviour may be run on: some would reach the test itself.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -122,13 +131,13 @@ struct Outcome {
 
 async fn run(node: &Node, behaviour: &str, token: &str) -> Outcome {
     let mut reports = Reports::at(node.dir.path().join(token));
-    let programs = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/adversaries/programs.py");
+    let programs = programs();
     let program = match behaviour {
         "v1_frozen" | "foreign_tracer" => "plain",
         "asks_a_daemon" => "leader_exits",
         own => own,
     };
-    let mut order = node.order("python3", &["-B", programs, program, reports.path()]);
+    let mut order = node.order("python3", &["-B", &programs, program, reports.path()]);
     order.env.push((checker::VARIABLE.into(), token.into()));
     let group = node.spawner.spawn(order).await.unwrap();
     let output = group.take_output();

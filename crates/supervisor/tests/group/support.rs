@@ -54,7 +54,10 @@ pub(crate) async fn in_each_isolation(test: impl AsyncFn(Node)) {
 }
 
 pub(crate) fn helper() -> HelperProgram {
-    HelperProgram { program: PathBuf::from(env!("CARGO_BIN_EXE_quell-instance-init")), args: Vec::new() }
+    // Elsewhere for a user who cannot read this tree.
+    let program = std::env::var_os("QUELL_TEST_HELPER").map(PathBuf::from);
+    let program = program.unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_quell-instance-init")));
+    HelperProgram { program, args: Vec::new() }
 }
 
 /// A name that no other node has, in this process or another.
