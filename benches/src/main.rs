@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout)] // its output is its purpose
 
 mod engine;
+mod group;
 mod http;
 mod samples;
 
@@ -33,5 +34,6 @@ fn main() -> anyhow::Result<()> {
     };
     engine::measure(count, &mut show);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(group::measure(count, &mut show))?;
     runtime.block_on(http::measure(count, &mut show))
 }

@@ -22,12 +22,30 @@ use rustix::{
 use supervisor::group::{Isolation, OutputRing};
 use support::{END, Node, abandon_a_spawn, leaves, within};
 
-const GROUPS: usize = 200;
+/// On each of four kinds of containment: 10,000 in all.
+const GROUPS: usize = 2_500;
 const AT_ONCE: usize = 20;
 
 fn descriptors() -> usize {
     fs::read_dir("/proc/self/fd").unwrap().count()
 }
+
+fn threads() -> usize {
+    fs::read_dir("/proc/self/task").unwrap().count()
+}
+
+fn mounts() -> usize {
+    fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count()
+}
+
+fn resident_kib() -> usize {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+/// What an allocator may keep; a kilobyte a group would be 2.5 MiB.
+const GROWTH_KIB: usize = 4_096;
 
 async fn spawn_and_end(node: &Node) {
     let group = node.held("sh", &["-c", "sleep 1000 & wait"]).await;
@@ -41,13 +59,17 @@ async fn spawn_and_end(node: &Node) {
 async fn many(isolation: Isolation) {
     let node = Node::new(isolation);
     spawn_and_end(&node).await; // whatever is opened once is open now
-    let before = descriptors();
+    let before = (descriptors(), threads(), mounts());
+    let memory = resident_kib();
     for _ in 0..GROUPS / AT_ONCE {
         futures_util::future::join_all((0..AT_ONCE).map(|_| spawn_and_end(&node))).await;
     }
     abandon_a_spawn(&node, false).await;
     abandon_a_spawn(&node, true).await;
-    assert_eq!(descriptors(), before);
+    assert_eq!((descriptors(), threads(), mounts()), before);
+    let grown = resident_kib().saturating_sub(memory);
+    println!("{isolation:?}: {GROUPS} ended, {grown} KiB more resident");
+    assert!(grown < GROWTH_KIB, "{grown} KiB");
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     assert_eq!(waitid(WaitId::All, options).unwrap_err(), Errno::CHILD, "no child, so no zombie either");
     if node.has_leaves() {

@@ -236,13 +236,23 @@ impl Group {
         self.output.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// How many of its processes live, as far as can be seen. Blocking, as [`Group::members`].
+    pub fn living(&self) -> usize {
+        self.listed(usize::MAX).len()
+    }
+
     /// Its living processes, for looking; at most a fixed number, none where they cannot be looked at.
     /// Blocking: reads files of `/proc`; without a leaf, of every process there.
     pub fn members(&self) -> Vec<Member> {
+        self.listed(MAX_MEMBERS).into_iter().filter_map(process::member).collect()
+    }
+
+    /// The numbers of its processes, without the helpers, which are ours.
+    fn listed(&self, limit: usize) -> Vec<u32> {
         let listed = match (&self.leaf, &*self.leader()) {
-            (Some(leaf), _) => leaf.processes(MAX_MEMBERS),
+            (Some(leaf), _) => leaf.processes(limit),
             (None, Leader::Unreaped(_)) if self.mode != HelperMode::Exec => {
-                Ok(process::below(self.pid, MAX_MEMBERS))
+                Ok(process::below(self.pid, limit))
             }
             (None, Leader::Unreaped(group)) => process::group_members(group.number()).map(|mut pids| {
                 pids.insert(0, self.pid);
@@ -254,10 +264,9 @@ impl Group {
             tracing::warn!(instance = %self.instance, %error, "its processes cannot be listed");
             Vec::new()
         });
-        // The helpers are ours, not the runtime's.
         let init = self.init.as_ref().map(|(pid, _)| *pid);
         let own = |pid: &u32| (self.mode != HelperMode::Exec && *pid == self.pid) || Some(*pid) == init;
-        pids.into_iter().filter(|pid| !own(pid)).take(MAX_MEMBERS).filter_map(process::member).collect()
+        pids.into_iter().filter(|pid| !own(pid)).take(limit).collect()
     }
 }
 

@@ -87,7 +87,8 @@ impl Node {
     pub(crate) fn has_leaves(&self) -> bool {
         let leaves = self.containment.base().is_some();
         if !leaves {
-            println!("no leaves here: {}", self.containment.layers().last().unwrap());
+            let leaf = self.containment.layers().iter().find(|layer| layer.id == "L2").unwrap();
+            println!("no leaves here: {leaf}");
         }
         leaves
     }
