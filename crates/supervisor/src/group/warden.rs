@@ -5,6 +5,7 @@
 //! a child has ended. When the runtime ends, everything below ends with it, and then the helper does.
 
 use std::{
+    collections::HashSet,
     ffi::OsString,
     fs, io,
     os::{
@@ -172,14 +173,29 @@ fn reap(runtime: Pid) -> Result<Option<Ended>, Errno> {
 /// Kills children until the kernel says that there are none: as a subreaper it inherits whatever the
 /// dead leave, so then no descendant is left (`containment.md` 2.4).
 fn end_all() -> io::Result<()> {
+    // Unreaped, so no other process can have one of these numbers.
+    let mut struck = HashSet::new();
     loop {
         for child in children()? {
-            kill_child(child)?;
+            if struck.insert(child) {
+                kill_child(child)?;
+            }
         }
-        match waitpid(None::<Pid>, Some(WaitPidFlag::__WALL)) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(Errno::ECHILD) => return Ok(()),
-            Err(error) => return Err(error.into()),
+        // Waits for one, and takes all that have ended by then: what they leave is struck next.
+        let mut how = WaitPidFlag::__WALL;
+        loop {
+            match waitpid(None::<Pid>, Some(how)) {
+                Ok(WaitStatus::StillAlive) => break,
+                Ok(ended) => {
+                    if let Some(pid) = ended.pid() {
+                        struck.remove(&pid);
+                    }
+                    how |= WaitPidFlag::WNOHANG;
+                }
+                Err(Errno::EINTR) => {}
+                Err(Errno::ECHILD) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
         }
     }
 }
