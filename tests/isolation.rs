@@ -49,3 +49,29 @@ async fn a_function_that_hoards_connections_is_bounded_and_others_are_served() {
     assert_eq!(node.cancel("hoarder", &hoarder, Mode::Force).await.header("x-quell-stop"), "stopped");
     node.stop().await;
 }
+
+#[tokio::test]
+async fn each_instance_has_a_tmp_of_its_own_that_goes_with_it() {
+    let (node, bell) = (TestNode::start().await, Bell::hang().await);
+    node.deploy("scribe", include_str!("functions/scribe.py"), json!({})).await;
+    node.deploy_probe("f", 1, 1, json!({})).await;
+    let name = format!("quell-scribe-{}", bell.port);
+    let event = json!({ "name": name, "port": bell.port });
+    let first = node.invoke_async("scribe", &event).await;
+    let ring = bell.ring().await;
+    assert_eq!(ring.facts["found"], json!(false));
+    let view = node.view().await;
+    let private = view["instances"][0]["containment"].as_str().unwrap().contains("namespace");
+    let outside = std::path::Path::new("/tmp").join(&name);
+    assert_eq!(outside.exists(), !private, "what it wrote is seen outside");
+    let second = node.invoke_async("scribe", &event).await;
+    let ring = bell.ring().await;
+    assert_eq!(ring.facts["found"], json!(!private), "what it wrote is seen by another instance");
+    for request in [&first, &second] {
+        assert_eq!(node.cancel("scribe", request, Mode::Force).await.header("x-quell-stop"), "stopped");
+    }
+    if !private {
+        std::fs::remove_file(outside).unwrap();
+    }
+    node.stop().await;
+}

@@ -39,6 +39,7 @@ impl Bench {
             args: vec!["-c".into(), script.into()],
             env: std::env::var_os("PATH").map(|path| ("PATH".into(), path)).into_iter().collect(),
             cwd: "/".into(),
+            keep: Vec::new(),
         };
         Ok(self.spawner.spawn(order).await?)
     }

@@ -112,6 +112,7 @@ impl Shell {
             args: command.collect(),
             env: self.environment(id, address, function),
             cwd: function.code_dir.clone(),
+            keep: vec![function.code_dir.clone(), image.dir.clone()],
         }
     }
 

@@ -84,6 +84,7 @@ fn try_once(program: &HelperProgram, mode: HelperMode) -> io::Result<()> {
         args: Vec::new(),
         env: std::env::var_os("PATH").map(|path| ("PATH".into(), path)).into_iter().collect(),
         cwd: PathBuf::from("/"),
+        keep: Vec::new(),
     };
     let Helper { child, mut line, .. } = start_helper(program, None, mode, order)?;
     line.write_all(&[GO])?;

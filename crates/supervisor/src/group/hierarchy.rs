@@ -92,6 +92,7 @@ fn try_leaf(leaf: &Leaf, helper: &HelperProgram) -> io::Result<()> {
         args: Vec::new(),
         env: Vec::new(),
         cwd: PathBuf::from("/"),
+        keep: Vec::new(),
     };
     // Never let go: it waits in the helper until it is killed, and nothing is executed.
     let Helper { mut child, pidfd, line, .. } = start_helper(helper, None, HelperMode::Exec, order)?;

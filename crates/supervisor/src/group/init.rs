@@ -9,7 +9,7 @@ use std::{
     fs::File,
     io::{Read as _, Write as _},
     os::unix::{ffi::OsStrExt as _, process::CommandExt as _},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
 };
 
@@ -99,15 +99,18 @@ impl HelperMode {
     }
 }
 
-/// `<parent pid> <leaf or -> <mode> <program> <args...>`. Ends as the runtime ended; else 127 if there
+/// `<parent pid> <leaf or -> <mode> <n> <n folders to keep> <program> <args...>`. Ends as the runtime ended; else 127 if there
 /// is no such program, 126 if it cannot be executed, 125 if it was never let go, 124 if the helper
 /// could not do its part.
 pub fn instance_init(mut args: impl Iterator<Item = OsString>) -> ExitCode {
-    let (Some(parent), Some(leaf), Some(mode), Some(program)) =
+    let (Some(parent), Some(leaf), Some(mode), Some(count)) =
         (args.next(), args.next(), args.next(), args.next())
     else {
         return say(HELPER_FAILED, "bad arguments");
     };
+    let count: usize = count.to_str().and_then(|count| count.parse().ok()).unwrap_or(0);
+    let keep: Vec<PathBuf> = args.by_ref().take(count).map(PathBuf::from).collect();
+    let Some(program) = args.next() else { return say(HELPER_FAILED, "no program") };
     let Some(mode) = HelperMode::ALL.into_iter().find(|known| mode == known.word()) else {
         return say(HELPER_FAILED, "bad mode");
     };
@@ -118,8 +121,8 @@ pub fn instance_init(mut args: impl Iterator<Item = OsString>) -> ExitCode {
     let ended = match mode {
         HelperMode::Exec => return become_runtime(&program, rest),
         HelperMode::Reaper => watch_over(Role::Reaper, &program, rest),
-        HelperMode::Namespace => run_inside(false, &program, rest),
-        HelperMode::UserNamespace => run_inside(true, &program, rest),
+        HelperMode::Namespace => run_inside(false, &keep, &program, rest),
+        HelperMode::UserNamespace => run_inside(true, &keep, &program, rest),
     };
     match ended {
         Ok(Ended::Code(code)) => ExitCode::from(code),

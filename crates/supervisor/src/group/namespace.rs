@@ -8,16 +8,19 @@ use std::{
     ffi::OsString,
     fs::{self, File},
     io::{self, Read as _, Write as _},
-    os::fd::OwnedFd,
+    os::fd::{AsRawFd as _, OwnedFd},
+    path::{Path, PathBuf},
 };
 
 use nix::{
     errno::Errno,
+    fcntl::{OFlag, open},
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
     sys::{
         prctl,
         signal::Signal,
+        stat::Mode,
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
     unistd::{ForkResult, Pid, getgid, getuid, pipe, write},
@@ -28,9 +31,18 @@ use super::{
     warden::{Ended, Role, watch_over},
 };
 
+const TMP: &str = "/tmp";
+/// Of `/tmp` of one instance: what FunctionGraph and others give. It counts as memory of the machine.
+const TMP_BYTES: u64 = 512 << 20;
+
 /// Runs the program in a namespace of its own. In the helper outside it returns how the program ended;
 /// in PID 1 it does not return.
-pub(super) fn run_inside(with_user: bool, program: &OsString, args: Vec<OsString>) -> Result<Ended, String> {
+pub(super) fn run_inside(
+    with_user: bool,
+    keep: &[PathBuf],
+    program: &OsString,
+    args: Vec<OsString>,
+) -> Result<Ended, String> {
     make(with_user)?;
     let (told, tell) = pipe().map_err(|error| format!("pipe: {error}"))?;
     // SAFETY: the helper is single-threaded, so the child may go on as if it were the only one; it
@@ -41,7 +53,7 @@ pub(super) fn run_inside(with_user: bool, program: &OsString, args: Vec<OsString
     match forked.map_err(|error| format!("fork: {error}"))? {
         ForkResult::Child => {
             drop(told);
-            let ended = be_init(program, args);
+            let ended = be_init(keep, program, args);
             say(tell, &ended);
             // The kernel ends whatever is left inside before this end is seen.
             end_here()
@@ -79,7 +91,7 @@ fn make(with_user: bool) -> Result<(), String> {
     Ok(())
 }
 
-fn be_init(program: &OsString, args: Vec<OsString>) -> Result<Ended, String> {
+fn be_init(keep: &[PathBuf], program: &OsString, args: Vec<OsString>) -> Result<Ended, String> {
     // Its parent is outside, so there is no asking whether it lives still; if it died before this line,
     // the end of the helper's line to the node ends PID 1 as well.
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(|error| format!("PDEATHSIG: {error}"))?;
@@ -89,7 +101,30 @@ fn be_init(program: &OsString, args: Vec<OsString>) -> Result<Ended, String> {
     // Programs look themselves up in /proc by the numbers that hold inside.
     let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("proc"), "/proc", Some("proc"), plain, nothing).map_err(|error| format!("/proc: {error}"))?;
+    private_tmp(keep).map_err(|error| format!("a /tmp of its own: {error}"))?;
     watch_over(Role::Init, program, args)
+}
+
+/// An empty `/tmp` that nobody else sees, bounded, and gone with the namespace. What the runtime needs
+/// and happens to lie below `/tmp` stays where it is.
+fn private_tmp(keep: &[PathBuf]) -> io::Result<()> {
+    let here = std::env::current_dir()?;
+    let kept = keep.iter().map(PathBuf::as_path).chain([here.as_path()]);
+    let mut held = Vec::new();
+    for folder in kept.filter(|folder| folder.starts_with(TMP) && *folder != Path::new(TMP)) {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        held.push((folder, open(folder, flags, Mode::empty())?));
+    }
+    let data = format!("size={TMP_BYTES},mode=1777");
+    mount(Some("tmpfs"), TMP, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some(data.as_str()))?;
+    for (folder, fd) in &held {
+        fs::create_dir_all(folder)?;
+        let from = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
+        mount(Some(from.as_str()), *folder, None::<&str>, bind, None::<&str>)?;
+    }
+    // By the path, which leads into the new mounts.
+    std::env::set_current_dir(&here)
 }
 
 /// Tells the helper outside how it ended, in words that fit a pipe.

@@ -64,6 +64,8 @@ pub struct SpawnOrder {
     pub env: Vec<(OsString, OsString)>,
     /// Its working directory.
     pub cwd: PathBuf,
+    /// Folders it must see where they are, besides that one, although its `/tmp` may be its own.
+    pub keep: Vec<PathBuf>,
 }
 
 /// Why nothing was spawned. Nothing is left of the attempt.
@@ -208,6 +210,8 @@ pub(super) fn start_helper(
         .arg(std::process::id().to_string())
         .arg(leaf)
         .arg(mode.word())
+        .arg(order.keep.len().to_string())
+        .args(order.keep)
         .arg(order.program)
         .args(order.args)
         .env_clear()

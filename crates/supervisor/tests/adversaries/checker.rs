@@ -15,16 +15,13 @@ pub(crate) const VARIABLE: &str = "QUELL_ADVERSARY";
 /// the name it goes by. A zombie has no environment and no code.
 pub(crate) fn alive(token: &str) -> Vec<u32> {
     let entry = format!("{VARIABLE}={token}");
-    let scrubbed = token.contains("-scrubbed-");
     let pids =
         fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
     pids.filter(|pid: &u32| {
         let read = |name: &str| fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
         let carries =
             |text: Vec<u8>, what: &str| text.split(|byte| *byte == 0).any(|part| part == what.as_bytes());
-        carries(read("environ"), &entry)
-            || (scrubbed && carries(read("cmdline"), "quell-scrubbed"))
-            || leaderless(*pid, &entry)
+        carries(read("environ"), &entry) || carries(read("cmdline"), token) || leaderless(*pid, &entry)
     })
     .collect()
 }

@@ -139,6 +139,7 @@ async fn run(node: &Node, behaviour: &str, token: &str) -> Outcome {
     };
     let mut order = node.order("python3", &["-B", &programs, program, reports.path()]);
     order.env.push((checker::VARIABLE.into(), token.into()));
+    order.keep.extend(std::path::Path::new(&programs).parent().map(std::path::Path::to_path_buf));
     let group = node.spawner.spawn(order).await.unwrap();
     let output = group.take_output();
     let reader = output.map(|output| supervisor::group::OutputRing::start(cancel::InstanceId(0), output));

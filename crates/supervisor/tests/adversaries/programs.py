@@ -3,7 +3,7 @@
 Each writes "ready" to the FIFO when it stands as its name says, and then stays. All are bounded: at
 most some 150 processes, and nothing lives longer than LIFE_S even if nobody ends it. Every process
 carries the variable QUELL_ADVERSARY in its environment (by which the test's checker, outside, finds
-it), but for the one that scrubs it, which is found by its name.
+it), but for the one that scrubs it, which has the token for its name.
 """
 
 import ctypes
@@ -303,8 +303,8 @@ def cgroup_escape():
 
 
 def scrubbed():
-    """Another program, no environment, a false name."""
-    subprocess.Popen(["quell-scrubbed", str(LIFE_S)], executable="/bin/sleep", env={}, start_new_session=True)
+    """Another program, no environment, a name of its own (which is how the checker finds it)."""
+    subprocess.Popen([os.environ["QUELL_ADVERSARY"], str(LIFE_S)], executable="/bin/sleep", env={}, start_new_session=True)
 
 
 def false_name():
@@ -358,7 +358,7 @@ def busy_loops():
 
 def execs_for_ever():
     script = "i=0; while [ $i -lt 20000 ]; do /bin/true; i=$((i+1)); done"
-    subprocess.Popen(["setsid", "sh", "-c", script])
+    child(lambda: (os.setsid(), stand(), os.execvp("sh", ["sh", "-c", script])))
 
 
 def dies_with_parent():
@@ -395,7 +395,6 @@ def stops_its_helper():
 def kills_its_helper():
     """A child subreaper of the same user can be killed; PID 1 of a namespace cannot from inside."""
     child(os.setsid)
-    ready()
     os.kill(os.getppid(), signal.SIGKILL)
 
 

@@ -2,7 +2,10 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
+    os::{
+        fd::OwnedFd,
+        unix::{fs::PermissionsExt as _, net::UnixStream},
+    },
     process::{Command, Stdio},
 };
 
@@ -147,14 +150,15 @@ async fn a_program_that_cannot_be_executed_is_told_from_one_that_failed() {
 fn a_helper_without_a_node_executes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let run = |mode: &str, parent: u32| {
+        let (line, its_end) = UnixStream::pair().unwrap();
         let mut child = Command::new(helper().program)
-            .args([&parent.to_string(), "-", mode, "sh", "-c", "echo ran > ran"])
+            .args([&parent.to_string(), "-", mode, "0", "sh", "-c", "echo ran > ran"])
             .current_dir(dir.path())
-            .stdin(Stdio::piped())
+            .stdin(Stdio::from(OwnedFd::from(its_end)))
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        drop(child.stdin.take());
+        line.shutdown(std::net::Shutdown::Write).unwrap();
         child.wait().unwrap().code()
     };
     for mode in ["exec", "reaper"] {

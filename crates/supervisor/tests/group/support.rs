@@ -100,6 +100,7 @@ impl Node {
             args: args.iter().map(OsString::from).collect(),
             env: vec![("PATH".into(), std::env::var_os("PATH").unwrap())],
             cwd: self.dir.path().to_owned(),
+            keep: Vec::new(),
         }
     }
 
