@@ -75,3 +75,36 @@ async fn each_instance_has_a_tmp_of_its_own_that_goes_with_it() {
     }
     node.stop().await;
 }
+
+#[tokio::test]
+async fn runtimes_of_another_user_reach_nothing_of_the_nodes_and_are_stopped_as_ever() {
+    if !nix::unistd::geteuid().is_root() || !std::path::Path::new("/usr/bin/python3").exists() {
+        return println!("not root, or no interpreter that everybody may run: nothing is tested");
+    }
+    let data = tempfile::tempdir().unwrap();
+    let open = |mode: u32| {
+        std::fs::set_permissions(data.path(), std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    };
+    open(0o700);
+    let refused = TestNode::command(data.path(), &["--runtime-user", "65534"]).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("chmod o+x"), "{said}");
+    open(0o711);
+    for isolation in ["auto", "subreaper", "process-group"] {
+        let options = ["--runtime-user", "65534", "--isolation", isolation];
+        let (node, bell) = (TestNode::start_in(data.path(), &options).await, Bell::hang().await);
+        let name = format!("thief-{isolation}");
+        node.deploy(&name, include_str!("functions/thief.py"), json!({})).await;
+        let event = json!({ "data": data.path(), "port": bell.port });
+        for mode in [Mode::Plain, Mode::Force] {
+            let request = node.invoke_async(&name, &event).await;
+            let ring = bell.ring().await;
+            assert_eq!(ring.facts["uid"], json!([65534, 65534, []]), "{isolation}");
+            assert_eq!(ring.facts["got"], json!([]), "{isolation}");
+            let cancel = node.cancel(&name, &request, mode).await;
+            assert_eq!(cancel.header("x-quell-stop"), "stopped", "{isolation} {mode:?}");
+            assert_eq!(ring.process.is_gone(), mode.kills(), "{isolation} {mode:?}");
+        }
+        node.stop().await;
+    }
+}

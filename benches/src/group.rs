@@ -90,7 +90,7 @@ fn bare_start() -> anyhow::Result<Duration> {
 pub(crate) async fn measure(count: usize, show: &mut Show<'_>) -> anyhow::Result<()> {
     prctl::set_child_subreaper(true)?;
     let quell = std::env::current_exe()?.with_file_name("quell");
-    let helper = HelperProgram { program: quell, args: vec!["__instance-init".into()] };
+    let helper = HelperProgram { program: quell, args: vec!["__instance-init".into()], user: None };
     let name = format!("bench-{}", std::process::id());
     let containment = Arc::new(Containment::probe(&name, Isolation::Auto, &helper)?);
     let active: Vec<&str> =

@@ -107,7 +107,12 @@ impl TestNode {
     }
 
     async fn begin(dir: &Path, options: &[&str], deaf: bool) -> Self {
-        let mut child = Self::command(dir, options).spawn().unwrap();
+        let mut command = Self::command(dir, options);
+        if options.contains(&"--runtime-user") {
+            // The interpreters that everybody may run.
+            command.env("PATH", "/usr/bin:/bin");
+        }
+        let mut child = command.spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (lines, log) = mpsc::channel();
         std::thread::spawn(move || {

@@ -117,6 +117,10 @@ pub(crate) struct ServeArgs {
     /// How runtimes are contained.
     #[arg(long, env = "QUELL_ISOLATION", value_enum, default_value_t = IsolationArg::Auto)]
     pub(crate) isolation: IsolationArg,
+    /// As which user and group, by number, runtimes run; needs root. Not root, and able to read the data
+    /// folder's path and the interpreters.
+    #[arg(long, env = "QUELL_RUNTIME_USER", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) runtime_user: Option<u32>,
     /// How long a drain may last before what still runs is killed, in seconds.
     #[arg(long, env = "QUELL_DRAIN_S", default_value = "30", value_parser = seconds)]
     pub(crate) drain: Duration,

@@ -46,6 +46,7 @@ pub(crate) async fn demo() -> anyhow::Result<ExitCode> {
         idle: Duration::from_secs(60),
         queue_timeout: Duration::from_secs(60),
         max_instances: 128,
+        runtime_user: None,
     })
     .await?;
     output::line(format_args!("A node runs at http://{}, its data in a scratch folder.", running.address));

@@ -1,8 +1,11 @@
 //! A node from its options to its end: wiring, and nothing that decides.
 
-use std::{ffi::OsString, net::SocketAddr, path::Path, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    ffi::OsString, net::SocketAddr, os::unix::fs::PermissionsExt as _, path::Path, process::ExitCode,
+    sync::Arc, time::Duration,
+};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use api::{Api, ApiSettings};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use store::{Embedded, Store};
@@ -79,6 +82,9 @@ fn connection_limit() -> usize {
 pub(crate) async fn start(args: &ServeArgs) -> anyhow::Result<Running> {
     std::fs::create_dir_all(&args.data).with_context(|| format!("{} cannot be made", args.data.display()))?;
     let data = args.data.canonicalize()?;
+    if let Some(user) = args.runtime_user {
+        may_run_as(user, &data)?;
+    }
     let store: Arc<dyn Store> = Arc::new(Embedded::open(&data)?);
     let listener =
         TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
@@ -116,6 +122,20 @@ pub(crate) async fn start(args: &ServeArgs) -> anyhow::Result<Running> {
     Ok(Running { address, client, containment, node, store, server, end })
 }
 
+/// Whether runtimes can run as another user: only root can make them, and they must reach their code.
+fn may_run_as(user: u32, data: &Path) -> anyhow::Result<()> {
+    ensure!(nix::unistd::geteuid().is_root(), "--runtime-user {user}: only root can run others' processes");
+    for folder in data.ancestors() {
+        let mode = folder.metadata().with_context(|| folder.display().to_string())?.permissions().mode();
+        ensure!(
+            mode & 0o001 != 0,
+            "--runtime-user {user}: {} cannot be passed through by others (chmod o+x), and code lies below it",
+            folder.display()
+        );
+    }
+    Ok(())
+}
+
 /// Takes up what the last life of this node left in the store.
 async fn take_over(api: &Api, node: &Node, swept: bool) -> anyhow::Result<()> {
     let functions = api.load().await?;
@@ -148,7 +168,7 @@ async fn contain(args: &ServeArgs, store: &dyn Store) -> anyhow::Result<(Arc<Con
         IsolationArg::Subreaper => Isolation::Subreaper,
         IsolationArg::ProcessGroup => Isolation::ProcessGroup,
     };
-    let helper = helper()?;
+    let helper = helper(args.runtime_user);
     let containment = Arc::new(Containment::probe(&name, isolation, &helper)?);
     for layer in containment.layers() {
         tracing::info!(%layer, "containment");
@@ -162,8 +182,8 @@ async fn contain(args: &ServeArgs, store: &dyn Store) -> anyhow::Result<(Arc<Con
 
 /// This binary under its hidden argument. By its own link, so that an upgrade of the file on disk
 /// while the node runs does not change the helper under it.
-pub(crate) fn helper() -> anyhow::Result<HelperProgram> {
-    Ok(HelperProgram { program: "/proc/self/exe".into(), args: vec![OsString::from(INSTANCE_INIT)] })
+pub(crate) fn helper(user: Option<u32>) -> HelperProgram {
+    HelperProgram { program: "/proc/self/exe".into(), args: vec![OsString::from(INSTANCE_INIT)], user }
 }
 
 /// Runtimes are on this machine: a wildcard address is reached through loopback.

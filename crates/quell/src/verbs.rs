@@ -362,7 +362,7 @@ fn time(ms: i64) -> String {
 
 /// Probes containment the way `serve` does and says what it found.
 pub(crate) fn doctor() -> anyhow::Result<ExitCode> {
-    let containment = Containment::probe("doctor", Isolation::Auto, &serve::helper()?)?;
+    let containment = Containment::probe("doctor", Isolation::Auto, &serve::helper(None))?;
     for layer in containment.layers() {
         output::line(layer);
     }

@@ -115,6 +115,19 @@ pub struct Containment {
     layers: Vec<Layer>,
 }
 
+fn user_layer(helper: &HelperProgram) -> Layer {
+    let detail = match helper.user {
+        Some(user) => format!(
+            "runtimes run as user and group {user}: they cannot read the node's files, signal it or its \
+             helpers, or leave their cgroup; with no_new_privs"
+        ),
+        None => "runtimes run as the node's own user, with no_new_privs; as root, name another \
+                 (--runtime-user)"
+            .to_owned(),
+    };
+    Layer { id: "L5", name: "another user", active: helper.user.is_some(), detail }
+}
+
 impl Containment {
     /// Tries what works here, for the node of this name. Blocking: some tens of milliseconds, at start
     /// only.
@@ -150,6 +163,7 @@ impl Containment {
         layers.extend(helpers);
         let leaf = Layer { id: "L2", name: "cgroup v2 leaf", active: found.is_ok(), detail: leaf };
         layers.insert(layers.len() - 1, leaf);
+        layers.push(user_layer(helper));
         Ok(Self { base: found.ok(), folders: folders.unwrap_or_default(), mode, layers })
     }
 

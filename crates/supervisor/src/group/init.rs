@@ -47,6 +47,8 @@ pub(super) const CLEAN: u8 = b'e';
 const OPEN_FILES: u64 = 1_024;
 /// Stands for "no leaf" in the arguments.
 pub(super) const NO_LEAF: &str = "-";
+/// Stands for "as the node" where a user is named.
+pub(super) const NOBODY_ELSE: &str = "-";
 /// Put before the name of each variable that is meant for the runtime. The helper's dynamic loader and
 /// C library obey names such as `LD_PRELOAD`: unhidden, a function's environment could have its code
 /// run in the helper, before "go" and outside the leaf.
@@ -64,7 +66,7 @@ fn revealed(hidden: &OsStr) -> Option<&OsStr> {
 }
 
 /// The environment that was hidden from the helper.
-pub(super) fn revealed_environment() -> impl Iterator<Item = (OsString, OsString)> {
+fn revealed_environment() -> impl Iterator<Item = (OsString, OsString)> {
     std::env::vars_os().filter_map(|(name, value)| Some((revealed(&name)?.to_owned(), value)))
 }
 
@@ -99,15 +101,19 @@ impl HelperMode {
     }
 }
 
-/// `<parent pid> <leaf or -> <mode> <n> <n folders to keep> <program> <args...>`. Ends as the runtime ended; else 127 if there
+/// `<parent pid> <leaf or -> <mode> <user or -> <n> <n folders to keep> <program> <args...>`. Ends as the runtime ended; else 127 if there
 /// is no such program, 126 if it cannot be executed, 125 if it was never let go, 124 if the helper
 /// could not do its part.
 pub fn instance_init(mut args: impl Iterator<Item = OsString>) -> ExitCode {
-    let (Some(parent), Some(leaf), Some(mode), Some(count)) =
-        (args.next(), args.next(), args.next(), args.next())
+    let (Some(parent), Some(leaf), Some(mode), Some(user), Some(count)) =
+        (args.next(), args.next(), args.next(), args.next(), args.next())
     else {
         return say(HELPER_FAILED, "bad arguments");
     };
+    let number = user.to_str().and_then(|user| user.parse::<u32>().ok());
+    if number.is_none() && user != NOBODY_ELSE {
+        return say(HELPER_FAILED, "bad user");
+    }
     let count: usize = count.to_str().and_then(|count| count.parse().ok()).unwrap_or(0);
     let keep: Vec<PathBuf> = args.by_ref().take(count).map(PathBuf::from).collect();
     let Some(program) = args.next() else { return say(HELPER_FAILED, "no program") };
@@ -117,12 +123,17 @@ pub fn instance_init(mut args: impl Iterator<Item = OsString>) -> ExitCode {
     if let Err(why) = prepare(&parent, &leaf, mode) {
         return say(HELPER_FAILED, &why);
     }
-    let rest: Vec<OsString> = args.collect();
+    let mut runtime = Command::new(&program);
+    runtime.args(args).env_clear().envs(revealed_environment()).stdin(Stdio::null());
+    if let Some(user) = number {
+        // Root's other groups go as well: the library sees to that when root becomes somebody else.
+        runtime.uid(user).gid(user);
+    }
     let ended = match mode {
-        HelperMode::Exec => return become_runtime(&program, rest),
-        HelperMode::Reaper => watch_over(Role::Reaper, &program, rest),
-        HelperMode::Namespace => run_inside(false, &keep, &program, rest),
-        HelperMode::UserNamespace => run_inside(true, &keep, &program, rest),
+        HelperMode::Exec => return become_runtime(&mut runtime),
+        HelperMode::Reaper => watch_over(Role::Reaper, &mut runtime),
+        HelperMode::Namespace => run_inside(false, &keep, &mut runtime),
+        HelperMode::UserNamespace => run_inside(true, &keep, &mut runtime),
     };
     match ended {
         Ok(Ended::Code(code)) => ExitCode::from(code),
@@ -131,16 +142,15 @@ pub fn instance_init(mut args: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn become_runtime(program: &OsString, args: Vec<OsString>) -> ExitCode {
+fn become_runtime(runtime: &mut Command) -> ExitCode {
     let mut byte = [0];
     match std::io::stdin().read_exact(&mut byte) {
         Ok(()) if byte[0] == GO => {}
         Ok(()) | Err(_) => return ExitCode::from(NEVER_WENT),
     }
-    let environment = revealed_environment();
-    let error = Command::new(program).args(args).env_clear().envs(environment).stdin(Stdio::null()).exec();
+    let error = runtime.exec();
     let code = if error.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_EXECUTE };
-    say(code, &format!("{}: {error}", program.to_string_lossy()))
+    say(code, &format!("{}: {error}", runtime.get_program().to_string_lossy()))
 }
 
 /// Ends the way the runtime did, so that whoever collects the helper sees the runtime's end.

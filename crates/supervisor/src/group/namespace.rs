@@ -5,11 +5,11 @@
 //! inside dies with PID 1 before anybody sees that it has.
 
 use std::{
-    ffi::OsString,
     fs::{self, File},
     io::{self, Read as _, Write as _},
     os::fd::{AsRawFd as _, OwnedFd},
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use nix::{
@@ -37,12 +37,7 @@ const TMP_BYTES: u64 = 512 << 20;
 
 /// Runs the program in a namespace of its own. In the helper outside it returns how the program ended;
 /// in PID 1 it does not return.
-pub(super) fn run_inside(
-    with_user: bool,
-    keep: &[PathBuf],
-    program: &OsString,
-    args: Vec<OsString>,
-) -> Result<Ended, String> {
+pub(super) fn run_inside(with_user: bool, keep: &[PathBuf], runtime: &mut Command) -> Result<Ended, String> {
     make(with_user)?;
     let (told, tell) = pipe().map_err(|error| format!("pipe: {error}"))?;
     // SAFETY: the helper is single-threaded, so the child may go on as if it were the only one; it
@@ -53,7 +48,7 @@ pub(super) fn run_inside(
     match forked.map_err(|error| format!("fork: {error}"))? {
         ForkResult::Child => {
             drop(told);
-            let ended = be_init(keep, program, args);
+            let ended = be_init(keep, runtime);
             say(tell, &ended);
             // The kernel ends whatever is left inside before this end is seen.
             end_here()
@@ -91,7 +86,7 @@ fn make(with_user: bool) -> Result<(), String> {
     Ok(())
 }
 
-fn be_init(keep: &[PathBuf], program: &OsString, args: Vec<OsString>) -> Result<Ended, String> {
+fn be_init(keep: &[PathBuf], runtime: &mut Command) -> Result<Ended, String> {
     // Its parent is outside, so there is no asking whether it lives still; if it died before this line,
     // the end of the helper's line to the node ends PID 1 as well.
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(|error| format!("PDEATHSIG: {error}"))?;
@@ -102,7 +97,7 @@ fn be_init(keep: &[PathBuf], program: &OsString, args: Vec<OsString>) -> Result<
     let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("proc"), "/proc", Some("proc"), plain, nothing).map_err(|error| format!("/proc: {error}"))?;
     private_tmp(keep).map_err(|error| format!("a /tmp of its own: {error}"))?;
-    watch_over(Role::Init, program, args)
+    watch_over(Role::Init, runtime)
 }
 
 /// An empty `/tmp` that nobody else sees, bounded, and gone with the namespace. What the runtime needs

@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     containment::{Containment, GroupError},
-    init::{HelperMode, NO_LEAF, hidden},
+    init::{HelperMode, NO_LEAF, NOBODY_ELSE, hidden},
     leaf::Leaf,
     process::Stat,
     running::Group,
@@ -49,6 +49,8 @@ pub struct HelperProgram {
     pub program: PathBuf,
     /// Arguments before the helper's own.
     pub args: Vec<OsString>,
+    /// As which user and group runtimes run; `None`: as the node. Only root can choose.
+    pub user: Option<u32>,
 }
 
 /// What to run.
@@ -210,6 +212,7 @@ pub(super) fn start_helper(
         .arg(std::process::id().to_string())
         .arg(leaf)
         .arg(mode.word())
+        .arg(helper.user.map_or(NOBODY_ELSE.to_owned(), |user| user.to_string()))
         .arg(order.keep.len().to_string())
         .args(order.keep)
         .arg(order.program)

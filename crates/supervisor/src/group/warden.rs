@@ -6,13 +6,12 @@
 
 use std::{
     collections::HashSet,
-    ffi::OsString,
     fs, io,
     os::{
         fd::{AsFd as _, BorrowedFd},
         unix::process::CommandExt as _,
     },
-    process::{Command, Stdio},
+    process::Command,
 };
 
 use nix::{
@@ -27,7 +26,7 @@ use nix::{
     unistd::{Pid, read, write},
 };
 
-use super::init::{CANNOT_EXECUTE, CLEAN, GO, NEVER_WENT, NOT_FOUND, TERMINATE, revealed_environment};
+use super::init::{CANNOT_EXECUTE, CLEAN, GO, NEVER_WENT, NOT_FOUND, TERMINATE};
 
 /// How a runtime, or the helper in its place, ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +45,7 @@ pub(super) enum Role {
 }
 
 /// Waits for "go", runs the program to its end, ends everything below. Returns how it ended.
-pub(super) fn watch_over(role: Role, program: &OsString, args: Vec<OsString>) -> Result<Ended, String> {
+pub(super) fn watch_over(role: Role, runtime: &mut Command) -> Result<Ended, String> {
     // Nothing interrupts it; what it must hear it reads.
     block(&SigSet::all())?;
     if role == Role::Reaper {
@@ -58,7 +57,7 @@ pub(super) fn watch_over(role: Role, program: &OsString, args: Vec<OsString>) ->
     let stdin = io::stdin();
     let line = stdin.as_fd();
     let ended = match next_order(line).map_err(told("its line"))? {
-        Some(GO) => run(line, program, args)?,
+        Some(GO) => run(line, runtime)?,
         Some(_) | None => Ended::Code(NEVER_WENT),
     };
     if role == Role::Reaper {
@@ -76,30 +75,24 @@ fn block(signals: &SigSet) -> Result<(), String> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(signals), None).map_err(told("signal mask"))
 }
 
-fn run(line: BorrowedFd<'_>, program: &OsString, args: Vec<OsString>) -> Result<Ended, String> {
+fn run(line: BorrowedFd<'_>, runtime: &mut Command) -> Result<Ended, String> {
     let mut child_ended = SigSet::empty();
     child_ended.add(Signal::SIGCHLD);
     let signals = SignalFd::with_flags(&child_ended, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
         .map_err(told("signalfd"))?;
     // A mask is inherited, and a runtime must hear every signal.
     block(&SigSet::empty())?;
-    let started = Command::new(program)
-        .args(args)
-        .env_clear()
-        .envs(revealed_environment())
-        .stdin(Stdio::null())
-        .process_group(0)
-        .spawn();
+    let started = runtime.process_group(0).spawn();
     block(&SigSet::all())?;
     match started {
         Ok(child) => until_ended(Pid::from_raw(child.id().cast_signed()), line, &signals),
-        Err(error) => Ok(not_executed(program, &error)),
+        Err(error) => Ok(not_executed(runtime, &error)),
     }
 }
 
 #[allow(clippy::print_stderr)] // its stderr is the instance's captured output
-fn not_executed(program: &OsString, error: &io::Error) -> Ended {
-    eprintln!("quell instance: {}: {error}", program.to_string_lossy());
+fn not_executed(runtime: &Command, error: &io::Error) -> Ended {
+    eprintln!("quell instance: {}: {error}", runtime.get_program().to_string_lossy());
     let missing = error.kind() == io::ErrorKind::NotFound;
     Ended::Code(if missing { NOT_FOUND } else { CANNOT_EXECUTE })
 }

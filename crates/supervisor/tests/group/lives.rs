@@ -131,7 +131,7 @@ fn every_layer_says_what_it_gives_or_why_it_is_not_there() {
     let without = Containment::probe(&name, Isolation::ProcessGroup, &helper()).unwrap();
     assert_eq!(
         without.layers().iter().map(|layer| layer.active).collect::<Vec<_>>(),
-        [true, false, false, false]
+        [true, false, false, false, false]
     );
     assert!(without.base().is_none());
     assert!(without.layers().iter().all(|layer| !layer.detail.is_empty()));
@@ -140,7 +140,8 @@ fn every_layer_says_what_it_gives_or_why_it_is_not_there() {
 #[test]
 fn a_helper_that_cannot_be_run_leaves_no_folder_behind() {
     let name = fresh_name();
-    let broken = supervisor::group::HelperProgram { program: "/no/such/helper".into(), args: Vec::new() };
+    let broken =
+        supervisor::group::HelperProgram { program: "/no/such/helper".into(), args: Vec::new(), user: None };
     assert!(Containment::probe(&name, Isolation::Cgroup, &broken).is_err());
     let working = Containment::probe(&name, Isolation::Cgroup, &helper()).unwrap();
     if let Some(base) = working.base() {

@@ -99,6 +99,7 @@ async fn a_runtime_starts_with_default_signals_even_below_a_node_that_ignores_th
             .into_iter()
             .chain([helper().program.into_os_string()])
             .collect(),
+        user: None,
     };
     let node = Node::named("test-signals", Isolation::ProcessGroup, ignoring);
     within(async {
@@ -152,7 +153,7 @@ fn a_helper_without_a_node_executes_nothing() {
     let run = |mode: &str, parent: u32| {
         let (line, its_end) = UnixStream::pair().unwrap();
         let mut child = Command::new(helper().program)
-            .args([&parent.to_string(), "-", mode, "0", "sh", "-c", "echo ran > ran"])
+            .args([&parent.to_string(), "-", mode, "-", "0", "sh", "-c", "echo ran > ran"])
             .current_dir(dir.path())
             .stdin(Stdio::from(OwnedFd::from(its_end)))
             .stderr(Stdio::null())

@@ -57,7 +57,7 @@ pub(crate) fn helper() -> HelperProgram {
     // Elsewhere for a user who cannot read this tree.
     let program = std::env::var_os("QUELL_TEST_HELPER").map(PathBuf::from);
     let program = program.unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_quell-instance-init")));
-    HelperProgram { program, args: Vec::new() }
+    HelperProgram { program, args: Vec::new(), user: None }
 }
 
 /// A name that no other node has, in this process or another.
