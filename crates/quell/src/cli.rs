@@ -15,7 +15,7 @@ Exit codes:
   4  the credential is missing or wrong
   5  not found: no such function, live request, instance or receipt
   6  `cancel`: fenced and settled, but code may still run on a draining instance
-  7  `cancel`: something could not be killed; it stays fenced
+  7  `cancel`, `serve`: something could not be killed; it stays fenced
   8  `invoke`: the function ran and failed, or was cancelled
 
 Try it:

@@ -65,7 +65,8 @@ pub(crate) async fn demo() -> anyhow::Result<ExitCode> {
             output::note(format_args!("quell: {error:#}"));
         }
     }
-    running.stop(Duration::ZERO, Some(&mut signals)).await?;
+    let unkillable = running.stop(Duration::ZERO, Some(&mut signals)).await?;
+    ensure!(unkillable == 0, "{unkillable} instances could not be killed");
     let left: Vec<ProcessId> = living(&seen).copied().collect();
     output::line(format_args!(
         "\nThe node has ended. Processes of functions seen during the demo: {}; left: {}.",

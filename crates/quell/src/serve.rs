@@ -57,9 +57,16 @@ pub(crate) async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
         "quell: draining for at most {} s; a second signal stops now",
         args.drain.as_secs_f32()
     ));
-    running.stop(args.drain, Some(&mut signals)).await?;
-    output::note("quell: every instance was reaped; ended");
-    Ok(ExitCode::SUCCESS)
+    match running.stop(args.drain, Some(&mut signals)).await? {
+        0 => {
+            output::note("quell: every instance was reaped; ended");
+            Ok(ExitCode::SUCCESS)
+        }
+        left => {
+            output::note(format_args!("quell: ended, and {left} instances could not be killed; see the log"));
+            Ok(ExitCode::from(output::UNKILLABLE))
+        }
+    }
 }
 
 /// Takes what the system allows: runtimes and callers hold descriptors by the thousand.
@@ -217,23 +224,28 @@ async fn credential(
 }
 
 impl Running {
-    /// Drains within `limit`, reaps everything, closes. Another signal cuts the drain short.
-    pub(crate) async fn stop(self, limit: Duration, signals: Option<&mut EndSignals>) -> anyhow::Result<()> {
+    /// Drains within `limit`, reaps everything, closes. Another signal cuts the drain short. Returns how
+    /// many instances could not be killed.
+    pub(crate) async fn stop(
+        self,
+        limit: Duration,
+        signals: Option<&mut EndSignals>,
+    ) -> anyhow::Result<usize> {
         let handle = self.node.handle.clone();
         let drain = handle.drain(limit);
-        match signals {
+        let left = match signals {
             None => drain.await,
             Some(signals) => {
                 tokio::pin!(drain);
                 tokio::select! {
-                    () = &mut drain => {}
+                    left = &mut drain => left,
                     () = signals.next() => {
                         output::note("quell: stopping now");
-                        handle.drain(Duration::ZERO).await;
+                        handle.drain(Duration::ZERO).await
                     }
                 }
             }
-        }
+        };
         self.end.cancel();
         self.node.ended().await;
         if let Err(error) = self.containment.close() {
@@ -243,6 +255,6 @@ impl Running {
             tracing::error!(%error, "the API's task ended badly");
         }
         self.store.close().await.context("the store did not close cleanly")?;
-        Ok(())
+        Ok(left)
     }
 }

@@ -251,13 +251,15 @@ impl Handle {
         self.credentials.identify(token)
     }
 
-    /// Takes no new requests; resolves once everything is reaped. After `limit` what still runs is
-    /// killed: asynchronous requests wait in the store for the next life.
-    pub async fn drain(&self, limit: Duration) {
+    /// Takes no new requests; resolves once everything is reaped, or can be killed no further: with how
+    /// many instances are left behind. After `limit` what still runs is killed: asynchronous requests
+    /// wait in the store for the next life.
+    pub async fn drain(&self, limit: Duration) -> usize {
         let (respond, done) = oneshot::channel();
-        if self.inbox.send(Message::Drain { limit, respond }).await.is_ok() {
+        match self.inbox.send(Message::Drain { limit, respond }).await {
             // An error means that the shell has ended, which is what was waited for.
-            drop(done.await);
+            Ok(()) => done.await.unwrap_or(0),
+            Err(_) => 0,
         }
     }
 

@@ -150,6 +150,6 @@ pub(crate) enum Message {
     Ask(Question),
     Drain {
         limit: Duration,
-        respond: oneshot::Sender<()>,
+        respond: oneshot::Sender<usize>,
     },
 }

@@ -42,7 +42,7 @@ pub(crate) enum Timer {
 
 /// The node's own ending.
 pub(crate) struct Draining {
-    pub(crate) done: Vec<oneshot::Sender<()>>,
+    pub(crate) done: Vec<oneshot::Sender<usize>>,
     /// Everything was ordered to end.
     pub(crate) ending: bool,
 }
@@ -236,7 +236,7 @@ impl Shell {
         ticket
     }
 
-    fn drain(&mut self, limit: Duration, respond: oneshot::Sender<()>) {
+    fn drain(&mut self, limit: Duration, respond: oneshot::Sender<usize>) {
         match &mut self.draining {
             Some(draining) => draining.done.push(respond),
             None => {
@@ -298,7 +298,7 @@ impl Shell {
             return false;
         };
         for done in draining.done.drain(..) {
-            done.send(()).ok(); // whoever asked may have stopped waiting
+            done.send(self.instances.len()).ok(); // whoever asked may have stopped waiting
         }
         for (id, instance) in &self.instances {
             let why = instance.stuck.as_deref().unwrap_or_default();

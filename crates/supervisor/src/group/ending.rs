@@ -29,6 +29,8 @@ use super::{
 pub(super) const MAX_NAMED: usize = 32;
 /// Processes counted before the first strike; counting more would delay it for a figure.
 const MAX_COUNTED: usize = 1_024;
+/// A reaper needs this long only where somebody keeps it from its work.
+const HELP_AFTER: Duration = Duration::from_millis(250);
 /// Before another try where the kernel refused something (no descriptor free, a leaf that is busy): it
 /// gives no event when that changes.
 const REFUSED_PAUSE: Duration = Duration::from_millis(50);
@@ -127,6 +129,9 @@ impl Group {
     }
 
     async fn try_to_prove(&self, start: Instant, others: &mut HashSet<u32>) -> io::Result<Proof> {
+        if self.mode == HelperMode::Reaper && self.leaf.is_none() {
+            self.helper_ended(others).await?;
+        }
         self.exited().await.map_err(io::Error::other)?;
         let main_exited = start.elapsed();
         let mut steps = Vec::new();
@@ -136,10 +141,13 @@ impl Group {
             steps.push(Step::NamespaceEnded);
         }
         if self.mode == HelperMode::Reaper {
-            if self.said_clean()? {
+            let helper = self.status(WaitIdOptions::NOWAIT).map_err(io::Error::other)?;
+            let word = helper.map_or(Ok(None), |helper| self.last_word(helper))?;
+            if word.is_some() {
                 steps.push(Step::NoDescendants);
             } else if self.leaf.is_none() {
-                return Err(io::Error::other("its helper was killed, so what it started may be alive"));
+                let why = "its helper did not end in order, so what it started may be alive";
+                return Err(io::Error::other(why));
             }
         }
         match &self.leaf {
@@ -154,7 +162,7 @@ impl Group {
             None => {}
         }
         let emptied = start.elapsed();
-        let exit = self.collect(&mut steps)?;
+        let exit = self.runtime_exit(self.collect(&mut steps)?);
         others.remove(&self.pid());
         if let Some((init, _)) = &self.init {
             others.remove(init);
@@ -171,6 +179,20 @@ impl Group {
             phases: Phases { main_exited, emptied },
             took: start.elapsed(),
         })
+    }
+
+    /// Waits for a reaper that has work to do, and helps: whoever is below it may have stopped it, and may
+    /// do so again.
+    async fn helper_ended(&self, others: &mut HashSet<u32>) -> io::Result<()> {
+        loop {
+            match tokio::time::timeout(HELP_AFTER, self.exited()).await {
+                Ok(ended) => return ended.map(drop).map_err(io::Error::other),
+                Err(_) => {
+                    self.strike();
+                    rounds::strike(&Below(self.pid()), others)?;
+                }
+            }
+        }
     }
 
     /// Collects the main process and removes the leaf, now that nothing else needs its numbers.
@@ -217,6 +239,19 @@ impl Group {
     /// when it is a zombie.
     fn main_lives(&self) -> bool {
         !matches!(self.status(WaitIdOptions::NOWAIT), Ok(Some(_)))
+    }
+}
+
+/// What is below a helper, while it lives.
+struct Below(u32);
+
+impl Members for Below {
+    fn alive(&self, limit: usize) -> io::Result<Option<Vec<u32>>> {
+        Ok(Some(process::below(self.0, limit)).filter(|below| !below.is_empty()))
+    }
+
+    fn holds(&self, pid: u32) -> io::Result<bool> {
+        Ok(process::below(self.0, usize::MAX).contains(&pid))
     }
 }
 

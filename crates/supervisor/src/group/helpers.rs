@@ -6,8 +6,9 @@ use cancel::InstanceId;
 
 use super::{
     containment::{GroupError, Isolation, Layer},
-    init::{CLEAN, GO, HelperMode},
+    init::{GO, HelperMode},
     spawner::{Helper, HelperProgram, SpawnOrder, start_helper},
+    warden::Ended,
 };
 
 /// The strongest helper that this isolation allows and the machine has, and its two layers.
@@ -94,10 +95,10 @@ fn try_once(program: &HelperProgram, mode: HelperMode) -> io::Result<()> {
         return Err(io::Error::other(format!("{}: {said}", output.status)));
     }
     if mode == HelperMode::Reaper {
-        let mut word = [0];
+        let mut word = [0; 2];
         std::io::Read::read_exact(&mut line, &mut word)?;
-        if word != [CLEAN] {
-            return Err(io::Error::other("the helper did not say that nothing is left"));
+        if Ended::of_word(word) != Some(Ended::Code(0)) {
+            return Err(io::Error::other(format!("the helper's last word was {word:?}")));
         }
     }
     Ok(())

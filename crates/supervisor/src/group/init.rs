@@ -10,14 +10,14 @@ use std::{
     io::{Read as _, Write as _},
     os::unix::{ffi::OsStrExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
-    process::{Command, ExitCode, Stdio},
+    process::ExitCode,
 };
 
 use nix::{
     sys::{
         prctl,
         resource::{Resource, getrlimit, setrlimit},
-        signal::{SigSet, Signal, raise},
+        signal::{SigSet, Signal},
     },
     unistd::getppid,
 };
@@ -25,7 +25,7 @@ use nix::{
 use super::{
     inherited,
     namespace::run_inside,
-    warden::{Ended, Role, watch_over},
+    warden::{Ended, Role, Runtime, watch_over},
 };
 
 /// The node closed the line without "go": nothing was executed.
@@ -40,8 +40,6 @@ pub(super) const CANNOT_EXECUTE: u8 = 126;
 pub(super) const GO: u8 = b'g';
 /// The byte that has the soft signal sent.
 pub(super) const TERMINATE: u8 = b't';
-/// A reaper's last word: it has no children left.
-pub(super) const CLEAN: u8 = b'e';
 /// Open files of a runtime, unless it raises that itself: more makes programs slow that close all they
 /// might have.
 const OPEN_FILES: u64 = 1_024;
@@ -66,7 +64,7 @@ fn revealed(hidden: &OsStr) -> Option<&OsStr> {
 }
 
 /// The environment that was hidden from the helper.
-fn revealed_environment() -> impl Iterator<Item = (OsString, OsString)> {
+pub(super) fn revealed_environment() -> impl Iterator<Item = (OsString, OsString)> {
     std::env::vars_os().filter_map(|(name, value)| Some((revealed(&name)?.to_owned(), value)))
 }
 
@@ -123,17 +121,13 @@ pub fn instance_init(mut args: impl Iterator<Item = OsString>) -> ExitCode {
     if let Err(why) = prepare(&parent, &leaf, mode) {
         return say(HELPER_FAILED, &why);
     }
-    let mut runtime = Command::new(&program);
-    runtime.args(args).env_clear().envs(revealed_environment()).stdin(Stdio::null());
-    if let Some(user) = number {
-        // Root's other groups go as well: the library sees to that when root becomes somebody else.
-        runtime.uid(user).gid(user);
-    }
+    let runtime = Runtime { program, args: args.collect(), user: number };
     let ended = match mode {
-        HelperMode::Exec => return become_runtime(&mut runtime),
-        HelperMode::Reaper => watch_over(Role::Reaper, &mut runtime),
-        HelperMode::Namespace => run_inside(false, &keep, &mut runtime),
-        HelperMode::UserNamespace => run_inside(true, &keep, &mut runtime),
+        HelperMode::Exec => return become_runtime(&runtime),
+        // How the runtime ended was told through the line; its own orderly end vouches for the word.
+        HelperMode::Reaper => watch_over(Role::Reaper, &runtime).map(|_| Ended::Code(0)),
+        HelperMode::Namespace => run_inside(false, &keep, &runtime),
+        HelperMode::UserNamespace => run_inside(true, &keep, &runtime),
     };
     match ended {
         Ok(Ended::Code(code)) => ExitCode::from(code),
@@ -142,26 +136,28 @@ pub fn instance_init(mut args: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn become_runtime(runtime: &mut Command) -> ExitCode {
+fn become_runtime(runtime: &Runtime) -> ExitCode {
     let mut byte = [0];
     match std::io::stdin().read_exact(&mut byte) {
         Ok(()) if byte[0] == GO => {}
         Ok(()) | Err(_) => return ExitCode::from(NEVER_WENT),
     }
-    let error = runtime.exec();
+    let error = runtime.command(false).exec();
     let code = if error.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_EXECUTE };
-    say(code, &format!("{}: {error}", runtime.get_program().to_string_lossy()))
+    say(code, &format!("{}: {error}", runtime.program.to_string_lossy()))
 }
 
 /// Ends the way the runtime did, so that whoever collects the helper sees the runtime's end.
-fn end_by(signal: Signal) -> ExitCode {
-    let raised = SigSet::empty().thread_set_mask().and_then(|()| raise(signal));
-    // Some signals do not end a process; the shell's convention for those.
-    let code = u8::try_from(128 + signal as i32).unwrap_or(HELPER_FAILED);
-    match raised {
-        Ok(()) => ExitCode::from(code),
-        Err(error) => say(code, &format!("{signal}: {error}")),
+fn end_by(signal: u8) -> ExitCode {
+    if let Err(error) = SigSet::empty().thread_set_mask() {
+        return say(HELPER_FAILED, &format!("signal mask: {error}"));
     }
+    // SAFETY: every signal has its default action here, so no code of ours runs in it; nothing is left
+    // to do for this process but to end.
+    #[expect(unsafe_code, reason = "the safe form knows only signals that have names")]
+    let raised = unsafe { nix::libc::raise(i32::from(signal)) };
+    // Some signals do not end a process; the shell's convention for those.
+    if raised == 0 { ExitCode::from(signal.saturating_add(128)) } else { say(HELPER_FAILED, "raise") }
 }
 
 fn prepare(parent: &OsString, leaf: &OsString, mode: HelperMode) -> Result<(), String> {

@@ -17,6 +17,7 @@ mod leaf;
 mod namespace;
 mod output;
 mod pgid;
+mod privileges;
 mod process;
 mod proof;
 mod rounds;

@@ -9,26 +9,22 @@ use std::{
     io::{self, Read as _, Write as _},
     os::fd::{AsRawFd as _, OwnedFd},
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use nix::{
-    errno::Errno,
     fcntl::{OFlag, open},
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
-    sys::{
-        prctl,
-        signal::Signal,
-        stat::Mode,
-        wait::{WaitPidFlag, WaitStatus, waitpid},
-    },
+    sys::{prctl, signal::Signal, stat::Mode},
     unistd::{ForkResult, Pid, getgid, getuid, pipe, write},
 };
 
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+
 use super::{
     init::HELPER_FAILED,
-    warden::{Ended, Role, watch_over},
+    privileges::drop_most,
+    warden::{Ended, Role, Runtime, watch_over},
 };
 
 const TMP: &str = "/tmp";
@@ -37,7 +33,7 @@ const TMP_BYTES: u64 = 512 << 20;
 
 /// Runs the program in a namespace of its own. In the helper outside it returns how the program ended;
 /// in PID 1 it does not return.
-pub(super) fn run_inside(with_user: bool, keep: &[PathBuf], runtime: &mut Command) -> Result<Ended, String> {
+pub(super) fn run_inside(with_user: bool, keep: &[PathBuf], runtime: &Runtime) -> Result<Ended, String> {
     make(with_user)?;
     let (told, tell) = pipe().map_err(|error| format!("pipe: {error}"))?;
     // SAFETY: the helper is single-threaded, so the child may go on as if it were the only one; it
@@ -86,7 +82,7 @@ fn make(with_user: bool) -> Result<(), String> {
     Ok(())
 }
 
-fn be_init(keep: &[PathBuf], runtime: &mut Command) -> Result<Ended, String> {
+fn be_init(keep: &[PathBuf], runtime: &Runtime) -> Result<Ended, String> {
     // Its parent is outside, so there is no asking whether it lives still; if it died before this line,
     // the end of the helper's line to the node ends PID 1 as well.
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(|error| format!("PDEATHSIG: {error}"))?;
@@ -95,9 +91,30 @@ fn be_init(keep: &[PathBuf], runtime: &mut Command) -> Result<Ended, String> {
         .map_err(|error| format!("private mounts: {error}"))?;
     // Programs look themselves up in /proc by the numbers that hold inside.
     let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    read_only_cgroups()?;
     mount(Some("proc"), "/proc", Some("proc"), plain, nothing).map_err(|error| format!("/proc: {error}"))?;
     private_tmp(keep).map_err(|error| format!("a /tmp of its own: {error}"))?;
+    drop_most()?;
     watch_over(Role::Init, runtime)
+}
+
+/// What is written in the cgroup hierarchies ends or freezes others: not for those inside. (In a user
+/// namespace that may be refused, and then nothing there can be written either.)
+fn read_only_cgroups() -> Result<(), String> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|error| format!("mountinfo: {error}"))?;
+    for line in mounts.lines() {
+        let Some((mount_point, kind)) = line.split_once(" - ") else { continue };
+        let Some(path) = mount_point.split(' ').nth(4).filter(|_| kind.starts_with("cgroup")) else {
+            continue;
+        };
+        let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+        match mount(None::<&str>, path, None::<&str>, flags, None::<&str>) {
+            Ok(()) => {}
+            Err(_) if !nix::unistd::getuid().is_root() => {}
+            Err(error) => return Err(format!("{path} read-only: {error}")),
+        }
+    }
+    Ok(())
 }
 
 /// An empty `/tmp` that nobody else sees, bounded, and gone with the namespace. What the runtime needs
@@ -122,37 +139,34 @@ fn private_tmp(keep: &[PathBuf]) -> io::Result<()> {
     std::env::set_current_dir(&here)
 }
 
-/// Tells the helper outside how it ended, in words that fit a pipe.
+/// Tells the helper outside how it ended, in a word that fits a pipe.
 #[allow(clippy::print_stderr)] // its stderr is the instance's captured output
 fn say(tell: OwnedFd, ended: &Result<Ended, String>) {
-    let words = match ended {
-        Ok(Ended::Code(code)) => [b'c', *code],
-        Ok(Ended::Signal(signal)) => [b's', u8::try_from(*signal as i32).unwrap_or(0)],
+    let ended = match ended {
+        Ok(ended) => *ended,
         Err(why) => {
             eprintln!("quell instance: {why}");
-            [b'c', HELPER_FAILED]
+            Ended::Code(HELPER_FAILED)
         }
     };
-    if let Err(error) = File::from(tell).write_all(&words) {
+    if let Err(error) = File::from(tell).write_all(&ended.word()) {
         eprintln!("quell instance: its end cannot be told: {error}");
     }
 }
 
 /// Waits for PID 1, and so for everything inside; then reads what it said last.
 fn wait_for(init: Pid, told: OwnedFd) -> Result<Ended, String> {
+    let init = rustix::process::Pid::from_raw(init.as_raw()).ok_or("no PID 1")?;
     loop {
-        match waitpid(init, Some(WaitPidFlag::__WALL)) {
-            Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => break,
-            Ok(_) | Err(Errno::EINTR) => {}
+        match waitid(WaitId::Pid(init), WaitIdOptions::EXITED) {
+            Ok(Some(_)) => break,
+            Ok(None) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(format!("waiting for PID 1: {error}")),
         }
     }
-    let mut words = Vec::new();
-    File::from(told).read_to_end(&mut words).map_err(|error| format!("its last words: {error}"))?;
-    Ok(match words[..] {
-        [b'c', code] => Ended::Code(code),
-        [b's', number] => Ended::Signal(Signal::try_from(i32::from(number)).unwrap_or(Signal::SIGKILL)),
-        // It was killed before it could say anything.
-        _ => Ended::Signal(Signal::SIGKILL),
-    })
+    let mut word = Vec::new();
+    File::from(told).read_to_end(&mut word).map_err(|error| format!("its last word: {error}"))?;
+    // Without a word it was killed before it could say one.
+    let word = <[u8; 2]>::try_from(word).ok().and_then(Ended::of_word);
+    Ok(word.unwrap_or(Ended::KILLED))
 }

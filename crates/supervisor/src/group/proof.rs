@@ -72,6 +72,10 @@ impl Mechanism {
                 "processes that a daemon outside started on its behalf",
                 "processes that moved themselves to another cgroup (only root can)",
             ],
+            (HelperMode::Reaper, false) => &[
+                "processes that a daemon outside started on its behalf",
+                "processes that entered a namespace of somebody else's (setns)",
+            ],
             _ => &["processes that a daemon outside started on its behalf"],
         }
     }

@@ -65,6 +65,16 @@ pub(super) async fn empty(of: &impl Members, seen: &mut HashSet<u32>) -> io::Res
     Ok(())
 }
 
+/// Kills everybody in it that can be, once, and waits for nobody.
+pub(super) fn strike(of: &impl Members, seen: &mut HashSet<u32>) -> io::Result<()> {
+    for pid in of.alive(ROUND)?.unwrap_or_default() {
+        if kill_one(of, pid)?.is_some() {
+            seen.insert(pid);
+        }
+    }
+    Ok(())
+}
+
 async fn all_dead(dying: &[AsyncFd<OwnedFd>]) -> io::Result<()> {
     for pidfd in dying {
         drop(pidfd.readable().await?);

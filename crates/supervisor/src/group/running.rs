@@ -22,12 +22,13 @@ use super::{
     containment::{GroupError, Mechanism},
     ending::Ending,
     exit::Exit,
-    init::{CLEAN, GO, HelperMode, TERMINATE},
+    init::{GO, HelperMode, TERMINATE},
     leaf::Leaf,
     output::Output,
     pgid::Pgid,
     process::{self, Member},
     spawner::{Helper, Made, Order, SpawnError, Unclaimed, end_unused},
+    warden::Ended,
     watch::watch,
 };
 
@@ -80,7 +81,7 @@ impl Group {
                 leader: Mutex::new(Leader::Unreaped(Pgid::of_unreaped(main))),
                 init,
                 leaf,
-                line: Mutex::new(Line { stream: Some(helper.line), went: false, clean: false }),
+                line: Mutex::new(Line { stream: Some(helper.line), went: false, word: None }),
                 output: Mutex::new(output),
                 ending: tokio::sync::Mutex::default(),
                 _thread: thread,
@@ -160,23 +161,43 @@ impl Group {
         }
     }
 
-    /// Whether the helper said, before it ended, that no process was left below it.
-    pub(super) fn said_clean(&self) -> io::Result<bool> {
+    /// How the runtime ended by the last word of a reaper that ended in an orderly way: it says one only
+    /// when no process is left below it. A word beside any other end is nobody's.
+    pub(super) fn last_word(&self, helper: Exit) -> io::Result<Option<Ended>> {
+        if helper != Exit::Code(0) {
+            return Ok(None);
+        }
         let mut line = self.line();
-        if !line.clean
+        if line.word.is_none()
             && let Some(stream) = line.stream.as_mut()
         {
             stream.set_nonblocking(true)?;
-            let mut byte = [0];
-            match stream.read(&mut byte) {
-                Ok(read) => line.clean = read == 1 && byte[0] == CLEAN,
+            let mut word = [0; 2];
+            match stream.read_exact(&mut word) {
+                Ok(()) => line.word = Ended::of_word(word),
                 Err(error)
-                    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionReset) => {
-                }
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock
+                            | io::ErrorKind::ConnectionReset
+                            | io::ErrorKind::UnexpectedEof
+                    ) => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(line.clean)
+        Ok(line.word)
+    }
+
+    /// The runtime's end, where the helper's is not the same.
+    pub(super) fn runtime_exit(&self, helper: Exit) -> Exit {
+        if self.mode != HelperMode::Reaper {
+            return helper;
+        }
+        match self.last_word(helper) {
+            Ok(Some(Ended::Code(code))) => Exit::Code(code.into()),
+            Ok(Some(Ended::Signal(signal))) => Exit::Signal(signal.into()),
+            Ok(None) | Err(_) => helper,
+        }
     }
 
     /// SIGTERM, and SIGCONT so that a stopped process gets it, to the process group.
@@ -211,10 +232,10 @@ impl Group {
         loop {
             let mut readable = self.pidfd.readable().await.map_err(GroupError::Wait)?;
             if let Some(exit) = self.status(WaitIdOptions::NOWAIT)? {
-                return Ok(exit);
+                return Ok(self.runtime_exit(exit));
             }
             if let Leader::Reaped(exit) = *self.leader() {
-                return Ok(exit);
+                return Ok(self.runtime_exit(exit));
             }
             // Readable without a status: a tracer has yet to let go of it. Wait for the next edge.
             readable.clear_ready();
@@ -274,7 +295,7 @@ impl Group {
 pub(super) struct Line {
     stream: Option<UnixStream>,
     went: bool,
-    clean: bool,
+    word: Option<Ended>,
 }
 
 /// What of a helper is watched from now on.

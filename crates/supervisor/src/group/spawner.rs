@@ -16,6 +16,7 @@ use std::{
 
 use cancel::InstanceId;
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
@@ -39,6 +40,11 @@ const SPAWN_LIMIT: Duration = Duration::from_secs(10);
 const INIT_LIMIT: Duration = Duration::from_secs(5);
 /// `i`, a pid, a line feed.
 const MAX_INIT_WORDS: usize = 16;
+/// An unused helper that lives after this is given up; the next life's sweep ends it.
+const UNUSED_LIMIT: Duration = Duration::from_secs(2);
+/// Tries to remove the leaf of a failed start, and the pause between two: half a second.
+const REMOVALS: u32 = 500;
+const REMOVAL_PAUSE: Duration = Duration::from_millis(1);
 /// Of what a useless helper complained.
 const WORDS: u64 = 4_096;
 
@@ -191,7 +197,7 @@ fn make(
     match start_helper(helper, leaf.as_ref().map(Leaf::path), containment.mode(), order) {
         Ok(helper) => Ok(Unclaimed(Some(Made { helper, leaf }))),
         Err(error) => {
-            if let Some(Err(error)) = leaf.map(|leaf| leaf.remove()) {
+            if let Some(Err(error)) = leaf.map(|leaf| remove_unused(&leaf)) {
                 tracing::warn!(%error, "a leaf that was never used is left behind");
             }
             Err(error.into())
@@ -234,16 +240,17 @@ pub(super) fn start_helper(
     match made {
         Ok((pidfd, init)) => Ok(Helper { mode, child, pidfd, line, init }),
         Err(error) => {
-            let said = last_words(&mut child, line)?;
+            drop(line);
+            let said = last_words(&mut child)?;
             Err(io::Error::other(format!("{error}{said}")))
         }
     }
 }
 
 /// Ends a helper that is of no use, and tells what it complained of.
-fn last_words(child: &mut Child, line: UnixStream) -> io::Result<String> {
-    // It never went, so the end of its line is its own; and it ends after PID 1 of its namespace did.
-    drop(line);
+fn last_words(child: &mut Child) -> io::Result<String> {
+    // Killed, not asked: it may be frozen. PID 1 of its namespace dies with it.
+    child.kill()?;
     child.wait()?;
     let mut said = String::new();
     if let Some(stderr) = child.stderr.take() {
@@ -278,15 +285,41 @@ fn pin_init(line: &UnixStream, helper: u32) -> io::Result<(u32, OwnedFd)> {
 /// it, which takes a fraction of a millisecond.
 pub(super) fn end_unused(helper: Helper, leaf: Option<Leaf>) {
     let Helper { mut child, init, .. } = helper;
-    let killed = match init.map(|(_, init)| pidfd_send_signal(&init, Signal::KILL)) {
-        // The helper sees its end, and ends.
-        Some(Ok(()) | Err(Errno::SRCH)) => Ok(()),
-        Some(Err(error)) => Err(error.into()),
-        None => child.kill(),
-    };
-    let ended = killed.and_then(|()| child.wait());
-    let removed = leaf.map_or(Ok(()), |leaf| leaf.remove());
+    let ended = child.kill().and_then(|()| child.wait());
+    if let Some((_, init)) = init {
+        match pidfd_send_signal(&init, Signal::KILL) {
+            Ok(()) | Err(Errno::SRCH) => await_end(&init),
+            Err(error) => tracing::error!(%error, "PID 1 of an unused namespace could not be killed"),
+        }
+    }
+    let removed = leaf.map_or(Ok(()), |leaf| remove_unused(&leaf));
     if let (Err(error), _) | (_, Err(error)) = (ended, removed) {
         tracing::error!(%error, "a spawn that nobody waits for could not be ended cleanly");
     }
+}
+
+fn await_end(pidfd: &OwnedFd) {
+    let limit = Timespec { tv_sec: UNUSED_LIMIT.as_secs().cast_signed(), tv_nsec: 0 };
+    let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+    match poll(&mut fds, Some(&limit)) {
+        Ok(ended) if ended > 0 => {}
+        outcome => tracing::error!(?outcome, "an unused helper has not ended"),
+    }
+}
+
+/// Removes a leaf in which only helpers were. One that was killed without being pinned may be on its
+/// way out still, and no event tells when it is.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "bounded, on a thread of its own, and only after a failed start"
+)]
+fn remove_unused(leaf: &Leaf) -> io::Result<()> {
+    leaf.kill()?;
+    for _ in 0..REMOVALS {
+        match leaf.remove() {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => std::thread::sleep(REMOVAL_PAUSE),
+            removed => return removed,
+        }
+    }
+    leaf.remove()
 }

@@ -6,33 +6,82 @@
 
 use std::{
     collections::HashSet,
-    fs, io,
+    ffi::OsString,
+    fs::File,
+    io,
     os::{
         fd::{AsFd as _, BorrowedFd},
-        unix::process::CommandExt as _,
+        unix::{fs::FileExt as _, process::CommandExt as _},
     },
-    process::Command,
+    process::{Command, Stdio},
 };
 
+use super::init::{
+    CANNOT_EXECUTE, GO, HELPER_FAILED, NEVER_WENT, NOT_FOUND, TERMINATE, revealed_environment,
+};
 use nix::{
     errno::Errno,
+    libc,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         prctl,
         signal::{SigSet, SigmaskHow, Signal, sigprocmask},
         signalfd::{SfdFlags, SignalFd},
-        wait::{WaitPidFlag, WaitStatus, waitpid},
     },
     unistd::{Pid, read, write},
 };
 
-use super::init::{CANNOT_EXECUTE, CLEAN, GO, NEVER_WENT, NOT_FOUND, TERMINATE};
-
-/// How a runtime, or the helper in its place, ended.
+/// How a runtime, or the helper in its place, ended. Signals by number: there are more than have names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
     Code(u8),
-    Signal(Signal),
+    Signal(u8),
+}
+
+impl Ended {
+    pub(super) const KILLED: Self = Self::Signal(libc::SIGKILL as u8);
+
+    /// In two bytes, as it is told through a line.
+    pub(super) fn word(self) -> [u8; 2] {
+        match self {
+            Self::Code(code) => [b'c', code],
+            Self::Signal(signal) => [b's', signal],
+        }
+    }
+
+    pub(super) fn of_word(word: [u8; 2]) -> Option<Self> {
+        match word {
+            [b'c', code] => Some(Self::Code(code)),
+            [b's', signal] => Some(Self::Signal(signal)),
+            _ => None,
+        }
+    }
+}
+
+/// The program and as whom it runs.
+pub(super) struct Runtime {
+    pub(super) program: OsString,
+    pub(super) args: Vec<OsString>,
+    pub(super) user: Option<u32>,
+}
+
+impl Runtime {
+    /// `by_shell`: a script without an interpreter line, which `exec` alone refuses.
+    pub(super) fn command(&self, by_shell: bool) -> Command {
+        let mut command = match by_shell {
+            false => Command::new(&self.program),
+            true => Command::new("/bin/sh"),
+        };
+        if by_shell {
+            command.arg(&self.program);
+        }
+        command.args(&self.args).env_clear().envs(revealed_environment()).stdin(Stdio::null());
+        if let Some(user) = self.user {
+            // Root's other groups go as well: the library sees to that when root becomes somebody else.
+            command.uid(user).gid(user);
+        }
+        command
+    }
 }
 
 /// What the helper is to the processes below it.
@@ -45,26 +94,37 @@ pub(super) enum Role {
 }
 
 /// Waits for "go", runs the program to its end, ends everything below. Returns how it ended.
-pub(super) fn watch_over(role: Role, runtime: &mut Command) -> Result<Ended, String> {
+pub(super) fn watch_over(role: Role, runtime: &Runtime) -> Result<Ended, String> {
     // Nothing interrupts it; what it must hear it reads.
     block(&SigSet::all())?;
+    // Opened now: whoever may limit its descriptors later does not keep it from its work.
+    let children = Children::open().map_err(|error| format!("its children cannot be listed: {error}"))?;
     if role == Role::Reaper {
         prctl::set_child_subreaper(true).map_err(told("PR_SET_CHILD_SUBREAPER"))?;
-        children().map_err(|error| format!("its children cannot be listed: {error}"))?;
     }
     // A runtime of the same user must not trace it.
     prctl::set_dumpable(false).map_err(told("PR_SET_DUMPABLE"))?;
     let stdin = io::stdin();
     let line = stdin.as_fd();
-    let ended = match next_order(line).map_err(told("its line"))? {
-        Some(GO) => run(line, runtime)?,
-        Some(_) | None => Ended::Code(NEVER_WENT),
+    let ended = match next_order(line).map_err(told("its line")) {
+        Ok(Some(GO)) => run(line, runtime),
+        Ok(Some(_) | None) => Ok(Ended::Code(NEVER_WENT)),
+        Err(error) => Err(error),
     };
-    if role == Role::Reaper {
-        end_all().map_err(|error| format!("what it left cannot be ended: {error}"))?;
-        write(line, &[CLEAN]).map_err(told("its last word"))?;
+    if role == Role::Init {
+        return ended;
     }
+    // Whatever happened: a reaper ends everything before it ends.
+    children.end_all().map_err(|error| format!("what it left cannot be ended: {error}"))?;
+    let ended = ended.unwrap_or_else(|why| complain(&why));
+    write(line, &ended.word()).map_err(told("its last word"))?;
     Ok(ended)
+}
+
+#[allow(clippy::print_stderr)] // its stderr is the instance's captured output
+fn complain(why: &str) -> Ended {
+    eprintln!("quell instance: {why}");
+    Ended::Code(HELPER_FAILED)
 }
 
 fn told(what: &str) -> impl Fn(Errno) -> String {
@@ -75,26 +135,26 @@ fn block(signals: &SigSet) -> Result<(), String> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(signals), None).map_err(told("signal mask"))
 }
 
-fn run(line: BorrowedFd<'_>, runtime: &mut Command) -> Result<Ended, String> {
+fn run(line: BorrowedFd<'_>, runtime: &Runtime) -> Result<Ended, String> {
     let mut child_ended = SigSet::empty();
     child_ended.add(Signal::SIGCHLD);
     let signals = SignalFd::with_flags(&child_ended, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
         .map_err(told("signalfd"))?;
     // A mask is inherited, and a runtime must hear every signal.
     block(&SigSet::empty())?;
-    let started = runtime.process_group(0).spawn();
+    let mut started = runtime.command(false).process_group(0).spawn();
+    if started.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::ENOEXEC)) {
+        started = runtime.command(true).process_group(0).spawn();
+    }
     block(&SigSet::all())?;
     match started {
         Ok(child) => until_ended(Pid::from_raw(child.id().cast_signed()), line, &signals),
-        Err(error) => Ok(not_executed(runtime, &error)),
+        Err(error) => {
+            let missing = error.kind() == io::ErrorKind::NotFound;
+            complain(&format!("{}: {error}", runtime.program.to_string_lossy()));
+            Ok(Ended::Code(if missing { NOT_FOUND } else { CANNOT_EXECUTE }))
+        }
     }
-}
-
-#[allow(clippy::print_stderr)] // its stderr is the instance's captured output
-fn not_executed(runtime: &Command, error: &io::Error) -> Ended {
-    eprintln!("quell instance: {}: {error}", runtime.get_program().to_string_lossy());
-    let missing = error.kind() == io::ErrorKind::NotFound;
-    Ended::Code(if missing { NOT_FOUND } else { CANNOT_EXECUTE })
 }
 
 /// The next byte of its line; `None` at its end.
@@ -127,7 +187,7 @@ fn until_ended(runtime: Pid, line: BorrowedFd<'_>, signals: &SignalFd) -> Result
         }
         if fds[1].revents().is_some_and(|events| !events.is_empty()) {
             match next_order(line).map_err(told("its line"))? {
-                None => return Ok(Ended::Signal(Signal::SIGKILL)),
+                None => return Ok(Ended::KILLED),
                 // It has not been reaped, so its number and its group's are its own.
                 Some(TERMINATE) => {
                     signal_group(runtime, Signal::SIGTERM).map_err(told("SIGTERM"))?;
@@ -147,47 +207,82 @@ fn signal_group(leader: Pid, signal: Signal) -> Result<(), Errno> {
     }
 }
 
+/// One child that has ended, collected; `None` if there is none now, ECHILD if there is no child at all.
+fn collect(how: libc::c_int) -> Result<Option<(Pid, Ended)>, Errno> {
+    let mut status = 0;
+    // SAFETY: writes one integer, which is ours.
+    #[expect(unsafe_code, reason = "the safe form fails on a child that a realtime signal ended")]
+    let pid = unsafe { libc::waitpid(-1, &raw mut status, how | libc::__WALL) };
+    let pid = Errno::result(pid)?;
+    let small = |number: i32| u8::try_from(number & 0xff).unwrap_or(0);
+    let ended = match libc::WIFEXITED(status) {
+        true => Ended::Code(small(libc::WEXITSTATUS(status))),
+        false => Ended::Signal(small(libc::WTERMSIG(status))),
+    };
+    Ok((pid > 0).then(|| (Pid::from_raw(pid), ended)))
+}
+
 /// Collects every child that has ended; how the runtime did, if it is among them.
 fn reap(runtime: Pid) -> Result<Option<Ended>, Errno> {
-    let mut ended = None;
+    let mut found = None;
     loop {
-        match waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)) {
-            Ok(WaitStatus::Exited(pid, code)) if pid == runtime => {
-                ended = Some(Ended::Code(u8::try_from(code & 0xff).unwrap_or(0)));
-            }
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == runtime => ended = Some(Ended::Signal(signal)),
-            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(ended),
-            Ok(_) | Err(Errno::EINTR) => {}
+        match collect(libc::WNOHANG) {
+            Ok(Some((pid, ended))) if pid == runtime => found = Some(ended),
+            Ok(Some(_)) | Err(Errno::EINTR) => {}
+            Ok(None) | Err(Errno::ECHILD) => return Ok(found),
             Err(error) => return Err(error),
         }
     }
 }
 
-/// Kills children until the kernel says that there are none: as a subreaper it inherits whatever the
-/// dead leave, so then no descendant is left (`containment.md` 2.4).
-fn end_all() -> io::Result<()> {
-    // Unreaped, so no other process can have one of these numbers.
-    let mut struck = HashSet::new();
-    loop {
-        for child in children()? {
-            if struck.insert(child) {
-                kill_child(child)?;
+/// The kernel's list of this process' children, the dead included.
+struct Children(File);
+
+/// One read of it.
+const LIST_BYTES: usize = 4_096;
+
+impl Children {
+    fn open() -> io::Result<Self> {
+        let own = std::process::id();
+        File::open(format!("/proc/self/task/{own}/children")).map(Self)
+    }
+
+    fn list(&self) -> io::Result<Vec<Pid>> {
+        let (mut text, mut part) = (Vec::new(), [0; LIST_BYTES]);
+        loop {
+            match self.0.read_at(&mut part, text.len() as u64)? {
+                0 => break,
+                size => text.extend_from_slice(&part[..size]),
             }
         }
-        // Waits for one, and takes all that have ended by then: what they leave is struck next.
-        let mut how = WaitPidFlag::__WALL;
+        let text = String::from_utf8_lossy(&text);
+        Ok(text.split_whitespace().filter_map(|pid| pid.parse().ok().map(Pid::from_raw)).collect())
+    }
+
+    /// Kills children until the kernel says that there are none: as a subreaper it inherits whatever the
+    /// dead leave, so then no descendant is left (`containment.md` 2.4).
+    fn end_all(&self) -> io::Result<()> {
+        // Unreaped, so no other process can have one of these numbers.
+        let mut struck = HashSet::new();
         loop {
-            match waitpid(None::<Pid>, Some(how)) {
-                Ok(WaitStatus::StillAlive) => break,
-                Ok(ended) => {
-                    if let Some(pid) = ended.pid() {
-                        struck.remove(&pid);
-                    }
-                    how |= WaitPidFlag::WNOHANG;
+            for child in self.list()? {
+                if struck.insert(child) {
+                    kill_child(child)?;
                 }
-                Err(Errno::EINTR) => {}
-                Err(Errno::ECHILD) => return Ok(()),
-                Err(error) => return Err(error.into()),
+            }
+            // Waits for one, and takes all that have ended by then: what they leave is struck next.
+            let mut how = 0;
+            loop {
+                match collect(how) {
+                    Ok(None) => break,
+                    Ok(Some((pid, _))) => {
+                        struck.remove(&pid);
+                        how = libc::WNOHANG;
+                    }
+                    Err(Errno::EINTR) => {}
+                    Err(Errno::ECHILD) => return Ok(()),
+                    Err(error) => return Err(error.into()),
+                }
             }
         }
     }
@@ -199,11 +294,4 @@ fn kill_child(child: Pid) -> io::Result<()> {
         Ok(()) | Err(Errno::ESRCH) => Ok(()),
         Err(error) => Err(error.into()),
     }
-}
-
-/// The direct children, the dead included.
-fn children() -> io::Result<Vec<Pid>> {
-    let own = std::process::id();
-    let text = fs::read_to_string(format!("/proc/self/task/{own}/children"))?;
-    Ok(text.split_whitespace().filter_map(|pid| pid.parse().ok().map(Pid::from_raw)).collect())
 }

@@ -48,7 +48,7 @@ enum On {
 }
 
 /// The behaviours, by their functions in `programs.py`.
-const BEHAVIOURS: [(&str, On); 49] = [
+const BEHAVIOURS: [(&str, On); 54] = [
     ("plain", On::All),
     ("leader_exits", On::All),
     ("double_fork", On::All),
@@ -94,11 +94,19 @@ const BEHAVIOURS: [(&str, On); 49] = [
     ("floods_output", On::All),
     ("stops_its_helper", On::Helpers),
     ("kills_its_helper", On::Helpers),
+    ("dies_of_a_signal_without_a_name", On::All),
+    ("stops_its_helper_for_ever", On::Helpers),
+    ("starves_its_helper", On::Helpers),
+    ("forges_the_last_word", On::Helpers),
+    ("leaves_by_the_old_proc", On::Namespaces),
     ("kills_everybody", On::Namespaces),
     ("v1_frozen", On::All),
     ("foreign_tracer", On::All),
     ("asks_a_daemon", On::All),
 ];
+
+/// A subreaper of the same user can be killed: then nothing is proven.
+const LOSES_ITS_HELPER: [&str; 2] = ["kills_its_helper", "forges_the_last_word"];
 
 struct Layer {
     name: &'static str,
@@ -151,7 +159,7 @@ async fn run(node: &Node, behaviour: &str, token: &str) -> Outcome {
     }
     let mut trouble = checker::Trouble::make(behaviour, token);
     let limit = if trouble.holds() { SHORT } else { END };
-    let limit = if behaviour == "kills_its_helper" { SHORT } else { limit };
+    let limit = if LOSES_ITS_HELPER.contains(&behaviour) { SHORT } else { limit };
     let ended = group.end(limit).await;
     let alive_then = alive(token).len() - trouble.outside(token);
     let mut late = None;

@@ -40,6 +40,7 @@ async fn as_somebody_else() {
         let token = format!("quell-{}-{expected}-{behaviour}-0", std::process::id());
         let outcome = run(&node, behaviour, &token).await;
         check(&WITHOUT_LEAVES, behaviour, &outcome);
+        // Whoever has no privilege cannot take its helper's line, and so does not get to killing it.
         let helper_lost = behaviour == "kills_its_helper" && !namespace;
         assert_eq!(outcome.ended.is_err(), helper_lost, "{behaviour}: {:?}", outcome.ended);
     }

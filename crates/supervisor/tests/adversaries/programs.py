@@ -20,7 +20,7 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 15, 36
 CLONE_PARENT, CLONE_NEWPID, CLONE_NEWCGROUP = 0x8000, 0x20000000, 0x02000000
 PTRACE_TRACEME, PTRACE_SEIZE = 0, 0x4206
-SYS_CLONE, SYS_EXIT = 56, 60
+SYS_CLONE, SYS_EXIT, SYS_PIDFD_GETFD = 56, 60, 438
 READY = [sys.argv[2]]
 UNIFIED = ("/sys/fs/cgroup/unified", "/sys/fs/cgroup")
 
@@ -396,6 +396,54 @@ def kills_its_helper():
     """A child subreaper of the same user can be killed; PID 1 of a namespace cannot from inside."""
     child(os.setsid)
     os.kill(os.getppid(), signal.SIGKILL)
+
+
+def dies_of_a_signal_without_a_name():
+    """An orphan ends by a realtime signal, which not every library can tell of."""
+    def middle():
+        child(lambda: (stand(), os.kill(os.getpid(), 40)))
+        os._exit(0)
+    os.waitpid(child(middle), 0)
+    child(os.setsid)
+
+
+def stops_its_helper_for_ever():
+    helper = os.getppid()
+    def spin():
+        os.setsid()
+        signal.alarm(LIFE_S)
+        stand()
+        while True:
+            os.kill(helper, signal.SIGSTOP)
+    for _ in range(4):
+        child(spin)
+
+
+def starves_its_helper():
+    """Of descriptors."""
+    resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE, (0, 0))
+    child(os.setsid)
+
+
+def forges_the_last_word():
+    """Speaks on its helper's line and kills it, as root can that is not in a namespace."""
+    pidfd = os.pidfd_open(os.getppid())
+    line = LIBC.syscall(SYS_PIDFD_GETFD, pidfd, 0, 0)
+    child(os.setsid)
+    if line >= 0:
+        os.write(line, b"c\0")
+        os.kill(os.getppid(), signal.SIGKILL)
+
+
+def leaves_by_the_old_proc():
+    """Uncovers the machine's /proc below its own and looks for a way out."""
+    LIBC.umount2(b"/proc", 2)
+    try:
+        outside = os.open("/proc/1/ns/pid", os.O_RDONLY)
+        LIBC.setns(outside, 0)
+    except OSError:
+        pass
+    child(os.setsid)
 
 
 def kills_everybody():
