@@ -29,6 +29,7 @@ mod runtimes;
 mod settings;
 mod shell;
 mod spec;
+mod starting;
 mod view;
 
 pub use codes::message as code_message;

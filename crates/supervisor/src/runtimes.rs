@@ -1,162 +1,26 @@
-//! What runtimes do and what is done with them: started, polling, answering, ending.
+//! What runtimes do and what is done with them: polling, answering, ending.
 
-use std::{ffi::OsString, net::Ipv4Addr, sync::Arc, time::Instant};
+use std::{net::Ipv4Addr, sync::Arc, time::Instant};
 
 use cancel::{Answer, Attempt, Event, InstanceId, RequestId, State};
-use store::FunctionKey;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use crate::{
     codes,
-    group::{Exit, Group, NotProven, OutputRing, Proof, SpawnOrder},
-    instance::Instance,
-    lifecycle,
+    group::{Exit, Group, NotProven, OutputRing, Proof},
     message::{Delivery, Notice, Report, ReportKind},
     perform::error_message,
     settings::MAX_POLLS,
     shell::{Shell, Timer},
-    spec::FunctionSpec,
+    starting::FIRST_ADDRESS,
 };
 
-/// Private addresses are 127.1.0.0 to 127.254.255.255: away from the ones people use by hand.
-const FIRST_ADDRESS: u32 = 0x7f01_0000;
-const ADDRESSES: u32 = 0x00fe_0000;
 /// Lines of a runtime's output that are quoted when it could not start.
 const QUOTED_LINES: usize = 5;
 
 impl Shell {
-    /// Starts one more instance of a function. False if the node has no room for it now.
-    pub(crate) fn start_one(&mut self, key: &FunctionKey) -> bool {
-        let starting = self.instances.values().filter(|instance| !instance.ready && !instance.ending).count();
-        if starting >= self.settings.max_starting {
-            return false;
-        }
-        if self.instances.len() >= self.settings.max_instances {
-            self.release_longest_idle();
-            return false;
-        }
-        let Some(function) = self.pools.get(key).map(|pool| Arc::clone(&pool.function)) else { return false };
-        let (id, address) = self.fresh_instance();
-        let mut instance = Instance::new(Arc::clone(&function), address);
-        let failure = missing_bootstrap(&function);
-        if failure.is_none() {
-            let (control, commands) = mpsc::channel(lifecycle::CONTROLS);
-            instance.control = Some(control);
-            instance.start_timer = Some(self.set_timer(Timer::Start(id), function.start_timeout));
-            let spawn = self.spawn_order(id, address, &function);
-            tokio::spawn(lifecycle::run(
-                id,
-                lifecycle::Start { spawn, address, concurrency: function.concurrency },
-                Arc::clone(&self.spawner),
-                self.doors.clone(),
-                self.settings.kill_timeout,
-                self.inbox.clone(),
-                commands,
-            ));
-        }
-        instance.start_failure.clone_from(&failure);
-        self.instances.insert(id, instance);
-        if let Some(pool) = self.pools.get_mut(key) {
-            pool.instances.push(id);
-        }
-        self.tell(Event::InstanceStarted { instance: id, capacity: function.concurrency });
-        if failure.is_some() {
-            // Somebody must be told: the request that asked for this instance.
-            if let Some(first) = self.pools.get(key).and_then(|pool| pool.all_waiting().first().copied()) {
-                self.bind_and_fail(key, first, id);
-            }
-            self.tell(Event::StartFailed { instance: id, code: codes::NO_BOOTSTRAP });
-            self.tell(Event::Reaped(id));
-            self.forget_instance(id);
-        }
-        true
-    }
-
-    fn bind_and_fail(&mut self, key: &FunctionKey, request: RequestId, instance: InstanceId) {
-        let Some(record) = self.requests.get_mut(&request) else { return };
-        record.instance = Some(instance);
-        record.failure = self.instances.get(&instance).and_then(|instance| instance.start_failure.clone());
-        if let Some(pool) = self.pools.get_mut(key) {
-            pool.leave(record.order);
-        }
-        self.tell(Event::Placed { request, instance });
-    }
-
-    fn fresh_instance(&mut self) -> (InstanceId, Ipv4Addr) {
-        loop {
-            let id = self.next_instance;
-            self.next_instance += 1;
-            let low = u32::try_from(id % u64::from(ADDRESSES)).unwrap_or(0);
-            // After 16 million instances the addresses come round; a live one keeps its own.
-            if let std::collections::hash_map::Entry::Vacant(free) = self.addresses.entry(low) {
-                free.insert(InstanceId(id));
-                return (InstanceId(id), Ipv4Addr::from_bits(FIRST_ADDRESS + low));
-            }
-        }
-    }
-
     fn at(&self, address: Ipv4Addr) -> Option<InstanceId> {
         self.addresses.get(&address.to_bits().checked_sub(FIRST_ADDRESS)?).copied()
-    }
-
-    fn spawn_order(&self, id: InstanceId, address: Ipv4Addr, function: &FunctionSpec) -> SpawnOrder {
-        let image = &function.image;
-        let fill = |text: &String| {
-            let text = text.replace("{image}", &image.dir.to_string_lossy());
-            OsString::from(text.replace("{code}", &function.code_dir.to_string_lossy()))
-        };
-        let mut command = image.command.iter().map(fill);
-        SpawnOrder {
-            instance: id,
-            program: command.next().unwrap_or_default(),
-            args: command.collect(),
-            env: self.environment(id, address, function),
-            cwd: function.code_dir.clone(),
-            keep: vec![function.code_dir.clone(), image.dir.clone()],
-        }
-    }
-
-    /// The whole environment of a runtime: nothing is inherited but the path and the locale.
-    fn environment(
-        &self,
-        id: InstanceId,
-        address: Ipv4Addr,
-        function: &FunctionSpec,
-    ) -> Vec<(OsString, OsString)> {
-        let mut env: Vec<(OsString, OsString)> = Vec::new();
-        for inherited in ["PATH", "LANG", "LC_ALL", "TZ"] {
-            if let Some(value) = std::env::var_os(inherited) {
-                env.push((inherited.into(), value));
-            }
-        }
-        let code = function.code_dir.to_string_lossy().into_owned();
-        let own = [
-            ("HOME", code.clone()),
-            ("RUNTIME_API_ADDR", format!("{address}:{}", self.runtime_port)),
-            ("RUNTIME_CODE_ROOT", code),
-            ("RUNTIME_ROOT", function.image.dir.to_string_lossy().into_owned()),
-            ("RUNTIME_PROJECT_ID", function.key.project.clone()),
-            ("RUNTIME_PACKAGE", function.key.package.clone()),
-            ("RUNTIME_FUNC_NAME", function.key.name.clone()),
-            ("RUNTIME_FUNC_VERSION", "latest".to_owned()),
-            ("RUNTIME_HANDLER", function.handler.clone()),
-            ("RUNTIME_TIMEOUT", function.timeout.as_secs().to_string()),
-            ("RUNTIME_USERDATA", function.user_data.clone()),
-            ("RUNTIME_CPU", function.cpu_millis.to_string()),
-            ("RUNTIME_MEMORY", function.memory_mb.to_string()),
-            ("RUNTIME_MAX_RESP_BODY_SIZE", "6291456".to_owned()),
-            ("QUELL_API_ENDPOINT", self.settings.api_endpoint.clone()),
-            ("QUELL_CONCURRENCY", function.concurrency.to_string()),
-            ("QUELL_FUNCTION_URN", function.urn.clone()),
-            ("QUELL_INSTANCE_ID", id.to_string()),
-        ];
-        env.extend(own.map(|(name, value)| (name.into(), value.into())));
-        if let Some(initializer) = &function.initializer {
-            env.push(("RUNTIME_INITIALIZER_HANDLER".into(), initializer.into()));
-            let limit = function.start_timeout.as_secs().to_string();
-            env.push(("RUNTIME_INITIALIZER_TIMEOUT".into(), limit.into()));
-        }
-        env
     }
 
     pub(crate) fn spawned(&mut self, id: InstanceId, group: Arc<Group>) {
@@ -388,7 +252,7 @@ impl Shell {
         self.tell(Event::KillTimedOut(id));
     }
 
-    fn forget_instance(&mut self, id: InstanceId) {
+    pub(crate) fn forget_instance(&mut self, id: InstanceId) {
         let Some(mut instance) = self.instances.remove(&id) else { return };
         self.addresses.remove(&(instance.address.to_bits() - FIRST_ADDRESS));
         self.doors.close(instance.address);
@@ -435,19 +299,13 @@ impl Shell {
     }
 
     /// The node is full: the instance that has been idle longest makes room.
-    fn release_longest_idle(&mut self) {
+    pub(crate) fn release_longest_idle(&mut self) {
         let idle = self.instances.iter().filter(|(_, instance)| !instance.ending);
         let longest = idle.filter_map(|(id, instance)| Some((instance.idle_since?, *id))).min();
         if let Some((_, id)) = longest {
             self.tell(Event::RetireAsked(id));
         }
     }
-}
-
-fn missing_bootstrap(function: &FunctionSpec) -> Option<String> {
-    let required = function.image.requires.as_ref()?;
-    let found = function.code_dir.join(required).is_file();
-    (!found).then(|| format!("bootstrap file is not found: {required}"))
 }
 
 /// What a runtime's error body means: the image says when it was the runtime and not the function.

@@ -6,6 +6,8 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use crate::tracer::tracer;
+
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// The variable every process of a run carries.
@@ -123,7 +125,7 @@ impl Trouble {
         let victim = || alive(token).into_iter().max().expect("the run has processes");
         Self(match behaviour {
             "v1_frozen" => freeze(victim()),
-            "foreign_tracer" => trace(victim()),
+            "foreign_tracer" => tracer(victim()).map(Kind::Traced),
             "asks_a_daemon" => Some(Kind::Daemon(
                 Command::new("sleep").arg("1000").env(VARIABLE, token).stdin(Stdio::null()).spawn().unwrap(),
             )),
@@ -185,31 +187,4 @@ fn freeze(pid: u32) -> Option<Kind> {
     fs::write(group.join("freezer.state"), "FROZEN").unwrap();
     while fs::read_to_string(group.join("freezer.state")).unwrap().trim() != "FROZEN" {}
     Some(Kind::Frozen(group))
-}
-
-/// Seizes a process with a stop at its exit.
-const TRACER: &str = "\
-import ctypes, sys\n\
-libc = ctypes.CDLL(None)\n\
-sys.stdout.write('%d\\n' % libc.ptrace(0x4206, int(sys.argv[1]), None, ctypes.c_void_p(0x40)))\n\
-sys.stdout.flush()\n\
-sys.stdin.read()";
-
-fn trace(pid: u32) -> Option<Kind> {
-    let mut child = Command::new("python3")
-        .args(["-c", TRACER, &pid.to_string()])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut said = String::new();
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.as_mut().unwrap()), &mut said)
-        .unwrap();
-    if said.trim() == "0" {
-        return Some(Kind::Traced(child));
-    }
-    println!("no tracing here, so nothing is held");
-    child.kill().unwrap();
-    child.wait().unwrap();
-    None
 }

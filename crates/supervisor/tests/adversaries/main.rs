@@ -13,6 +13,8 @@ mod node_dies;
 mod privileges;
 #[path = "../group/support.rs"]
 mod support;
+#[path = "../group/tracer.rs"]
+mod tracer;
 
 use std::{collections::BTreeMap, fs, time::Duration};
 

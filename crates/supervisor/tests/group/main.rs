@@ -13,3 +13,4 @@ mod output;
 mod starts;
 mod stuck;
 mod support;
+mod tracer;

@@ -1,0 +1,136 @@
+//! A bell that functions ring, and processes by names that are not used twice.
+
+use std::{
+    collections::HashMap,
+    os::{linux::net::SocketAddrExt as _, unix::net::SocketAddr},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _},
+    net::{UnixListener, UnixStream},
+};
+
+use super::within;
+
+/// A process that cannot be confused with a later one of the same number.
+pub struct Pidfd(std::sync::Arc<std::os::fd::OwnedFd>);
+
+impl Pidfd {
+    /// `None` if there is no such process any more.
+    pub fn open(pid: u32) -> Option<Self> {
+        let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+        let fd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()?;
+        Some(Self(std::sync::Arc::new(fd)))
+    }
+
+    /// Resolves when the process is gone.
+    pub async fn gone(&self) {
+        let fd = std::sync::Arc::clone(&self.0);
+        tokio::task::spawn_blocking(move || ended(&fd, None)).await.unwrap();
+    }
+
+    pub fn is_gone(&self) -> bool {
+        ended(&self.0, Some(rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 }))
+    }
+}
+
+/// A pidfd is readable from the end of its process on.
+fn ended(pidfd: &std::os::fd::OwnedFd, limit: Option<rustix::event::Timespec>) -> bool {
+    let mut fds = [rustix::event::PollFd::new(pidfd, rustix::event::PollFlags::IN)];
+    rustix::event::poll(&mut fds, limit.as_ref()).unwrap() > 0
+}
+
+/// Where functions say that they are at the point the test waits for.
+pub struct Bell {
+    listener: UnixListener,
+    /// Names it; see `functions/probe.py`.
+    pub port: u64,
+}
+
+/// One ring; the line to the code that rang stays open.
+pub struct Ring {
+    pub facts: Value,
+    /// The process that rang, as we see it: the kernel says so, whatever namespace it is in.
+    pub pid: u32,
+    /// The same by a name that is not reused.
+    pub process: Pidfd,
+    stream: tokio::io::BufReader<UnixStream>,
+}
+
+impl Bell {
+    pub async fn hang() -> Self {
+        static BELLS: AtomicU64 = AtomicU64::new(0);
+        let port = u64::from(std::process::id()) * 1_000 + BELLS.fetch_add(1, Ordering::Relaxed);
+        let name = SocketAddr::from_abstract_name(format!("quell-bell-{port}")).unwrap();
+        let listener = std::os::unix::net::UnixListener::bind_addr(&name).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        Self { listener: UnixListener::from_std(listener).unwrap(), port }
+    }
+
+    pub async fn ring(&self) -> Ring {
+        within("a ring of the bell", async {
+            let (stream, _) = self.listener.accept().await.unwrap();
+            let mut stream = tokio::io::BufReader::new(stream);
+            let mut line = String::new();
+            stream.read_line(&mut line).await.unwrap();
+            let facts: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("rang with {line:?}"));
+            let pid = stream.get_ref().peer_cred().unwrap().pid().unwrap().cast_unsigned();
+            let process = Pidfd::open(pid).expect("whoever rang is there");
+            Ring { pid, process, facts, stream }
+        })
+        .await
+    }
+
+    /// Several rings by their tag.
+    pub async fn rings(&self, count: usize) -> HashMap<String, Ring> {
+        let mut rings = HashMap::new();
+        for _ in 0..count {
+            let ring = self.ring().await;
+            rings.insert(ring.facts["tag"].as_str().unwrap_or("").to_owned(), ring);
+        }
+        rings
+    }
+}
+
+impl Ring {
+    pub fn request(&self) -> String {
+        self.facts["request"].as_str().unwrap().to_owned()
+    }
+
+    /// The process that whoever rang had started and named by its own number for it.
+    pub fn started(&self) -> Pidfd {
+        let named = self.facts["child"].as_u64().unwrap().to_string();
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid)).unwrap();
+        let lists = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("children")).unwrap());
+        let children: Vec<u32> = lists
+            .flat_map(|list| list.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>())
+            .collect();
+        let called = |pid: &&u32| {
+            // The last of its numbers is the one in the innermost namespace.
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+            numbers.split_whitespace().next_back() == Some(named.as_str())
+        };
+        let pid = children.iter().find(called).unwrap_or_else(|| panic!("no {named} in {children:?}"));
+        Pidfd::open(*pid).expect("what it started is there")
+    }
+
+    pub fn child(&self, at: usize) -> String {
+        self.facts["children"][at].as_str().unwrap().to_owned()
+    }
+
+    /// Lets the code that waits go on.
+    pub async fn release(&mut self) {
+        self.stream.get_mut().write_all(b"go").await.unwrap();
+    }
+
+    /// What else it said until its end of the line closed.
+    pub async fn last_words(&mut self) -> String {
+        let mut words = Vec::new();
+        // A reset is an end as well.
+        drop(within("the end of a line", self.stream.read_to_end(&mut words)).await);
+        String::from_utf8_lossy(&words).into_owned()
+    }
+}
