@@ -1,5 +1,5 @@
 //! A node under test: the built binary, its API over HTTP, and a bell that functions ring.
-#![allow(dead_code, unreachable_pub, missing_docs)] // each test file uses its part
+#![allow(dead_code, unreachable_pub, missing_docs, unused_imports)] // each test file uses its part
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)] // a test that cannot go on fails
 
 use std::{

@@ -52,6 +52,10 @@ fn with_less(wrapper: &[&str], expected: &str) {
     if !nix::unistd::getuid().is_root() {
         return println!("not root, so there is nothing to drop");
     }
+    let missing = ["/usr/bin/setpriv", "/usr/bin/unshare", "/usr/bin/python3"];
+    if let Some(missing) = missing.into_iter().find(|tool| !Path::new(tool).exists()) {
+        return println!("no {missing} here, so nothing is dropped");
+    }
     let dir = tempfile::tempdir().unwrap();
     let open = |path: &Path, mode: u32| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     open(dir.path(), 0o777);
