@@ -39,6 +39,11 @@ fn programs() -> String {
     std::env::var("QUELL_TEST_PROGRAMS").unwrap_or_else(|_| PROGRAMS.to_owned())
 }
 
+/// They may lie below `/tmp`, which is another one in a namespace.
+fn programs_dir() -> std::path::PathBuf {
+    std::path::Path::new(&programs()).parent().expect("they lie in a folder").to_path_buf()
+}
+
 /// Which layers a behaviour may be run on: some would reach the test itself.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum On {
@@ -149,7 +154,7 @@ async fn run(node: &Node, behaviour: &str, token: &str) -> Outcome {
     };
     let mut order = node.order("python3", &["-B", &programs, program, reports.path()]);
     order.env.push((checker::VARIABLE.into(), token.into()));
-    order.keep.extend(std::path::Path::new(&programs).parent().map(std::path::Path::to_path_buf));
+    order.keep.push(programs_dir());
     let group = node.spawner.spawn(order).await.unwrap();
     let output = group.take_output();
     let reader = output.map(|output| supervisor::group::OutputRing::start(cancel::InstanceId(0), output));

@@ -37,9 +37,11 @@ async fn a_node_with_adversaries() {
         let mut reports = Reports::at(node.dir.path().join(format!("fifo-{at}")));
         let mut order = node.order("python3", &["-B", &crate::programs(), program, reports.path()]);
         order.env.push((checker::VARIABLE.into(), token.clone().into()));
+        order.keep.push(crate::programs_dir());
         let group = node.spawner.spawn(order).await.unwrap();
         group.go().unwrap();
-        reports.line().await;
+        let stood = tokio::time::timeout(Duration::from_secs(20), reports.line()).await;
+        assert!(stood.is_ok(), "{behaviour} never stood");
         groups.push((group, reports));
     }
     println!("standing");
