@@ -1,0 +1,70 @@
+//! What cannot be killed is said to be unkillable, with who and why; its late end is proven late.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test that cannot go on fails
+
+#[path = "support/mod.rs"]
+mod support;
+
+use std::{fs, path::PathBuf};
+
+use serde_json::json;
+use support::{Bell, Mode, TestNode, within};
+
+/// A group of the v1 freezer, in which SIGKILL waits; thawed and removed with it.
+struct Freezer(PathBuf);
+
+impl Freezer {
+    /// `None` where there is none.
+    fn around(pid: u32) -> Option<Self> {
+        let group = PathBuf::from(format!("/sys/fs/cgroup/freezer/quell-test-{pid}"));
+        fs::create_dir(&group).ok()?;
+        fs::write(group.join("cgroup.procs"), pid.to_string()).unwrap();
+        fs::write(group.join("freezer.state"), "FROZEN").unwrap();
+        while fs::read_to_string(group.join("freezer.state")).unwrap().trim() != "FROZEN" {}
+        Some(Self(group))
+    }
+}
+
+impl Drop for Freezer {
+    fn drop(&mut self) {
+        fs::write(self.0.join("freezer.state"), "THAWED").unwrap();
+        // What was in it dies now; nothing tells when it has left.
+        while fs::remove_dir(&self.0).is_err_and(|error| error.kind() == std::io::ErrorKind::ResourceBusy) {
+            std::thread::yield_now();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_frozen_runtime_is_500_with_the_reason_and_is_proven_once_it_thaws() {
+    let node = TestNode::start_with(&["--kill-timeout", "0.5"]).await;
+    let bell = Bell::hang().await;
+    node.deploy_probe("f", 1, 1, json!({})).await;
+    let request = node.invoke_async("f", &json!({ "do": "wait", "port": bell.port })).await;
+    let ring = bell.ring().await;
+    let Some(freezer) = Freezer::around(ring.pid) else {
+        return println!("no v1 freezer that can be written here: nothing is tested");
+    };
+    let cancel = node.cancel("f", &request, Mode::Force).await;
+    let (status, code, message) = cancel.error();
+    assert_eq!((status, code.as_str(), cancel.header("x-quell-stop")), (500, "FSS.0500", "unkillable"));
+    assert!(message.contains(&format!("pid {}", ring.pid)) && message.contains("frozen"), "{message}");
+    let view = node.view().await;
+    assert_eq!(view["instances"][0]["state"], "quarantined", "{view}");
+    assert!(!ring.process.is_gone(), "and that was the truth");
+    // Its place is not given to another: the function has one instance at most.
+    let waiting = node.invoke_async("f", &json!({ "do": "wait", "port": bell.port, "tag": "next" })).await;
+    assert_eq!(node.listed("f", &waiting).await.0, "WAIT");
+
+    drop(freezer);
+    within("its end", ring.process.gone()).await;
+    let next = bell.ring().await;
+    assert_eq!(next.facts["tag"], "next", "its place is free again");
+    assert_eq!(node.listed("f", &request).await, ("FAIL".into(), 4208));
+    let again = node.cancel("f", &request, Mode::Force).await;
+    assert_eq!((again.status, again.header("x-quell-stop")), (200, "stopped"), "{again:?}");
+    let receipt = node.receipt(cancel.header("x-quell-cancel-id")).await;
+    assert_eq!(receipt["result"], "unkillable", "what the asker was told");
+    assert!(receipt["stopped_later_ms"].is_i64(), "{receipt}");
+    assert_eq!(receipt["requests"][0]["evidence"], "reaped");
+    node.stop().await;
+}
