@@ -10,7 +10,7 @@ use std::{
 
 use supervisor::group::Isolation;
 
-use crate::{BEHAVIOURS, Layer, On, check, run, support::Node};
+use crate::{BEHAVIOURS, Layer, On, check, checker::Witness, run, support::Node};
 
 const EXPECTED: &str = "QUELL_TEST_EXPECTED";
 /// Of a user that has nothing here.
@@ -31,6 +31,7 @@ async fn as_somebody_else() {
     }
     assert_eq!(active.join("+"), expected);
     let namespace = expected.contains("L3");
+    let witness = Witness::start();
     for (behaviour, on) in BEHAVIOURS {
         // What the outside does to a run takes privilege.
         let troubled = matches!(behaviour, "v1_frozen" | "foreign_tracer");
@@ -40,6 +41,7 @@ async fn as_somebody_else() {
         let token = format!("quell-{}-{expected}-{behaviour}-0", std::process::id());
         let outcome = run(&node, behaviour, &token).await;
         check(&WITHOUT_LEAVES, behaviour, &outcome);
+        assert!(witness.lives(), "{behaviour}: the witness died");
         // Whoever has no privilege cannot take its helper's line, and so does not get to killing it.
         let helper_lost = behaviour == "kills_its_helper" && !namespace;
         assert_eq!(outcome.ended.is_err(), helper_lost, "{behaviour}: {:?}", outcome.ended);
@@ -113,4 +115,12 @@ fn where_cgroups_are_read_only_a_namespace_alone_contains_it() {
     let script = "for m in /sys/fs/cgroup/unified /sys/fs/cgroup; do \
                   mountpoint -q $m && mount -o remount,bind,ro $m; done; exec \"$0\" \"$@\"";
     with_less(&["unshare", "--mount", "sh", "-c", script], "L0+L3");
+}
+
+#[test]
+fn where_numbers_of_processes_come_round_nobody_elses_is_struck() {
+    // Some two hundred numbers in all, and thousands of processes: each number is used again and again.
+    // (A namespace has a range of its own since Linux 6.14; before, this tests nothing new.)
+    let script = "echo 500 > /proc/sys/kernel/pid_max; \"$0\" \"$@\"";
+    with_less(&["unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", script], "L0+L2+L3");
 }
