@@ -78,13 +78,6 @@ fn raise_descriptor_limit() {
     }
 }
 
-/// Connections of callers: at most [`API_CONNECTIONS`], and never so many that a cancel finds no
-/// descriptor left.
-fn connection_limit() -> usize {
-    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(API_CONNECTIONS as u64, |(soft, _)| soft / 4);
-    usize::try_from(limit).unwrap_or(API_CONNECTIONS).clamp(1, API_CONNECTIONS)
-}
-
 /// Starts a node: store, what an earlier life left, runtimes, API, in this order.
 pub(crate) async fn start(args: &ServeArgs) -> anyhow::Result<Running> {
     std::fs::create_dir_all(&args.data).with_context(|| format!("{} cannot be made", args.data.display()))?;
@@ -121,7 +114,8 @@ pub(crate) async fn start(args: &ServeArgs) -> anyhow::Result<Running> {
     }
     let end = CancellationToken::new();
     let serving = Serving {
-        max_connections: connection_limit(),
+        // Never so many that a cancel finds no descriptor left.
+        max_connections: http::share_of_descriptors(4, API_CONNECTIONS),
         header_limit: Some(HEADER_LIMIT),
         end_limit: ANSWER_LIMIT,
     };

@@ -170,8 +170,7 @@ impl Drafts {
             row.code = Some(outcome.code());
             row.evidence = Some(evidence.to_owned());
             row.settled_ms = Some(now);
-            if draft.closed {
-                draft.note_late_end();
+            if draft.changed_late() {
                 changed.push(*cancel);
             }
         }
@@ -186,8 +185,7 @@ impl Drafts {
             let row = if draft.rows.contains_key(&id) { draft.row(id) } else { draft.bystander_row(id) };
             let Some(row) = row else { continue };
             row.evidence = Some(word.to_owned());
-            if draft.closed {
-                draft.note_late_end();
+            if draft.changed_late() {
                 changed.push(*cancel);
             }
         }
@@ -238,8 +236,7 @@ impl Drafts {
                 }
                 None => row.proof = vec!["never_started".to_owned()],
             }
-            if draft.closed {
-                draft.note_late_end();
+            if draft.changed_late() {
                 changed.push(*cancel);
             }
         }
@@ -347,11 +344,17 @@ impl Draft {
         &mut self.receipt.instances[at]
     }
 
-    /// Nothing that was open at the close is any more.
-    fn note_late_end(&mut self) {
-        if !self.open_ended() && self.receipt.result != "stopped" && self.receipt.stopped_later_ms.is_none() {
+    /// Whether it was closed before what changed now, and so has to be kept again. Notes when nothing that
+    /// was open at the close is any more.
+    fn changed_late(&mut self) -> bool {
+        if self.closed
+            && !self.open_ended()
+            && self.receipt.result != "stopped"
+            && self.receipt.stopped_later_ms.is_none()
+        {
             self.receipt.stopped_later_ms = Some(now_ms());
         }
+        self.closed
     }
 
     /// Whether a late proof may still be added.

@@ -8,6 +8,7 @@ use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 use axum::{Router, body::Body};
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use nix::sys::resource::{Resource, getrlimit};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -33,6 +34,12 @@ pub struct Serving {
     pub header_limit: Option<Duration>,
     /// At the end, how long open connections may finish what they are doing.
     pub end_limit: Duration,
+}
+
+/// Connections that a listener may have: one in `parts` of the descriptors there are, and at most `most`.
+pub fn share_of_descriptors(parts: u64, most: usize) -> usize {
+    let share = getrlimit(Resource::RLIMIT_NOFILE).map_or(most as u64, |(soft, _)| soft / parts);
+    usize::try_from(share).unwrap_or(most).clamp(1, most)
 }
 
 /// Serves `router` on `listener` until `end` is cancelled, then lets connections finish within the

@@ -2,7 +2,6 @@
 
 use std::{collections::HashMap, io, sync::Arc, time::Duration};
 
-use nix::sys::resource::{Resource, getrlimit};
 use store::{FunctionKey, Settlement, Status, Store, StoreError};
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -22,12 +21,6 @@ use crate::{
 
 /// Connections of runtimes at once; some clients hold one per worker and reconnect in bursts.
 const RUNTIME_CONNECTIONS: usize = 8_192;
-/// Never more than half of the descriptors: the rest is for callers, the store and the kill path.
-fn runtime_connections() -> usize {
-    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(RUNTIME_CONNECTIONS as u64, |(soft, _)| soft / 2);
-    usize::try_from(limit).unwrap_or(RUNTIME_CONNECTIONS).clamp(1, RUNTIME_CONNECTIONS)
-}
-
 /// Rows read from the store at a time while recovering.
 const RECOVERY_PAGE: u32 = 500;
 /// Deliveries an asynchronous request may have over all lives of a node before a crash of the node
@@ -85,7 +78,8 @@ impl Node {
             Handle { inbox: inbox.clone(), credentials: Arc::clone(&credentials), store: Arc::clone(&store) };
         let end = CancellationToken::new();
         let serving = Serving {
-            max_connections: runtime_connections(),
+            // The rest is for callers, the store and the kill path.
+            max_connections: http::share_of_descriptors(2, RUNTIME_CONNECTIONS),
             header_limit: None, // a held poll is idle for as long as there is no work
             end_limit: Duration::ZERO,
         };

@@ -71,6 +71,8 @@ impl Shell {
         }
         if !instance.ready {
             instance.ready = true;
+            // Looked up once, now: a kill must not wait for it, nor a look at thousands of requests.
+            instance.pid();
             let timer = instance.start_timer.take();
             self.clear_timer(timer);
             self.tell(Event::InstanceReady(id));

@@ -144,14 +144,14 @@ impl Containment {
         if let (Isolation::Cgroup, Err(why)) = (isolation, &found) {
             return Err(GroupError::NoCgroup(why.clone()));
         }
-        let (mode, helpers) = helpers::probe(isolation, helper)?;
-        let mut layers = vec![Layer {
+        let (mode, [reaper, namespace]) = helpers::probe(isolation, helper)?;
+        let group = Layer {
             id: "L0",
             name: "process group",
             active: true,
             detail: "the soft stop and the first strike; proves nothing of processes that leave the group"
                 .to_owned(),
-        }];
+        };
         let leaf = match &found {
             Ok(base) => format!(
                 "a leaf per instance in {}: whatever an instance starts is killed with it, and its end is \
@@ -160,10 +160,8 @@ impl Containment {
             ),
             Err(why) => format!("{why}; to get it run as root, or delegate a cgroup (systemd: Delegate=yes)"),
         };
-        layers.extend(helpers);
         let leaf = Layer { id: "L2", name: "cgroup v2 leaf", active: found.is_ok(), detail: leaf };
-        layers.insert(layers.len() - 1, leaf);
-        layers.push(user_layer(helper));
+        let layers = vec![group, reaper, leaf, namespace, user_layer(helper)];
         Ok(Self { base: found.ok(), folders: folders.unwrap_or_default(), mode, layers })
     }
 

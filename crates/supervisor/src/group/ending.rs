@@ -78,7 +78,7 @@ impl Group {
     }
 
     /// The first strike: everything in the leaf, the main process, its group. Each alone may miss.
-    fn strike(&self) {
+    pub(super) fn strike(&self) {
         if let Some(Err(error)) = self.leaf.as_ref().map(Leaf::kill) {
             // The rounds kill one by one what this did not.
             tracing::warn!(instance = %self.instance, %error, "cgroup.kill refused");

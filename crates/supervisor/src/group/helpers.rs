@@ -1,8 +1,6 @@
 //! Which kind of helper works on this machine: each is tried once, to its end.
 
-use std::{ffi::OsString, io, io::Write as _, path::PathBuf};
-
-use cancel::InstanceId;
+use std::{io, io::Write as _};
 
 use super::{
     containment::{GroupError, Isolation, Layer},
@@ -29,11 +27,7 @@ pub(super) fn probe(
     if let (Isolation::Subreaper, Err(why)) = (isolation, &reaper) {
         return Err(GroupError::NoHelper(why.clone()));
     }
-    let mode = match (&namespace, &reaper) {
-        (Ok(mode), _) => *mode,
-        (Err(_), Ok(mode)) => *mode,
-        (Err(_), Err(_)) => HelperMode::Exec,
-    };
+    let mode = namespace.as_ref().or(reaper.as_ref()).copied().unwrap_or(HelperMode::Exec);
     Ok((mode, [reaper_layer(&reaper), namespace_layer(&namespace)]))
 }
 
@@ -71,23 +65,12 @@ fn namespace(helper: &HelperProgram) -> Result<HelperMode, String> {
 }
 
 fn tried(helper: &HelperProgram, mode: HelperMode) -> Result<HelperMode, String> {
-    match try_once(helper, mode) {
-        Ok(()) => Ok(mode),
-        Err(error) => Err(error.to_string()),
-    }
+    try_once(helper, mode).map(|()| mode).map_err(|error| error.to_string())
 }
 
 /// Does once what every instance will need: starts, lets go, sees the end.
 fn try_once(program: &HelperProgram, mode: HelperMode) -> io::Result<()> {
-    let order = SpawnOrder {
-        instance: InstanceId(0),
-        program: OsString::from("true"),
-        args: Vec::new(),
-        env: std::env::var_os("PATH").map(|path| ("PATH".into(), path)).into_iter().collect(),
-        cwd: PathBuf::from("/"),
-        keep: Vec::new(),
-    };
-    let Helper { child, mut line, .. } = start_helper(program, None, mode, order)?;
+    let Helper { child, mut line, .. } = start_helper(program, None, mode, SpawnOrder::probe())?;
     line.write_all(&[GO])?;
     let output = child.wait_with_output()?;
     if !output.status.success() {

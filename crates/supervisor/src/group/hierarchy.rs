@@ -1,13 +1,11 @@
 //! Where in the cgroup v2 hierarchies of this machine a node may have a folder of its own.
 
 use std::{
-    ffi::OsString,
     fs, io,
     os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
 };
 
-use cancel::InstanceId;
 use rustix::process::{Signal, pidfd_send_signal};
 
 use super::{
@@ -86,16 +84,9 @@ fn try_leaf_in(folder: &Path, helper: &HelperProgram) -> io::Result<()> {
 }
 
 fn try_leaf(leaf: &Leaf, helper: &HelperProgram) -> io::Result<()> {
-    let order = SpawnOrder {
-        instance: InstanceId(0),
-        program: OsString::from("true"),
-        args: Vec::new(),
-        env: Vec::new(),
-        cwd: PathBuf::from("/"),
-        keep: Vec::new(),
-    };
     // Never let go: it waits in the helper until it is killed, and nothing is executed.
-    let Helper { mut child, pidfd, line, .. } = start_helper(helper, None, HelperMode::Exec, order)?;
+    let Helper { mut child, pidfd, line, .. } =
+        start_helper(helper, None, HelperMode::Exec, SpawnOrder::probe())?;
     let killed = leaf.adopt(child.id()).and_then(|()| leaf.kill());
     if killed.is_err() {
         pidfd_send_signal(&pidfd, Signal::KILL)?;

@@ -22,9 +22,8 @@ use nix::{
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use super::{
-    init::HELPER_FAILED,
     privileges::drop_most,
-    warden::{Ended, Role, Runtime, watch_over},
+    warden::{Ended, Role, Runtime, complain, watch_over},
 };
 
 const TMP: &str = "/tmp";
@@ -45,7 +44,7 @@ pub(super) fn run_inside(with_user: bool, keep: &[PathBuf], runtime: &Runtime) -
         ForkResult::Child => {
             drop(told);
             let ended = be_init(keep, runtime);
-            say(tell, &ended);
+            say(tell, ended.unwrap_or_else(|why| complain(&why)));
             // The kernel ends whatever is left inside before this end is seen.
             end_here()
         }
@@ -89,9 +88,9 @@ fn be_init(keep: &[PathBuf], runtime: &Runtime) -> Result<Ended, String> {
     let nothing = None::<&str>;
     mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing)
         .map_err(|error| format!("private mounts: {error}"))?;
+    read_only_cgroups()?;
     // Programs look themselves up in /proc by the numbers that hold inside.
     let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    read_only_cgroups()?;
     mount(Some("proc"), "/proc", Some("proc"), plain, nothing).map_err(|error| format!("/proc: {error}"))?;
     private_tmp(keep).map_err(|error| format!("a /tmp of its own: {error}"))?;
     drop_most()?;
@@ -141,14 +140,7 @@ fn private_tmp(keep: &[PathBuf]) -> io::Result<()> {
 
 /// Tells the helper outside how it ended, in a word that fits a pipe.
 #[allow(clippy::print_stderr)] // its stderr is the instance's captured output
-fn say(tell: OwnedFd, ended: &Result<Ended, String>) {
-    let ended = match ended {
-        Ok(ended) => *ended,
-        Err(why) => {
-            eprintln!("quell instance: {why}");
-            Ended::Code(HELPER_FAILED)
-        }
-    };
+fn say(tell: OwnedFd, ended: Ended) {
     if let Err(error) = File::from(tell).write_all(&ended.word()) {
         eprintln!("quell instance: its end cannot be told: {error}");
     }

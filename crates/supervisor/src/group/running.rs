@@ -8,13 +8,13 @@ use std::{
         unix::net::UnixStream,
     },
     path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use cancel::InstanceId;
 use rustix::{
     io::Errno,
-    process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid},
+    process::{Pid, Signal, WaitId, WaitIdOptions, waitid},
 };
 use tokio::{io::unix::AsyncFd, sync::mpsc};
 
@@ -50,6 +50,8 @@ pub struct Group {
     pub(super) instance: InstanceId,
     pub(super) mode: HelperMode,
     pid: u32,
+    /// The runtime's own number, once it was seen: it never changes.
+    runtime: OnceLock<u32>,
     pub(super) pidfd: AsyncFd<OwnedFd>,
     pub(super) leader: Mutex<Leader>,
     /// PID 1 of its namespace: when it is seen dead, everything born in there is.
@@ -77,6 +79,7 @@ impl Group {
                 instance,
                 mode: helper.mode,
                 pid: helper.child.id(),
+                runtime: OnceLock::new(),
                 pidfd,
                 leader: Mutex::new(Leader::Unreaped(Pgid::of_unreaped(main))),
                 init,
@@ -105,7 +108,13 @@ impl Group {
             (_, Some((init, _))) => *init,
             (_, None) => self.pid,
         };
-        process::below(parent, 1).first().copied().unwrap_or(self.pid)
+        if let Some(runtime) = self.runtime.get() {
+            return *runtime;
+        }
+        match process::below(parent, 1).first() {
+            Some(runtime) => *self.runtime.get_or_init(|| *runtime),
+            None => self.pid,
+        }
     }
 
     /// What contains it.
@@ -325,25 +334,7 @@ impl Drop for Group {
             return;
         }
         tracing::error!(instance = %self.instance, "dropped before its end was proven; killed");
-        if let Some(Err(error)) = self.leaf.as_ref().map(Leaf::kill) {
-            tracing::error!(%error, "its leaf could not be killed");
-        }
-        if let Some((_, init)) = &self.init
-            && let Err(error) = pidfd_send_signal(init, Signal::KILL)
-            && error != Errno::SRCH
-        {
-            tracing::error!(%error, "PID 1 of its namespace could not be killed");
-        }
-        if self.mode == HelperMode::Reaper {
-            return self.hang_up(); // it ends everything, and must live to do so
-        }
-        if let Leader::Unreaped(group) = &*self.leader() {
-            for sent in [pidfd_send_signal(&self.pidfd, Signal::KILL), group.signal(Signal::KILL)] {
-                match sent {
-                    Ok(()) | Err(Errno::SRCH) => {}
-                    Err(error) => tracing::error!(%error, "SIGKILL refused"),
-                }
-            }
-        }
+        self.hang_up();
+        self.strike();
     }
 }

@@ -76,6 +76,20 @@ pub struct SpawnOrder {
     pub keep: Vec<PathBuf>,
 }
 
+impl SpawnOrder {
+    /// A program that ends at once, to see what works here.
+    pub(super) fn probe() -> Self {
+        Self {
+            instance: InstanceId(0),
+            program: OsString::from("true"),
+            args: Vec::new(),
+            env: std::env::var_os("PATH").map(|path| ("PATH".into(), path)).into_iter().collect(),
+            cwd: PathBuf::from("/"),
+            keep: Vec::new(),
+        }
+    }
+}
+
 /// Why nothing was spawned. Nothing is left of the attempt.
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnError {

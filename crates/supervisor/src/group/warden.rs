@@ -122,7 +122,7 @@ pub(super) fn watch_over(role: Role, runtime: &Runtime) -> Result<Ended, String>
 }
 
 #[allow(clippy::print_stderr)] // its stderr is the instance's captured output
-fn complain(why: &str) -> Ended {
+pub(super) fn complain(why: &str) -> Ended {
     eprintln!("quell instance: {why}");
     Ended::Code(HELPER_FAILED)
 }
