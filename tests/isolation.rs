@@ -81,7 +81,7 @@ async fn runtimes_of_another_user_reach_nothing_of_the_nodes_and_are_stopped_as_
     if !nix::unistd::geteuid().is_root() || !std::path::Path::new("/usr/bin/python3").exists() {
         return println!("not root, or no interpreter that everybody may run: nothing is tested");
     }
-    let data = tempfile::tempdir().unwrap();
+    let data = TestNode::folder();
     let open = |mode: u32| {
         std::fs::set_permissions(data.path(), std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
     };
@@ -89,17 +89,24 @@ async fn runtimes_of_another_user_reach_nothing_of_the_nodes_and_are_stopped_as_
     let refused = TestNode::command(data.path(), &["--runtime-user", "65534"]).output().unwrap();
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && said.contains("chmod o+x"), "{said}");
+    // Where nobody is named, a node whose code nobody else can reach runs it itself.
+    let as_itself = TestNode::start_in(data.path(), &[]).await;
+    assert_eq!(as_itself.view().await["containment"][5]["active"], false);
+    as_itself.stop().await;
     open(0o711);
-    for isolation in ["auto", "subreaper", "process-group"] {
-        let options = ["--runtime-user", "65534", "--isolation", isolation];
+    for (isolation, user) in
+        [("auto", "auto"), ("auto", "65534"), ("subreaper", "65534"), ("process-group", "auto")]
+    {
+        let options = ["--runtime-user", user, "--isolation", isolation];
+        let uid = user.parse().unwrap_or(61_000);
         let (node, bell) = (TestNode::start_in(data.path(), &options).await, Bell::hang().await);
-        let name = format!("thief-{isolation}");
+        let name = format!("thief-{isolation}-{user}");
         node.deploy(&name, include_str!("functions/thief.py"), json!({})).await;
         let event = json!({ "data": data.path(), "port": bell.port });
         for mode in [Mode::Plain, Mode::Force] {
             let request = node.invoke_async(&name, &event).await;
             let ring = bell.ring().await;
-            assert_eq!(ring.facts["uid"], json!([65534, 65534, []]), "{isolation}");
+            assert_eq!(ring.facts["uid"], json!([uid, uid, []]), "{isolation}");
             assert_eq!(ring.facts["got"], json!([]), "{isolation}");
             let cancel = node.cancel(&name, &request, mode).await;
             assert_eq!(cancel.header("x-quell-stop"), "stopped", "{isolation} {mode:?}");

@@ -15,13 +15,14 @@ use nix::{
     sys::{prctl, signal::Signal, wait::waitpid},
     unistd::Pid,
 };
-use supervisor::group::{Containment, Group, HelperProgram, Isolation, SpawnOrder, Spawner};
+use supervisor::group::{Containment, Group, HelperProgram, Isolation, Limits, SpawnOrder, Spawner};
 
 use crate::samples::{Samples, Show};
 
 const LIMIT: Duration = Duration::from_secs(30);
 /// Processes of the large tree, all below one shell.
-const MANY: usize = 1_000;
+const MANY: usize = MANY_U32 as usize;
+const MANY_U32: u32 = 1_000;
 /// The large tree is measured this many times less often.
 const RARELY: usize = 15;
 
@@ -40,6 +41,8 @@ impl Bench {
             env: std::env::var_os("PATH").map(|path| ("PATH".into(), path)).into_iter().collect(),
             cwd: "/".into(),
             keep: Vec::new(),
+            // As in life: the groups that limit are made, left and removed.
+            limits: Limits { memory: Some(1 << 30), processes: Some(2 * MANY_U32), ..Limits::default() },
         };
         Ok(self.spawner.spawn(order).await?)
     }

@@ -5,6 +5,7 @@
 use std::{
     collections::HashMap,
     io::{BufRead as _, BufReader},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc,
@@ -15,6 +16,9 @@ use base64::Engine as _;
 use reqwest::{Method, header::HeaderMap};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+/// Between two looks at something that nothing tells of.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 mod bell;
 
@@ -83,15 +87,21 @@ impl TestNode {
 
     /// The same with more options.
     pub async fn start_with(options: &[&str]) -> Self {
-        let data = tempfile::tempdir().unwrap();
+        let data = Self::folder();
         let mut node = Self::start_in(data.path(), options).await;
         node.data = Some(data);
         node
     }
 
+    /// A folder that others may pass through: there, runtimes of a node that is root are somebody else.
+    pub fn folder() -> tempfile::TempDir {
+        let passable = std::fs::Permissions::from_mode(0o711);
+        tempfile::Builder::new().permissions(passable).tempdir().unwrap()
+    }
+
     /// A node whose stderr is closed once it listens: every line it logs after that fails.
     pub async fn start_deaf() -> Self {
-        let data = tempfile::tempdir().unwrap();
+        let data = Self::folder();
         let mut node = Self::begin(data.path(), &[], true).await;
         node.data = Some(data);
         node
@@ -104,10 +114,6 @@ impl TestNode {
 
     async fn begin(dir: &Path, options: &[&str], deaf: bool) -> Self {
         let mut command = Self::command(dir, options);
-        if options.contains(&"--runtime-user") {
-            // The interpreters that everybody may run.
-            command.env("PATH", "/usr/bin:/bin");
-        }
         let mut child = command.spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (lines, log) = mpsc::channel();
@@ -272,6 +278,20 @@ impl TestNode {
         let list = self.get(&path).await.json();
         let row = &list["invocations"][0];
         (row["status"].as_str().unwrap_or("").to_owned(), row["error_code"].as_i64().unwrap_or(-1))
+    }
+
+    /// The same once it is over. Nothing tells a client when that is, so it looks again.
+    pub async fn settled(&self, function: &str, request: &str) -> (String, i64) {
+        within("its end", async {
+            loop {
+                let (status, code) = self.listed(function, request).await;
+                if !["WAIT", "RUNNING"].contains(&status.as_str()) {
+                    return (status, code);
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        })
+        .await
     }
 
     pub async fn view(&self) -> Value {

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{demo, deploy, serve, verbs};
+use crate::{demo, deploy, runtime_user::RuntimeUser, serve, verbs};
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -94,7 +94,11 @@ enum Command {
         node: NodeArgs,
     },
     /// Show what contains runtimes on this machine, and what each layer guarantees.
-    Doctor,
+    Doctor {
+        /// The data folder that the node has or will have.
+        #[arg(long, env = "QUELL_DATA", default_value = "quell-data")]
+        data: PathBuf,
+    },
     /// See it all: a node of its own, functions three levels deep, recursive and force cancels.
     Demo,
 }
@@ -117,10 +121,20 @@ pub(crate) struct ServeArgs {
     /// How runtimes are contained.
     #[arg(long, env = "QUELL_ISOLATION", value_enum, default_value_t = IsolationArg::Auto)]
     pub(crate) isolation: IsolationArg,
-    /// As which user and group, by number, runtimes run; needs root. Not root, and able to read the data
-    /// folder's path and the interpreters.
-    #[arg(long, env = "QUELL_RUNTIME_USER", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) runtime_user: Option<u32>,
+    /// As whom runtimes run: the number of a user and group; `node`, as the node itself; `auto`, where the
+    /// node is root as user 61000 if that one can reach the data folder and the interpreters, else as the
+    /// node (`quell doctor` tells).
+    #[arg(long, env = "QUELL_RUNTIME_USER", default_value = "auto")]
+    pub(crate) runtime_user: RuntimeUser,
+    /// Processes and threads that one instance may have at once.
+    #[arg(long, env = "QUELL_MAX_PROCESSES", default_value_t = 1_024,
+          value_parser = clap::value_parser!(u32).range(8..=1_000_000))]
+    pub(crate) max_processes: u32,
+    /// The size of the /tmp of one instance where it has its own, in MiB. What is written there counts as
+    /// memory of the function.
+    #[arg(long, env = "QUELL_TMP_MIB", default_value_t = 512,
+          value_parser = clap::value_parser!(u64).range(1..=1_048_576))]
+    pub(crate) tmp_size: u64,
     /// How long a drain may last before what still runs is killed, in seconds.
     #[arg(long, env = "QUELL_DRAIN_S", default_value = "30", value_parser = seconds)]
     pub(crate) drain: Duration,
@@ -221,7 +235,7 @@ impl Cli {
             Command::Ls { node } => verbs::ls(&node).await,
             Command::Logs { what, node } => verbs::logs(&what, &node).await,
             Command::Receipt { cancel, node } => verbs::receipt(&cancel, &node).await,
-            Command::Doctor => verbs::doctor(),
+            Command::Doctor { data } => verbs::doctor(&data),
             Command::Demo => demo::demo().await,
         }
     }

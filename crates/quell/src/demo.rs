@@ -13,6 +13,7 @@ use crate::{
     cli::{IsolationArg, ServeArgs},
     client::{Client, Reply},
     deploy, images, output,
+    runtime_user::RuntimeUser,
     serve::{self, Running},
     signals::EndSignals,
     verbs,
@@ -46,7 +47,9 @@ pub(crate) async fn demo() -> anyhow::Result<ExitCode> {
         idle: Duration::from_secs(60),
         queue_timeout: Duration::from_secs(60),
         max_instances: 128,
-        runtime_user: None,
+        max_processes: 1_024,
+        tmp_size: 64,
+        runtime_user: RuntimeUser::Auto,
     })
     .await?;
     output::line(format_args!("A node runs at http://{}, its data in a scratch folder.", running.address));

@@ -37,7 +37,11 @@ pub(crate) fn install(data: &Path) -> anyhow::Result<Vec<Arc<RuntimeImage>>> {
         write_out(&staging).with_context(|| format!("{} cannot be written", staging.display()))?;
         fs::rename(&staging, &dir).with_context(|| format!("{} cannot be written", dir.display()))?;
     }
-    let dir = dir.canonicalize()?;
+    described(&dir.canonicalize()?)
+}
+
+/// The embedded images, as they are or would be in this folder.
+pub(crate) fn described(dir: &Path) -> anyhow::Result<Vec<Arc<RuntimeImage>>> {
     let mut images = Vec::new();
     for (name, contents) in FILES.iter().filter(|(name, _)| name.ends_with("image.toml")) {
         let text = std::str::from_utf8(contents).with_context(|| format!("{name} is not UTF-8"))?;

@@ -7,6 +7,7 @@ mod demo;
 mod deploy;
 mod images;
 mod output;
+mod runtime_user;
 mod serve;
 mod signals;
 mod verbs;

@@ -1,11 +1,8 @@
 //! A node from its options to its end: wiring, and nothing that decides.
 
-use std::{
-    ffi::OsString, net::SocketAddr, os::unix::fs::PermissionsExt as _, path::Path, process::ExitCode,
-    sync::Arc, time::Duration,
-};
+use std::{ffi::OsString, net::SocketAddr, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use api::{Api, ApiSettings};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use store::{Embedded, Store};
@@ -22,6 +19,7 @@ use crate::{
     cli::{IsolationArg, ServeArgs},
     config::ClientConfig,
     images, output,
+    runtime_user::{self, RuntimeUser},
     signals::EndSignals,
 };
 
@@ -82,9 +80,6 @@ fn raise_descriptor_limit() {
 pub(crate) async fn start(args: &ServeArgs) -> anyhow::Result<Running> {
     std::fs::create_dir_all(&args.data).with_context(|| format!("{} cannot be made", args.data.display()))?;
     let data = args.data.canonicalize()?;
-    if let Some(user) = args.runtime_user {
-        may_run_as(user, &data)?;
-    }
     let store: Arc<dyn Store> = Arc::new(Embedded::open(&data)?);
     let listener =
         TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
@@ -92,16 +87,25 @@ pub(crate) async fn start(args: &ServeArgs) -> anyhow::Result<Running> {
     if !address.ip().is_loopback() {
         tracing::warn!(%address, "the API speaks plain HTTP; put a TLS proxy in front of it");
     }
-    let (containment, spawner) = contain(args, store.as_ref()).await?;
+    let images = images::install(&data)?;
+    let chosen = runtime_user::choose(args.runtime_user, Some(&data), &images, helper)?;
+    match chosen.user {
+        None if nix::unistd::geteuid().is_root() && args.runtime_user == RuntimeUser::Auto => {
+            tracing::warn!("{chosen}");
+        }
+        _ => tracing::info!("{chosen}"),
+    }
+    let (containment, spawner) = contain(args, chosen.user, store.as_ref()).await?;
     let settings = Settings {
         kill_timeout: args.kill_timeout,
         idle_release: args.idle,
         queue_timeout: args.queue_timeout,
         max_instances: args.max_instances,
+        max_processes: args.max_processes,
+        tmp_bytes: args.tmp_size << 20,
         api_endpoint: format!("http://{}", reachable(address)),
         ..Settings::default()
     };
-    let images = images::install(&data)?;
     // Everything that may fail comes before the node, which takes up the work of its last life.
     let client = credential(args, &data, store.as_ref(), address).await?;
     let node = Node::start(settings, Arc::clone(&store), spawner)?;
@@ -123,20 +127,6 @@ pub(crate) async fn start(args: &ServeArgs) -> anyhow::Result<Running> {
     Ok(Running { address, client, containment, node, store, server, end })
 }
 
-/// Whether runtimes can run as another user: only root can make them, and they must reach their code.
-fn may_run_as(user: u32, data: &Path) -> anyhow::Result<()> {
-    ensure!(nix::unistd::geteuid().is_root(), "--runtime-user {user}: only root can run others' processes");
-    for folder in data.ancestors() {
-        let mode = folder.metadata().with_context(|| folder.display().to_string())?.permissions().mode();
-        ensure!(
-            mode & 0o001 != 0,
-            "--runtime-user {user}: {} cannot be passed through by others (chmod o+x), and code lies below it",
-            folder.display()
-        );
-    }
-    Ok(())
-}
-
 /// Takes up what the last life of this node left in the store.
 async fn take_over(api: &Api, node: &Node, swept: bool) -> anyhow::Result<()> {
     let functions = api.load().await?;
@@ -154,7 +144,11 @@ async fn take_over(api: &Api, node: &Node, swept: bool) -> anyhow::Result<()> {
 }
 
 /// Probes what contains runtimes, and first of all ends what an earlier life of this node left.
-async fn contain(args: &ServeArgs, store: &dyn Store) -> anyhow::Result<(Arc<Containment>, Arc<Spawner>)> {
+async fn contain(
+    args: &ServeArgs,
+    user: Option<u32>,
+    store: &dyn Store,
+) -> anyhow::Result<(Arc<Containment>, Arc<Spawner>)> {
     let name = match store.fact("node").await? {
         Some(name) => name,
         None => {
@@ -169,10 +163,13 @@ async fn contain(args: &ServeArgs, store: &dyn Store) -> anyhow::Result<(Arc<Con
         IsolationArg::Subreaper => Isolation::Subreaper,
         IsolationArg::ProcessGroup => Isolation::ProcessGroup,
     };
-    let helper = helper(args.runtime_user);
+    let helper = helper(user);
     let containment = Arc::new(Containment::probe(&name, isolation, &helper)?);
     for layer in containment.layers() {
         tracing::info!(%layer, "containment");
+    }
+    for limit in containment.limits() {
+        tracing::info!(%limit, "containment");
     }
     let swept = containment.sweep(args.kill_timeout).await?;
     let Swept { leaves, processes } = swept;

@@ -1,6 +1,6 @@
 //! The verbs of the client: invoke, cancel, tree, ls, receipt, doctor.
 
-use std::{collections::BTreeSet, io::Read as _, process::ExitCode};
+use std::{collections::BTreeSet, io::Read as _, path::Path, process::ExitCode};
 
 use anyhow::Context as _;
 use reqwest::Method;
@@ -14,7 +14,9 @@ use crate::{
     cli::{CancelArgs, NodeArgs, Output},
     client::{Client, ClientError, Reply, encode},
     config::ClientConfig,
-    output, serve,
+    images, output,
+    runtime_user::{self, RuntimeUser},
+    serve,
 };
 
 pub(crate) async fn invoke(
@@ -361,10 +363,21 @@ fn time(ms: i64) -> String {
 }
 
 /// Probes containment the way `serve` does and says what it found.
-pub(crate) fn doctor() -> anyhow::Result<ExitCode> {
-    let containment = Containment::probe("doctor", Isolation::Auto, &serve::helper(None))?;
+pub(crate) fn doctor(data: &Path) -> anyhow::Result<ExitCode> {
+    // The folder may not be there yet; then what is above it must be passed through all the same.
+    let there = data.ancestors().find_map(|folder| match folder.as_os_str().is_empty() {
+        true => std::env::current_dir().ok(),
+        false => folder.canonicalize().ok(),
+    });
+    let images = images::described(Path::new(""))?;
+    let chosen = runtime_user::choose(RuntimeUser::Auto, there.as_deref(), &images, serve::helper)?;
+    let containment = Containment::probe("doctor", Isolation::Auto, &serve::helper(chosen.user))?;
     for layer in containment.layers() {
         output::line(layer);
+    }
+    output::line(&chosen);
+    for limit in containment.limits() {
+        output::line(limit);
     }
     containment.close().context("the probe's cgroup stays behind")?;
     Ok(ExitCode::SUCCESS)

@@ -12,6 +12,8 @@ pub(crate) const NO_FUNCTION: u16 = 4024;
 pub(crate) const INIT_FAILED: u16 = 4201;
 /// The package has no bootstrap.
 pub(crate) const NO_BOOTSTRAP: u16 = 4202;
+/// The kernel ended it at its limit of memory.
+pub(crate) const OUT_OF_MEMORY: u16 = 4205;
 /// The runtime did not become ready in time.
 pub(crate) const INIT_TIMED_OUT: u16 = 4211;
 /// No place on an instance was free in time (engine: "acquire timeout").
@@ -31,6 +33,7 @@ pub fn message(outcome: Outcome) -> &'static str {
         Outcome::Failed(NO_FUNCTION) => "function metadata is not found",
         Outcome::Failed(INIT_FAILED) => "function initialization failed",
         Outcome::Failed(NO_BOOTSTRAP) => "bootstrap file is not found",
+        Outcome::Failed(OUT_OF_MEMORY) => "runtime memory limit exceeded",
         Outcome::Failed(INIT_TIMED_OUT) => "runtime initialization timed out",
         Outcome::Failed(NO_INSTANCE) => "no instance was free in time",
         Outcome::Failed(NODE_STOPPING) => "the node is stopping",

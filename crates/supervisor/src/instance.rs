@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::time::delay_queue;
 
 use crate::{
-    group::{Exit, Group},
+    group::{Exit, Group, OutOfMemory},
     lifecycle::Control,
     message::{Delivery, Notice},
     spec::FunctionSpec,
@@ -45,6 +45,8 @@ pub(crate) struct Instance {
     /// Why it could not start, in words.
     pub(crate) start_failure: Option<String>,
     pub(crate) exit: Option<Exit>,
+    /// The kernel ended it, or processes of it, for want of memory, as far as it was seen.
+    pub(crate) out_of_memory: Option<OutOfMemory>,
     /// It could not be killed in time: which processes and why.
     pub(crate) stuck: Option<String>,
     /// Its captured output.
@@ -71,6 +73,7 @@ impl Instance {
             idle_since: None,
             start_failure: None,
             exit: None,
+            out_of_memory: None,
             stuck: None,
             output: None,
         }

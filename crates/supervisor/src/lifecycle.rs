@@ -96,7 +96,8 @@ async fn until_killed(
             exit = group.exited(), if !exit_told => {
                 exit_told = true;
                 let exit = exit.inspect_err(|error| tracing::error!(%instance, %error, "exit not readable"));
-                tell(inbox, Message::Exited { instance, exit: exit.ok() }).await;
+                let out_of_memory = group.out_of_memory();
+                tell(inbox, Message::Exited { instance, exit: exit.ok(), out_of_memory }).await;
             }
         }
     }

@@ -4,12 +4,13 @@ use cancel::{CancelAsk, InstanceId, OnGrace, Reply, RequestId, RequestView, Stat
 
 use crate::{
     drafts::level_word,
+    group::{Layer, LimitKind},
     handle::{CancelAnswer, CancelOrder, Stop},
     message::Question,
     request::shown,
     settings::MAX_SHOWN,
     shell::{Shell, fresh_cancel},
-    view::{InstanceRow, NodeView, PlanRow, PlanView, ProcessRow, RequestRow, TreeView},
+    view::{InstanceRow, MeansRow, NodeView, PlanRow, PlanView, ProcessRow, RequestRow, TreeView},
 };
 
 impl Shell {
@@ -182,12 +183,25 @@ impl Shell {
             .map(|(id, _)| *id)
             .collect();
         instances.sort_unstable();
+        let containment = self.spawner.containment();
         NodeView {
             requests: views.map(|view| self.request_row(&view)).collect(),
             instances: instances.into_iter().filter_map(|id| self.instance_row(id)).collect(),
             live: u32::try_from(live.len()).unwrap_or(u32::MAX),
             truncated,
             draining: self.draining.is_some(),
+            containment: containment.layers().iter().map(layer_row).collect(),
+            limits: containment.limits().iter().map(limit_row).collect(),
         }
     }
+}
+
+fn layer_row(layer: &Layer) -> MeansRow {
+    let Layer { id, name, active, detail } = layer;
+    MeansRow { id: Some((*id).to_owned()), name: (*name).to_owned(), active: *active, detail: detail.clone() }
+}
+
+fn limit_row(limit: &LimitKind) -> MeansRow {
+    let LimitKind { name, active, detail } = limit;
+    MeansRow { id: None, name: (*name).to_owned(), active: *active, detail: detail.clone() }
 }

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    group::{Exit, Group, NotProven, Proof},
+    group::{Exit, Group, NotProven, OutOfMemory, Proof},
     handle::{CancelAnswer, CancelOrder, Completion, Invocation, InvokeError},
     receipt::Receipt,
     spec::FunctionSpec,
@@ -136,6 +136,7 @@ pub(crate) enum Message {
     Exited {
         instance: InstanceId,
         exit: Option<Exit>,
+        out_of_memory: Option<OutOfMemory>,
     },
     Reaped {
         instance: InstanceId,

@@ -14,6 +14,7 @@ use crate::{
     lifecycle::Control,
     message::{Delivery, Message, Notice, ReportKind},
     request::Request,
+    runtimes::memory_message,
     shell::{Shell, Timer, now_ms},
 };
 
@@ -234,6 +235,7 @@ impl Shell {
         self.clear_timer(request.timer.take());
         self.clear_timer(request.grace.take());
         self.leave(id, &mut request, draining);
+        let outcome = self.why_it_crashed(&mut request, outcome);
         let (body, message) = self.result(&mut request, outcome);
         let status = wire_status(outcome, ran);
         for cancel in self.drafts.settled(&request, id, outcome, evidence_word(evidence)) {
@@ -292,6 +294,18 @@ impl Shell {
             }
         }
         self.watch_idle(at);
+    }
+
+    /// A crash that the kernel brought about at the limit of memory has a code of its own.
+    fn why_it_crashed(&self, request: &mut Request, outcome: Outcome) -> Outcome {
+        let instance = request.instance.and_then(|at| self.instances.get(&at));
+        match instance.and_then(|instance| instance.out_of_memory) {
+            Some(seen) if outcome == Outcome::Crashed => {
+                request.failure.get_or_insert_with(|| memory_message(seen));
+                Outcome::Failed(codes::OUT_OF_MEMORY)
+            }
+            _ => outcome,
+        }
     }
 
     /// The body and the message of a result, as its caller gets them.
@@ -367,7 +381,12 @@ fn wire_status(outcome: Outcome, ran: bool) -> (&'static str, Status) {
     match (outcome, ran) {
         (Outcome::Returned, _) => ("SUCCESS", Status::Success),
         // It was tried: an instance was started for it, and that failed.
-        (Outcome::Failed(codes::INIT_FAILED | codes::NO_BOOTSTRAP | codes::INIT_TIMED_OUT), _)
+        (
+            Outcome::Failed(
+                codes::INIT_FAILED | codes::NO_BOOTSTRAP | codes::INIT_TIMED_OUT | codes::OUT_OF_MEMORY,
+            ),
+            _,
+        )
         | (Outcome::Crashed, _)
         | (_, true) => ("FAIL", Status::Fail),
         (_, false) => ("DISCARD", Status::Discard),

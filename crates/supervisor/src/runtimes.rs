@@ -2,12 +2,12 @@
 
 use std::{net::Ipv4Addr, sync::Arc, time::Instant};
 
-use cancel::{Answer, Attempt, Event, InstanceId, RequestId, State};
+use cancel::{Answer, Attempt, Event, InstanceId, Outcome, RequestId, State};
 use tokio::sync::oneshot;
 
 use crate::{
     codes,
-    group::{Exit, Group, NotProven, OutputRing, Proof},
+    group::{Exit, Group, NotProven, OutOfMemory, OutputRing, Proof},
     message::{Delivery, Notice, Report, ReportKind},
     perform::error_message,
     settings::MAX_POLLS,
@@ -162,7 +162,7 @@ impl Shell {
         let attempt = attempt.unwrap_or(given);
         let answer = match kind {
             ReportKind::Response => Answer::Returned,
-            ReportKind::Error => error_answer(&body),
+            ReportKind::Error => self.error_answer(instance, request, &body),
             ReportKind::TooLarge => Answer::Failed { code: codes::RESPONSE_TOO_LARGE, retry: false },
         };
         if attempt == given {
@@ -207,10 +207,16 @@ impl Shell {
         }
     }
 
-    pub(crate) fn exited(&mut self, id: InstanceId, exit: Option<Exit>) {
+    pub(crate) fn exited(&mut self, id: InstanceId, exit: Option<Exit>, out_of_memory: Option<OutOfMemory>) {
         let Some(instance) = self.instances.get_mut(&id) else { return };
         instance.exit = exit;
-        let said = exit.map(|exit| exit.to_string()).unwrap_or_default();
+        let mut said = exit.map(|exit| exit.to_string()).unwrap_or_default();
+        // Who ended in another way lost a child to its limit at most, and knew what to do.
+        instance.out_of_memory = out_of_memory.filter(|_| exit == Some(Exit::Signal(9)));
+        if let Some(seen) = instance.out_of_memory {
+            tracing::warn!(instance = %id, %seen, "met its limit of memory");
+            said = format!("{said}, {}", memory_message(seen));
+        }
         if instance.ready || instance.ending {
             return self.tell(Event::Exited(id));
         }
@@ -308,13 +314,32 @@ impl Shell {
             self.tell(Event::RetireAsked(id));
         }
     }
+
+    /// What a runtime's error body means: the image says when it was the runtime and not the function, and
+    /// the kernel whether it was for want of memory.
+    fn error_answer(&mut self, id: InstanceId, request: RequestId, body: &[u8]) -> Answer {
+        let kind: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+        match kind.as_ref().and_then(|body| body.get("errorType")).and_then(|kind| kind.as_str()) {
+            Some("RuntimeExited") => {}
+            Some(_) | None => return Answer::Failed { code: codes::FUNCTION_FAILED, retry: false },
+        }
+        let Some(instance) = self.instances.get_mut(&id) else {
+            return Answer::Failed { code: cancel::CODE_CRASHED, retry: true };
+        };
+        let before = instance.out_of_memory.map_or(0, |seen| seen.killed);
+        let now = instance.group.as_ref().and_then(|group| group.out_of_memory());
+        let Some(now) = now.filter(|now| now.killed > before) else {
+            return Answer::Failed { code: cancel::CODE_CRASHED, retry: true };
+        };
+        instance.out_of_memory = Some(now);
+        if let Some(record) = self.requests.get_mut(&request) {
+            record.failure = Some(memory_message(now));
+        }
+        Answer::Failed { code: codes::OUT_OF_MEMORY, retry: true }
+    }
 }
 
-/// What a runtime's error body means: the image says when it was the runtime and not the function.
-fn error_answer(body: &[u8]) -> Answer {
-    let kind: Option<serde_json::Value> = serde_json::from_slice(body).ok();
-    match kind.as_ref().and_then(|body| body.get("errorType")).and_then(|kind| kind.as_str()) {
-        Some("RuntimeExited") => Answer::Failed { code: cancel::CODE_CRASHED, retry: true },
-        Some(_) | None => Answer::Failed { code: codes::FUNCTION_FAILED, retry: false },
-    }
+/// What the caller of a request is told whose runtime met its limit of memory.
+pub(crate) fn memory_message(seen: OutOfMemory) -> String {
+    format!("{}: {seen}", codes::message(Outcome::Failed(codes::OUT_OF_MEMORY)))
 }

@@ -38,6 +38,10 @@ pub struct Settings {
     pub max_instances: usize,
     /// Instances starting at once: more would only make each slower.
     pub max_starting: usize,
+    /// Processes and threads of one instance at once.
+    pub max_processes: u32,
+    /// Bytes of the `/tmp` of one instance, where it has its own. They count as its memory.
+    pub tmp_bytes: u64,
     /// Bytes of events waiting in memory.
     pub max_waiting_bytes: usize,
     /// Bounds of the request tree.
@@ -55,6 +59,8 @@ impl Default for Settings {
             queue_timeout: Duration::from_secs(60),
             max_instances: 512,
             max_starting: (2 * cores).max(4),
+            max_processes: 1_024,
+            tmp_bytes: 512 << 20,
             max_waiting_bytes: 256 << 20,
             bounds: Bounds::default(),
             api_endpoint: String::new(),

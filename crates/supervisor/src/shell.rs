@@ -156,7 +156,7 @@ impl Shell {
             Message::Listening { at, poll } => self.listening(at, poll),
             Message::Spawned { instance, group } => self.spawned(instance, group),
             Message::SpawnFailed { instance, why } => self.spawn_failed(instance, why),
-            Message::Exited { instance, exit } => self.exited(instance, exit),
+            Message::Exited { instance, exit, out_of_memory } => self.exited(instance, exit, out_of_memory),
             Message::Reaped { instance, proof } => self.reaped(instance, proof),
             Message::NotReaped { instance, why } => self.not_reaped(instance, &why),
             Message::FunctionChanged(function) => self.function_changed(function),

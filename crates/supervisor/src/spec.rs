@@ -51,7 +51,7 @@ pub struct FunctionSpec {
     pub timeout: Duration,
     /// The limit of an instance's start, initializer included.
     pub start_timeout: Duration,
-    /// MiB; told to the runtime, not yet enforced.
+    /// MiB; told to the runtime, and the limit of all its processes together where there is a way.
     pub memory_mb: u32,
     /// Millicores; told to the runtime.
     pub cpu_millis: u32,

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     codes,
-    group::SpawnOrder,
+    group::{Limits, SpawnOrder},
     instance::Instance,
     lifecycle,
     shell::{Shell, Timer},
@@ -104,6 +104,11 @@ impl Shell {
             env: self.environment(id, address, function),
             cwd: function.code_dir.clone(),
             keep: vec![function.code_dir.clone(), image.dir.clone()],
+            limits: Limits {
+                memory: Some(u64::from(function.memory_mb) << 20),
+                processes: Some(self.settings.max_processes),
+                tmp: self.settings.tmp_bytes,
+            },
         }
     }
 

@@ -123,4 +123,22 @@ pub struct NodeView {
     pub truncated: bool,
     /// Whether the node takes no new requests.
     pub draining: bool,
+    /// What contains runtimes on this machine, and what does not and why.
+    pub containment: Vec<MeansRow>,
+    /// What is limited for each instance, and how.
+    pub limits: Vec<MeansRow>,
+}
+
+/// One means of the node, and whether it is used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MeansRow {
+    /// `L0` to `L5`, of a layer of containment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// What it is, or what is limited.
+    pub name: String,
+    /// Whether it is used here.
+    pub active: bool,
+    /// What it gives; or why it is not used, and what to do to get it.
+    pub detail: String,
 }

@@ -7,7 +7,13 @@ use std::{
 
 use cancel::InstanceId;
 
-use super::{helpers, hierarchy, init::HelperMode, proof::NotProven, spawner::HelperProgram};
+use super::{
+    controllers::{Controllers, LimitKind, earlier_folders},
+    helpers, hierarchy,
+    init::HelperMode,
+    proof::NotProven,
+    spawner::HelperProgram,
+};
 
 /// How runtimes are to be contained.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -111,7 +117,10 @@ pub struct Containment {
     base: Option<PathBuf>,
     /// Everywhere an earlier life may have had it.
     folders: Vec<PathBuf>,
+    /// The same for the groups that limit.
+    limit_folders: Vec<PathBuf>,
     mode: HelperMode,
+    controllers: Controllers,
     layers: Vec<Layer>,
 }
 
@@ -121,9 +130,11 @@ fn user_layer(helper: &HelperProgram) -> Layer {
             "runtimes run as user and group {user}: they cannot read the node's files, signal it or its \
              helpers, or leave their cgroup; with no_new_privs"
         ),
-        None => "runtimes run as the node's own user, with no_new_privs; as root, name another \
-                 (--runtime-user)"
-            .to_owned(),
+        None => {
+            "runtimes run as the node's own user, with no_new_privs; to get it run as root, and see that \
+                 others reach the data folder and the interpreters (--runtime-user)"
+                .to_owned()
+        }
     };
     Layer { id: "L5", name: "another user", active: helper.user.is_some(), detail }
 }
@@ -145,6 +156,12 @@ impl Containment {
             return Err(GroupError::NoCgroup(why.clone()));
         }
         let (mode, [reaper, namespace]) = helpers::probe(isolation, helper)?;
+        let controllers = match isolation {
+            Isolation::Auto | Isolation::Cgroup => {
+                Controllers::probe(node, found.as_ref().ok().map(PathBuf::as_path), mode)
+            }
+            Isolation::Subreaper | Isolation::ProcessGroup => Controllers::none(mode),
+        };
         let group = Layer {
             id: "L0",
             name: "process group",
@@ -161,8 +178,9 @@ impl Containment {
             Err(why) => format!("{why}; to get it run as root, or delegate a cgroup (systemd: Delegate=yes)"),
         };
         let leaf = Layer { id: "L2", name: "cgroup v2 leaf", active: found.is_ok(), detail: leaf };
-        let layers = vec![group, reaper, leaf, namespace, user_layer(helper)];
-        Ok(Self { base: found.ok(), folders: folders.unwrap_or_default(), mode, layers })
+        let layers = vec![group, reaper, leaf, namespace, controllers.fork_stop(), user_layer(helper)];
+        let (folders, limit_folders) = (folders.unwrap_or_default(), earlier_folders(node));
+        Ok(Self { base: found.ok(), folders, limit_folders, mode, controllers, layers })
     }
 
     /// What becomes of each instance's helper.
@@ -176,10 +194,24 @@ impl Containment {
     /// # Errors
     /// When something is left in it.
     pub fn close(&self) -> io::Result<()> {
-        match self.base.as_ref().map(std::fs::remove_dir) {
-            Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+        for folder in self.controllers.folders() {
+            // The last instances' groups may not have been removed yet; nothing is in them.
+            for group in hierarchy::groups_in(folder)? {
+                hierarchy::remove_group(&group)?;
+            }
+            hierarchy::remove_group(folder)?;
         }
+        self.base.as_deref().map_or(Ok(()), hierarchy::remove_group)
+    }
+
+    /// How memory and processes are limited here.
+    pub(super) fn controllers(&self) -> &Controllers {
+        &self.controllers
+    }
+
+    /// What is limited here and how, for people.
+    pub fn limits(&self) -> Vec<LimitKind> {
+        self.controllers.kinds()
     }
 
     /// What is used here, and what is not and why.
@@ -195,6 +227,11 @@ impl Containment {
     /// Everywhere an earlier life of this node may have had its folder.
     pub(super) fn folders(&self) -> &[PathBuf] {
         &self.folders
+    }
+
+    /// The same for the groups that limit.
+    pub(super) fn limit_folders(&self) -> &[PathBuf] {
+        &self.limit_folders
     }
 
     /// Where an instance's leaf is made, if there are leaves.

@@ -70,6 +70,7 @@ impl Group {
         self.strike();
         match timeout_at(deadline, self.proven(start, &mut ending)).await {
             Ok(proof) => {
+                self.forget_limits();
                 ending.proof = Some(proof.clone());
                 Ok(proof)
             }
@@ -79,6 +80,9 @@ impl Group {
 
     /// The first strike: everything in the leaf, the main process, its group. Each alone may miss.
     pub(super) fn strike(&self) {
+        if let Err(error) = self.limited().stop_forks() {
+            tracing::warn!(instance = %self.instance, %error, "forks could not be stopped");
+        }
         if let Some(Err(error)) = self.leaf.as_ref().map(Leaf::kill) {
             // The rounds kill one by one what this did not.
             tracing::warn!(instance = %self.instance, %error, "cgroup.kill refused");
@@ -160,6 +164,11 @@ impl Group {
                 steps.push(Step::GroupEmpty);
             }
             None => {}
+        }
+        // What left its leaf may still be in a group that limits it.
+        let limiting = self.limited().last_group();
+        if let Some(group) = limiting {
+            group.end(others).await?;
         }
         let emptied = start.elapsed();
         let exit = self.runtime_exit(self.collect(&mut steps)?);

@@ -1,11 +1,11 @@
 //! Which kind of helper works on this machine: each is tried once, to its end.
 
-use std::{io, io::Write as _};
+use std::{io, io::Write as _, process::Output};
 
 use super::{
     containment::{GroupError, Isolation, Layer},
     init::{GO, HelperMode},
-    spawner::{Helper, HelperProgram, SpawnOrder, start_helper},
+    spawner::{Helper, HelperProgram, Joins, SpawnOrder, start_helper},
     warden::Ended,
 };
 
@@ -56,6 +56,29 @@ fn namespace_layer(tried: &Result<HelperMode, String>) -> Layer {
     Layer { id: "L3", name: "PID namespace", active: tried.is_ok(), detail }
 }
 
+impl HelperProgram {
+    /// Runs a program with `--version`, as its user, to see whether that one can. Blocking.
+    ///
+    /// # Errors
+    /// When it cannot, or the program fails.
+    pub fn try_program(&self, program: &str) -> io::Result<()> {
+        let order =
+            SpawnOrder { program: program.into(), args: vec!["--version".into()], ..SpawnOrder::probe() };
+        let Helper { child, mut line, .. } = start_helper(self, Joins::default(), HelperMode::Exec, order)?;
+        line.write_all(&[GO])?;
+        // What it prints is little, and read to its end.
+        succeeded(&child.wait_with_output()?)
+    }
+}
+
+fn succeeded(output: &Output) -> io::Result<()> {
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(io::Error::other(format!("{}: {said}", output.status)))
+}
+
 /// With the privilege there is, else by a user namespace.
 fn namespace(helper: &HelperProgram) -> Result<HelperMode, String> {
     tried(helper, HelperMode::Namespace).or_else(|first| {
@@ -70,13 +93,9 @@ fn tried(helper: &HelperProgram, mode: HelperMode) -> Result<HelperMode, String>
 
 /// Does once what every instance will need: starts, lets go, sees the end.
 fn try_once(program: &HelperProgram, mode: HelperMode) -> io::Result<()> {
-    let Helper { child, mut line, .. } = start_helper(program, None, mode, SpawnOrder::probe())?;
+    let Helper { child, mut line, .. } = start_helper(program, Joins::default(), mode, SpawnOrder::probe())?;
     line.write_all(&[GO])?;
-    let output = child.wait_with_output()?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        return Err(io::Error::other(format!("{}: {said}", output.status)));
-    }
+    succeeded(&child.wait_with_output()?)?;
     if mode == HelperMode::Reaper {
         let mut word = [0; 2];
         std::io::Read::read_exact(&mut line, &mut word)?;

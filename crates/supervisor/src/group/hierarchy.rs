@@ -12,7 +12,7 @@ use super::{
     init::HelperMode,
     leaf::Leaf,
     process,
-    spawner::{Helper, HelperProgram, SpawnOrder, start_helper},
+    spawner::{Helper, HelperProgram, Joins, SpawnOrder, start_helper},
 };
 
 /// The folders that the node of this name may have, best first.
@@ -33,6 +33,31 @@ pub(super) fn folders(node: &str) -> Result<Vec<PathBuf>, String> {
         }
     }
     Ok(folders)
+}
+
+/// The groups right below a folder; none if it is not there.
+pub(super) fn groups_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut groups = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            groups.push(entry.path());
+        }
+    }
+    Ok(groups)
+}
+
+/// Removes a group in which nothing is; that it is gone already is as good.
+pub(super) fn remove_group(path: &Path) -> io::Result<()> {
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
 }
 
 /// The mount points of cgroup v2 hierarchies.
@@ -86,7 +111,7 @@ fn try_leaf_in(folder: &Path, helper: &HelperProgram) -> io::Result<()> {
 fn try_leaf(leaf: &Leaf, helper: &HelperProgram) -> io::Result<()> {
     // Never let go: it waits in the helper until it is killed, and nothing is executed.
     let Helper { mut child, pidfd, line, .. } =
-        start_helper(helper, None, HelperMode::Exec, SpawnOrder::probe())?;
+        start_helper(helper, Joins::default(), HelperMode::Exec, SpawnOrder::probe())?;
     let killed = leaf.adopt(child.id()).and_then(|()| leaf.kill());
     if killed.is_err() {
         pidfd_send_signal(&pidfd, Signal::KILL)?;

@@ -9,7 +9,6 @@ use std::{
     fs::File,
     io::{Read as _, Write as _},
     os::unix::{ffi::OsStrExt as _, process::CommandExt as _},
-    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -23,8 +22,9 @@ use nix::{
 };
 
 use super::{
+    helper_order::HelperOrder,
     inherited,
-    namespace::run_inside,
+    namespace::{Inside, run_inside},
     warden::{Ended, Role, Runtime, watch_over},
 };
 
@@ -43,10 +43,6 @@ pub(super) const TERMINATE: u8 = b't';
 /// Open files of a runtime, unless it raises that itself: more makes programs slow that close all they
 /// might have.
 const OPEN_FILES: u64 = 1_024;
-/// Stands for "no leaf" in the arguments.
-pub(super) const NO_LEAF: &str = "-";
-/// Stands for "as the node" where a user is named.
-pub(super) const NOBODY_ELSE: &str = "-";
 /// Put before the name of each variable that is meant for the runtime. The helper's dynamic loader and
 /// C library obey names such as `LD_PRELOAD`: unhidden, a function's environment could have its code
 /// run in the helper, before "go" and outside the leaf.
@@ -82,7 +78,7 @@ pub(super) enum HelperMode {
 }
 
 impl HelperMode {
-    const ALL: [Self; 4] = [Self::Exec, Self::Reaper, Self::Namespace, Self::UserNamespace];
+    pub(super) const ALL: [Self; 4] = [Self::Exec, Self::Reaper, Self::Namespace, Self::UserNamespace];
 
     pub(super) fn word(self) -> &'static str {
         match self {
@@ -99,35 +95,24 @@ impl HelperMode {
     }
 }
 
-/// `<parent pid> <leaf or -> <mode> <user or -> <n> <n folders to keep> <program> <args...>`. Ends as the runtime ended; else 127 if there
-/// is no such program, 126 if it cannot be executed, 125 if it was never let go, 124 if the helper
-/// could not do its part.
-pub fn instance_init(mut args: impl Iterator<Item = OsString>) -> ExitCode {
-    let (Some(parent), Some(leaf), Some(mode), Some(user), Some(count)) =
-        (args.next(), args.next(), args.next(), args.next(), args.next())
-    else {
-        return say(HELPER_FAILED, "bad arguments");
+/// Its arguments are a [`HelperOrder`]. Ends as the runtime ended; else 127 if there is no such program, 126
+/// if it cannot be executed, 125 if it was never let go, 124 if the helper could not do its part.
+pub fn instance_init(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let order = match HelperOrder::parse(args) {
+        Ok(order) => order,
+        Err(what) => return say(HELPER_FAILED, &format!("bad arguments: {what}")),
     };
-    let number = user.to_str().and_then(|user| user.parse::<u32>().ok());
-    if number.is_none() && user != NOBODY_ELSE {
-        return say(HELPER_FAILED, "bad user");
-    }
-    let count: usize = count.to_str().and_then(|count| count.parse().ok()).unwrap_or(0);
-    let keep: Vec<PathBuf> = args.by_ref().take(count).map(PathBuf::from).collect();
-    let Some(program) = args.next() else { return say(HELPER_FAILED, "no program") };
-    let Some(mode) = HelperMode::ALL.into_iter().find(|known| mode == known.word()) else {
-        return say(HELPER_FAILED, "bad mode");
-    };
-    if let Err(why) = prepare(&parent, &leaf, mode) {
+    if let Err(why) = prepare(&order) {
         return say(HELPER_FAILED, &why);
     }
-    let runtime = Runtime { program, args: args.collect(), user: number };
+    let HelperOrder { mode, user, tmp, processes, keep, program, args, .. } = order;
+    let runtime = Runtime { program, args, user };
     let ended = match mode {
         HelperMode::Exec => return become_runtime(&runtime),
         // How the runtime ended was told through the line; its own orderly end vouches for the word.
         HelperMode::Reaper => watch_over(Role::Reaper, &runtime).map(|_| Ended::Code(0)),
-        HelperMode::Namespace => run_inside(false, &keep, &runtime),
-        HelperMode::UserNamespace => run_inside(true, &keep, &runtime),
+        HelperMode::Namespace => run_inside(&Inside { with_user: false, processes, tmp, keep }, &runtime),
+        HelperMode::UserNamespace => run_inside(&Inside { with_user: true, processes, tmp, keep }, &runtime),
     };
     match ended {
         Ok(Ended::Code(code)) => ExitCode::from(code),
@@ -160,19 +145,18 @@ fn end_by(signal: u8) -> ExitCode {
     if raised == 0 { ExitCode::from(signal.saturating_add(128)) } else { say(HELPER_FAILED, "raise") }
 }
 
-fn prepare(parent: &OsString, leaf: &OsString, mode: HelperMode) -> Result<(), String> {
-    let parent: i32 = parent.to_str().and_then(|pid| pid.parse().ok()).ok_or("bad parent pid")?;
+fn prepare(order: &HelperOrder) -> Result<(), String> {
     // A reaper must outlive the node to end what is below it: the end of its line tells it.
-    if mode != HelperMode::Reaper {
+    if order.mode != HelperMode::Reaper {
         prctl::set_pdeathsig(Signal::SIGKILL).map_err(|error| format!("PDEATHSIG: {error}"))?;
     }
     // The parent may have died before the line above.
-    if getppid().as_raw() != parent {
+    if getppid().as_raw().cast_unsigned() != order.parent {
         return Err("the node is gone".to_owned());
     }
     prctl::set_no_new_privs().map_err(|error| format!("NO_NEW_PRIVS: {error}"))?;
-    if leaf != NO_LEAF {
-        let procs = Path::new(leaf).join("cgroup.procs");
+    for group in &order.groups {
+        let procs = group.join("cgroup.procs");
         File::options()
             .write(true)
             .open(&procs)
@@ -185,6 +169,9 @@ fn prepare(parent: &OsString, leaf: &OsString, mode: HelperMode) -> Result<(), S
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(|error| format!("RLIMIT_NOFILE: {error}"))?;
     setrlimit(Resource::RLIMIT_NOFILE, hard.min(OPEN_FILES), hard)
         .map_err(|error| format!("RLIMIT_NOFILE: {error}"))?;
+    if let Some(mapped) = order.mapped {
+        setrlimit(Resource::RLIMIT_DATA, mapped, mapped).map_err(|error| format!("RLIMIT_DATA: {error}"))?;
+    }
     inherited::default_signals().map_err(|error| format!("signals: {error}"))?;
     inherited::close_at_exec().map_err(|error| format!("descriptors: {error}"))?;
     SigSet::empty().thread_set_mask().map_err(|error| format!("signal mask: {error}"))

@@ -9,6 +9,8 @@ use std::{
 
 use rustix::io::Errno;
 
+use super::hierarchy::remove_group;
+
 /// More than any `cgroup.events` holds.
 const EVENTS_BYTES: usize = 256;
 /// One read of `cgroup.procs`; the kernel gives about a page at once.
@@ -80,22 +82,7 @@ impl Leaf {
 
     /// The processes in it, not below it, at most `limit`. Needs no further descriptor.
     pub(super) fn own_processes(&self, limit: usize) -> io::Result<Vec<u32>> {
-        let mut text = Vec::new();
-        let mut buffer = [0; PROCS_BYTES];
-        let mut lines = 0;
-        while lines < limit {
-            let read = match self.procs.read_at(&mut buffer, text.len() as u64) {
-                Ok(0) => break,
-                Ok(read) => read,
-                Err(error) if is_removed(&error) => break,
-                // A group with threaded groups in it lists its processes only at its top.
-                Err(error) if error.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error()) => break,
-                Err(error) => return Err(error),
-            };
-            lines += buffer[..read].iter().filter(|byte| **byte == b'\n').count();
-            text.extend_from_slice(&buffer[..read]);
-        }
-        Ok(pids(&String::from_utf8_lossy(&text)).take(limit).collect())
+        read_pids(&self.procs, limit)
     }
 
     /// The processes in it and below, at most `limit`. Only groups in which something lives are
@@ -120,7 +107,7 @@ impl Leaf {
     /// Removes it, groups below it first. Succeeds only if nothing is in it: that is the proof.
     pub(super) fn remove(&self) -> io::Result<()> {
         // Nearly always there is nothing below, and this needs no descriptor.
-        match remove_one(&self.path) {
+        match remove_group(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
             removed => return removed,
         }
@@ -131,7 +118,7 @@ impl Leaf {
             match first_below(&at)? {
                 Some(below) => at = below,
                 None => {
-                    remove_one(&at)?;
+                    remove_group(&at)?;
                     if at == self.path || !at.pop() {
                         return Ok(());
                     }
@@ -141,16 +128,29 @@ impl Leaf {
     }
 }
 
-/// Reading or writing a file of a group that was removed says ENODEV.
-fn is_removed(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(Errno::NODEV.raw_os_error())
+/// What an open `cgroup.procs` lists, at most `limit`; nothing if the group is gone.
+pub(super) fn read_pids(procs: &File, limit: usize) -> io::Result<Vec<u32>> {
+    let mut text = Vec::new();
+    let mut buffer = [0; PROCS_BYTES];
+    let mut lines = 0;
+    while lines < limit {
+        let read = match procs.read_at(&mut buffer, text.len() as u64) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(error) if is_removed(&error) => break,
+            // A group with threaded groups in it lists its processes only at its top.
+            Err(error) if error.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error()) => break,
+            Err(error) => return Err(error),
+        };
+        lines += buffer[..read].iter().filter(|byte| **byte == b'\n').count();
+        text.extend_from_slice(&buffer[..read]);
+    }
+    Ok(pids(&String::from_utf8_lossy(&text)).take(limit).collect())
 }
 
-fn remove_one(path: &Path) -> io::Result<()> {
-    match fs::remove_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
-    }
+/// Reading or writing a file of a group that was removed says ENODEV.
+pub(super) fn is_removed(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::NODEV.raw_os_error())
 }
 
 fn pids(text: &str) -> impl Iterator<Item = u32> {
@@ -202,7 +202,7 @@ fn below(group: &Path) -> io::Result<impl Iterator<Item = io::Result<fs::DirEntr
 
 /// By the last two names, the node's folder and the leaf: seen from another mount or cgroup namespace
 /// the front of a path differs, and these do not.
-fn holds(leaf: &Path, cgroup: &str) -> bool {
+pub(super) fn holds(leaf: &Path, cgroup: &str) -> bool {
     let names = |path: &Path| path.iter().map(|name| name.to_os_string()).collect::<Vec<_>>();
     let (leaf, cgroup) = (names(leaf), names(Path::new(cgroup)));
     let Some(own) = leaf.len().checked_sub(2).map(|front| &leaf[front..]) else { return false };

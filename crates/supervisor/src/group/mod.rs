@@ -7,13 +7,16 @@
 //! `ARCHITECTURE.md`, "Containment".
 
 mod containment;
+mod controllers;
 mod ending;
 mod exit;
+mod helper_order;
 mod helpers;
 mod hierarchy;
 mod inherited;
 mod init;
 mod leaf;
+mod limits;
 mod namespace;
 mod output;
 mod pgid;
@@ -29,8 +32,10 @@ mod warden;
 mod watch;
 
 pub use containment::{Containment, GroupError, Isolation, Layer, Mechanism};
+pub use controllers::LimitKind;
 pub use exit::Exit;
 pub use init::instance_init;
+pub use limits::{Limits, OutOfMemory};
 pub use output::{Output, OutputRing};
 pub use process::Member;
 pub use proof::{NotProven, Phases, Proof, Step};

@@ -15,7 +15,12 @@ use nix::{
     fcntl::{OFlag, open},
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
-    sys::{prctl, signal::Signal, stat::Mode},
+    sys::{
+        prctl,
+        resource::{Resource, setrlimit},
+        signal::Signal,
+        stat::Mode,
+    },
     unistd::{ForkResult, Pid, getgid, getuid, pipe, write},
 };
 
@@ -27,13 +32,27 @@ use super::{
 };
 
 const TMP: &str = "/tmp";
-/// Of `/tmp` of one instance: what FunctionGraph and others give. It counts as memory of the machine.
-const TMP_BYTES: u64 = 512 << 20;
+
+/// What the namespace of an instance is like.
+pub(super) struct Inside {
+    /// In a user namespace, which needs no privilege.
+    pub(super) with_user: bool,
+    /// Processes of its user; `None`: others see to that. Only counted for itself in a user namespace.
+    pub(super) processes: Option<u64>,
+    /// Bytes of its `/tmp`, which count as memory of the machine.
+    pub(super) tmp: u64,
+    /// Folders that stay where they are although `/tmp` is another.
+    pub(super) keep: Vec<PathBuf>,
+}
 
 /// Runs the program in a namespace of its own. In the helper outside it returns how the program ended;
 /// in PID 1 it does not return.
-pub(super) fn run_inside(with_user: bool, keep: &[PathBuf], runtime: &Runtime) -> Result<Ended, String> {
-    make(with_user)?;
+pub(super) fn run_inside(inside: &Inside, runtime: &Runtime) -> Result<Ended, String> {
+    make(inside.with_user)?;
+    if let Some(processes) = inside.processes {
+        setrlimit(Resource::RLIMIT_NPROC, processes, processes)
+            .map_err(|error| format!("RLIMIT_NPROC: {error}"))?;
+    }
     let (told, tell) = pipe().map_err(|error| format!("pipe: {error}"))?;
     // SAFETY: the helper is single-threaded, so the child may go on as if it were the only one; it
     // shares nothing with its parent but open descriptors.
@@ -43,7 +62,7 @@ pub(super) fn run_inside(with_user: bool, keep: &[PathBuf], runtime: &Runtime) -
     match forked.map_err(|error| format!("fork: {error}"))? {
         ForkResult::Child => {
             drop(told);
-            let ended = be_init(keep, runtime);
+            let ended = be_init(inside, runtime);
             say(tell, ended.unwrap_or_else(|why| complain(&why)));
             // The kernel ends whatever is left inside before this end is seen.
             end_here()
@@ -81,7 +100,7 @@ fn make(with_user: bool) -> Result<(), String> {
     Ok(())
 }
 
-fn be_init(keep: &[PathBuf], runtime: &Runtime) -> Result<Ended, String> {
+fn be_init(inside: &Inside, runtime: &Runtime) -> Result<Ended, String> {
     // Its parent is outside, so there is no asking whether it lives still; if it died before this line,
     // the end of the helper's line to the node ends PID 1 as well.
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(|error| format!("PDEATHSIG: {error}"))?;
@@ -92,7 +111,7 @@ fn be_init(keep: &[PathBuf], runtime: &Runtime) -> Result<Ended, String> {
     // Programs look themselves up in /proc by the numbers that hold inside.
     let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("proc"), "/proc", Some("proc"), plain, nothing).map_err(|error| format!("/proc: {error}"))?;
-    private_tmp(keep).map_err(|error| format!("a /tmp of its own: {error}"))?;
+    private_tmp(inside).map_err(|error| format!("a /tmp of its own: {error}"))?;
     drop_most()?;
     watch_over(Role::Init, runtime)
 }
@@ -118,15 +137,15 @@ fn read_only_cgroups() -> Result<(), String> {
 
 /// An empty `/tmp` that nobody else sees, bounded, and gone with the namespace. What the runtime needs
 /// and happens to lie below `/tmp` stays where it is.
-fn private_tmp(keep: &[PathBuf]) -> io::Result<()> {
+fn private_tmp(inside: &Inside) -> io::Result<()> {
     let here = std::env::current_dir()?;
-    let kept = keep.iter().map(PathBuf::as_path).chain([here.as_path()]);
+    let kept = inside.keep.iter().map(PathBuf::as_path).chain([here.as_path()]);
     let mut held = Vec::new();
     for folder in kept.filter(|folder| folder.starts_with(TMP) && *folder != Path::new(TMP)) {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         held.push((folder, open(folder, flags, Mode::empty())?));
     }
-    let data = format!("size={TMP_BYTES},mode=1777");
+    let data = format!("size={},mode=1777", inside.tmp);
     mount(Some("tmpfs"), TMP, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some(data.as_str()))?;
     for (folder, fd) in &held {
         fs::create_dir_all(folder)?;

@@ -73,6 +73,26 @@ pub(super) fn cgroup_of(pid: u32) -> Option<String> {
     text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
 }
 
+/// The paths of a process in the hierarchies of cgroup v1; none if it is gone.
+pub(super) fn v1_cgroups_of(pid: u32) -> Vec<String> {
+    v1_lines(pid).into_iter().map(|(_, path)| path).collect()
+}
+
+/// Its path in the hierarchy that has this controller.
+pub(super) fn v1_cgroup_of(pid: u32, controller: &str) -> Option<String> {
+    let has = |names: &str| names.split(',').any(|name| name == controller);
+    v1_lines(pid).into_iter().find_map(|(names, path)| has(&names).then_some(path))
+}
+
+fn v1_lines(pid: u32) -> Vec<(String, String)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let parts = |line: &str| {
+        let (names, path) = line.split_once(':')?.1.split_once(':')?;
+        (!names.is_empty()).then(|| (names.to_owned(), path.to_owned()))
+    };
+    text.lines().filter_map(parts).collect()
+}
+
 /// The living members of a process group other than its leader. One pass over `/proc`; an error means
 /// that it could not be made whole.
 pub(super) fn group_members(pgrp: Pid) -> io::Result<Vec<u32>> {

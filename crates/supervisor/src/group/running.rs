@@ -24,6 +24,7 @@ use super::{
     exit::Exit,
     init::{GO, HelperMode, TERMINATE},
     leaf::Leaf,
+    limits::{Limited, OutOfMemory},
     output::Output,
     pgid::Pgid,
     process::{self, Member},
@@ -57,11 +58,13 @@ pub struct Group {
     /// PID 1 of its namespace: when it is seen dead, everything born in there is.
     pub(super) init: Option<(u32, AsyncFd<OwnedFd>)>,
     pub(super) leaf: Option<Leaf>,
+    /// What it may take, and the groups that see to it; empty once they were given away to be removed.
+    limited: Mutex<Limited>,
     line: Mutex<Line>,
     output: Mutex<Option<Output>>,
     pub(super) ending: tokio::sync::Mutex<Ending>,
     /// Keeps the spawner's thread, and so the main process, alive.
-    _thread: mpsc::Sender<Order>,
+    thread: mpsc::Sender<Order>,
 }
 
 impl Group {
@@ -72,7 +75,7 @@ impl Group {
         made: Unclaimed,
         thread: mpsc::Sender<Order>,
     ) -> Result<Self, SpawnError> {
-        let Made { mut helper, leaf } = made.claim().ok_or(SpawnError::Ended)?;
+        let Made { mut helper, leaf, limited } = made.claim().ok_or(SpawnError::Ended)?;
         let main = Pid::from_child(&helper.child);
         match parts(&mut helper) {
             Ok(Parts { output, pidfd, init }) => Ok(Self {
@@ -84,13 +87,14 @@ impl Group {
                 leader: Mutex::new(Leader::Unreaped(Pgid::of_unreaped(main))),
                 init,
                 leaf,
+                limited: Mutex::new(limited),
                 line: Mutex::new(Line { stream: Some(helper.line), went: false, word: None }),
                 output: Mutex::new(output),
                 ending: tokio::sync::Mutex::default(),
-                _thread: thread,
+                thread,
             }),
             Err(error) => {
-                end_unused(helper, leaf);
+                end_unused(Made { helper, leaf, limited });
                 Err(error.into())
             }
         }
@@ -114,6 +118,29 @@ impl Group {
         match process::below(parent, 1).first() {
             Some(runtime) => *self.runtime.get_or_init(|| *runtime),
             None => self.pid,
+        }
+    }
+
+    pub(super) fn limited(&self) -> MutexGuard<'_, Limited> {
+        self.limited.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the kernel ended any of its processes for want of memory; `None` also where nothing counts
+    /// that. To be asked before [`Group::end`] has proven it gone. Reads one open file.
+    pub fn out_of_memory(&self) -> Option<OutOfMemory> {
+        self.limited().out_of_memory().unwrap_or_else(|error| {
+            tracing::warn!(instance = %self.instance, %error, "whether it met its limit of memory cannot be read");
+            None
+        })
+    }
+
+    /// Has the groups that limited it removed: nothing is in them.
+    pub(super) fn forget_limits(&self) {
+        let limited = std::mem::take(&mut *self.limited());
+        if let Err(unsent) = self.thread.try_send(Order::Forget(limited))
+            && let Order::Forget(limited) = unsent.into_inner()
+        {
+            limited.remove();
         }
     }
 

@@ -24,8 +24,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     containment::{Containment, GroupError},
-    init::{HelperMode, NO_LEAF, NOBODY_ELSE, hidden},
+    controllers::Means,
+    helper_order::HelperOrder,
+    init::{HelperMode, hidden},
     leaf::Leaf,
+    limits::{Limited, Limits},
     process::Stat,
     running::Group,
 };
@@ -45,6 +48,8 @@ const UNUSED_LIMIT: Duration = Duration::from_secs(2);
 /// Tries to remove the leaf of a failed start, and the pause between two: half a second.
 const REMOVALS: u32 = 500;
 const REMOVAL_PAUSE: Duration = Duration::from_millis(1);
+/// The helper and PID 1 of its namespace are processes of the same user.
+const HELPERS: u64 = 2;
 /// Of what a useless helper complained.
 const WORDS: u64 = 4_096;
 
@@ -74,6 +79,8 @@ pub struct SpawnOrder {
     pub cwd: PathBuf,
     /// Folders it must see where they are, besides that one, although its `/tmp` may be its own.
     pub keep: Vec<PathBuf>,
+    /// What it may take.
+    pub limits: Limits,
 }
 
 impl SpawnOrder {
@@ -86,6 +93,7 @@ impl SpawnOrder {
             env: std::env::var_os("PATH").map(|path| ("PATH".into(), path)).into_iter().collect(),
             cwd: PathBuf::from("/"),
             keep: Vec::new(),
+            limits: Limits::default(),
         }
     }
 }
@@ -101,6 +109,9 @@ pub enum SpawnError {
         /// Why.
         error: io::Error,
     },
+    /// What it may take could not be limited.
+    #[error("cannot limit what it may take: {0}")]
+    Limits(io::Error),
     /// The process could not be made.
     #[error("cannot spawn: {0}")]
     Spawn(#[from] io::Error),
@@ -116,12 +127,18 @@ pub enum SpawnError {
 /// the main processes die with it (PDEATHSIG).
 pub struct Spawner {
     orders: mpsc::Sender<Order>,
+    containment: Arc<Containment>,
 }
 
 /// An order, and who waits for what it makes.
-pub(super) struct Order {
-    order: SpawnOrder,
-    answer: oneshot::Sender<Result<Unclaimed, SpawnError>>,
+pub(super) enum Order {
+    Spawn {
+        order: Box<SpawnOrder>,
+        answer: oneshot::Sender<Result<Unclaimed, SpawnError>>,
+    },
+    /// To remove groups of an instance that is proven gone: it limits nothing any more, and what proves
+    /// the next end must not wait for that.
+    Forget(Limited),
 }
 
 impl Spawner {
@@ -131,18 +148,28 @@ impl Spawner {
     /// When the thread cannot be made.
     pub fn start(helper: HelperProgram, containment: Arc<Containment>) -> Result<Self, GroupError> {
         let (orders, mut inbox) = mpsc::channel::<Order>(ORDERS);
+        let known = Arc::clone(&containment);
         std::thread::Builder::new()
             .name("spawner".to_owned())
             .spawn(move || {
-                while let Some(Order { order, answer }) = inbox.blocking_recv() {
-                    if !answer.is_closed() {
+                while let Some(order) = inbox.blocking_recv() {
+                    match order {
+                        Order::Forget(limited) => limited.remove(),
+                        Order::Spawn { answer, .. } if answer.is_closed() => {}
                         // Ends what it made if nobody waits for it any more.
-                        drop(answer.send(make(&helper, &containment, order)));
+                        Order::Spawn { order, answer } => {
+                            drop(answer.send(make(&helper, &containment, *order)));
+                        }
                     }
                 }
             })
             .map_err(GroupError::Thread)?;
-        Ok(Self { orders })
+        Ok(Self { orders, containment: known })
+    }
+
+    /// What contains what it makes.
+    pub fn containment(&self) -> &Containment {
+        &self.containment
     }
 
     /// Makes a process that waits for [`Group::go`] inside its leaf. Dropping the future ends what it
@@ -154,7 +181,8 @@ impl Spawner {
         let instance = order.instance;
         let (answer, made) = oneshot::channel();
         let spawned = async {
-            self.orders.send(Order { order, answer }).await.map_err(|_| SpawnError::Ended)?;
+            let order = Order::Spawn { order: Box::new(order), answer };
+            self.orders.send(order).await.map_err(|_| SpawnError::Ended)?;
             made.await.map_err(|_| SpawnError::Ended)?
         };
         let made = tokio::time::timeout(SPAWN_LIMIT, spawned).await.map_err(|_| SpawnError::TimedOut)??;
@@ -169,6 +197,7 @@ pub(super) struct Unclaimed(Option<Made>);
 pub(super) struct Made {
     pub(super) helper: Helper,
     pub(super) leaf: Option<Leaf>,
+    pub(super) limited: Limited,
 }
 
 /// A helper that waits for "go".
@@ -190,8 +219,8 @@ impl Unclaimed {
 
 impl Drop for Unclaimed {
     fn drop(&mut self) {
-        if let Some(Made { helper, leaf }) = self.0.take() {
-            end_unused(helper, leaf);
+        if let Some(made) = self.0.take() {
+            end_unused(made);
         }
     }
 }
@@ -208,35 +237,70 @@ fn make(
             SpawnError::Leaf { path, error }
         })?),
     };
-    match start_helper(helper, leaf.as_ref().map(Leaf::path), containment.mode(), order) {
-        Ok(helper) => Ok(Unclaimed(Some(Made { helper, leaf }))),
+    let name = order.instance.to_string();
+    let limited = Limited::make(containment.controllers(), &name, leaf.as_ref(), &order.limits);
+    let limited = match limited {
+        Ok(limited) => limited,
         Err(error) => {
-            if let Some(Err(error)) = leaf.map(|leaf| remove_unused(&leaf)) {
-                tracing::warn!(%error, "a leaf that was never used is left behind");
-            }
+            forget_unused(leaf.as_ref(), &Limited::default());
+            return Err(SpawnError::Limits(error));
+        }
+    };
+    let groups = leaf.as_ref().map(Leaf::path).into_iter().chain(limited.joined());
+    let groups = groups.map(Path::to_path_buf).collect();
+    let Limits { memory, processes, .. } = order.limits;
+    let controllers = containment.controllers();
+    // A process may map more than it ever touches: only what is far beyond is a mistake.
+    let mapped =
+        memory.filter(|_| controllers.memory == Means::PerProcess).map(|bytes| bytes.saturating_mul(2));
+    let processes = processes.filter(|_| controllers.processes == Means::PerProcess);
+    let joins = Joins { groups, mapped, processes: processes.map(|count| u64::from(count) + HELPERS) };
+    match start_helper(helper, joins, containment.mode(), order) {
+        Ok(helper) => Ok(Unclaimed(Some(Made { helper, leaf, limited }))),
+        Err(error) => {
+            forget_unused(leaf.as_ref(), &limited);
             Err(error.into())
         }
     }
 }
 
+/// What a helper joins, and what it limits itself.
+#[derive(Default)]
+pub(super) struct Joins {
+    groups: Vec<PathBuf>,
+    mapped: Option<u64>,
+    processes: Option<u64>,
+}
+
+fn forget_unused(leaf: Option<&Leaf>, limited: &Limited) {
+    if let Some(Err(error)) = leaf.map(remove_unused) {
+        tracing::warn!(%error, "a leaf that was never used is left behind");
+    }
+    limited.remove();
+}
+
 pub(super) fn start_helper(
     helper: &HelperProgram,
-    leaf: Option<&Path>,
+    joins: Joins,
     mode: HelperMode,
     order: SpawnOrder,
 ) -> io::Result<Helper> {
-    let leaf = leaf.map_or(OsString::from(NO_LEAF), |leaf| leaf.as_os_str().to_owned());
+    let told = HelperOrder {
+        parent: std::process::id(),
+        mode,
+        user: helper.user,
+        tmp: order.limits.tmp,
+        mapped: joins.mapped,
+        processes: joins.processes,
+        groups: joins.groups,
+        keep: order.keep,
+        program: order.program,
+        args: order.args,
+    };
     let (line, its_end) = UnixStream::pair()?;
     let mut child = Command::new(&helper.program)
         .args(&helper.args)
-        .arg(std::process::id().to_string())
-        .arg(leaf)
-        .arg(mode.word())
-        .arg(helper.user.map_or(NOBODY_ELSE.to_owned(), |user| user.to_string()))
-        .arg(order.keep.len().to_string())
-        .args(order.keep)
-        .arg(order.program)
-        .args(order.args)
+        .args(told.into_args())
         .env_clear()
         .envs(order.env.into_iter().map(|(name, value)| (hidden(&name), value)))
         .current_dir(order.cwd)
@@ -297,8 +361,8 @@ fn pin_init(line: &UnixStream, helper: u32) -> io::Result<(u32, OwnedFd)> {
 
 /// Ends a helper that was never let go: nothing of a runtime was executed, so it is alone. Waits for
 /// it, which takes a fraction of a millisecond.
-pub(super) fn end_unused(helper: Helper, leaf: Option<Leaf>) {
-    let Helper { mut child, init, .. } = helper;
+pub(super) fn end_unused(made: Made) {
+    let Made { helper: Helper { mut child, init, .. }, leaf, limited } = made;
     let ended = child.kill().and_then(|()| child.wait());
     if let Some((_, init)) = init {
         match pidfd_send_signal(&init, Signal::KILL) {
@@ -306,10 +370,10 @@ pub(super) fn end_unused(helper: Helper, leaf: Option<Leaf>) {
             Err(error) => tracing::error!(%error, "PID 1 of an unused namespace could not be killed"),
         }
     }
-    let removed = leaf.map_or(Ok(()), |leaf| remove_unused(&leaf));
-    if let (Err(error), _) | (_, Err(error)) = (ended, removed) {
+    if let Err(error) = ended {
         tracing::error!(%error, "a spawn that nobody waits for could not be ended cleanly");
     }
+    forget_unused(leaf.as_ref(), &limited);
 }
 
 fn await_end(pidfd: &OwnedFd) {

@@ -1,20 +1,17 @@
 //! Ending what an earlier life of this node left in its leaves (I7).
 
-use std::{
-    collections::HashSet,
-    fs, io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::HashSet, fs, io, path::PathBuf, time::Duration};
 
 use tokio::time::{Instant, timeout_at};
 
 use super::{
     containment::{Containment, GroupError},
     ending::MAX_NAMED,
+    hierarchy::{groups_in, remove_group},
     leaf::Leaf,
+    limits::OwnGroup,
     proof::NotProven,
-    rounds,
+    rounds::{self, Members as _},
     survivor::Survivor,
 };
 
@@ -43,7 +40,7 @@ impl Containment {
         let mut failed = NotProven::default();
         for folder in self.folders() {
             let look = |error| GroupError::Look { path: folder.display().to_string(), error };
-            for batch in leaves_in(folder).map_err(look)?.chunks(BATCH) {
+            for batch in groups_in(folder).map_err(look)?.chunks(BATCH) {
                 let opened: io::Result<Vec<Leaf>> =
                     batch.iter().map(|path| Leaf::open(path.clone())).collect();
                 sweep_batch(&opened.map_err(look)?, deadline, &mut swept, &mut failed).await;
@@ -54,24 +51,32 @@ impl Containment {
                 tracing::debug!(%error, folder = %folder.display(), "an earlier life's folder stays");
             }
         }
+        for folder in self.limit_folders() {
+            let look = |error| GroupError::Look { path: folder.display().to_string(), error };
+            for path in groups_in(folder).map_err(look)? {
+                sweep_own(path, deadline, &mut failed).await.map_err(look)?;
+            }
+            if !self.controllers().folders().any(|used| used == folder)
+                && let Err(error) = remove_group(folder)
+            {
+                tracing::debug!(%error, folder = %folder.display(), "an earlier life's folder stays");
+            }
+        }
         if failed == NotProven::default() { Ok(swept) } else { Err(GroupError::Sweep(failed)) }
     }
 }
 
-fn leaves_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    let mut leaves = Vec::new();
-    for entry in entries {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            leaves.push(entry.path());
-        }
+/// The same for groups that limited: whoever is in one belongs to an instance of that life.
+async fn sweep_own(path: PathBuf, deadline: Instant, failed: &mut NotProven) -> io::Result<()> {
+    let group = OwnGroup(path);
+    match timeout_at(deadline, group.end(&mut HashSet::new())).await {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(error)) => failed.trouble = Some(format!("{}: {error}", group.path().display())),
+        Err(_) => failed.trouble = Some(format!("{}: it was not seen empty in time", group.path().display())),
     }
-    Ok(leaves)
+    let living = group.alive(MAX_NAMED - failed.survivors.len())?.unwrap_or_default();
+    failed.survivors.extend(living.into_iter().filter_map(Survivor::look));
+    Ok(())
 }
 
 /// Strikes all, then proves each: one deadline for the batch, and a stuck one does not spare the rest.

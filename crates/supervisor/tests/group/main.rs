@@ -8,6 +8,7 @@
 )]
 
 mod ends;
+mod limits;
 mod lives;
 mod output;
 mod starts;

@@ -18,7 +18,7 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
-use supervisor::group::{Containment, Group, HelperProgram, Isolation, SpawnOrder, Spawner};
+use supervisor::group::{Containment, Group, HelperProgram, Isolation, Limits, SpawnOrder, Spawner};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader, Lines},
     net::unix::pipe,
@@ -101,6 +101,7 @@ impl Node {
             env: vec![("PATH".into(), std::env::var_os("PATH").unwrap())],
             cwd: self.dir.path().to_owned(),
             keep: Vec::new(),
+            limits: Limits::default(),
         }
     }
 
@@ -139,10 +140,8 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        if let Some(base) = self.containment.base()
-            && let Err(error) = std::fs::remove_dir(base)
-        {
-            println!("{} stays: {error}", base.display());
+        if let Err(error) = self.containment.close() {
+            println!("what the node had of its own stays: {error}");
         }
     }
 }
