@@ -139,7 +139,10 @@ impl Group {
         self.exited().await.map_err(io::Error::other)?;
         let main_exited = start.elapsed();
         let mut steps = Vec::new();
-        if let Some((_, init)) = &self.init {
+        if self.mode == HelperMode::Namespace {
+            // The main process is PID 1: it ends when everything inside is dead and reaped.
+            steps.push(Step::NamespaceEnded);
+        } else if let Some((_, init)) = &self.init {
             // Readable once everything inside is dead and reaped, however the helper itself ended.
             drop(init.readable().await?);
             steps.push(Step::NamespaceEnded);

@@ -87,8 +87,13 @@ fn namespace(helper: &HelperProgram) -> Result<HelperMode, String> {
     })
 }
 
+/// On a thread of its own: to make PID 1 of a namespace, a thread leaves its own for a moment.
 fn tried(helper: &HelperProgram, mode: HelperMode) -> Result<HelperMode, String> {
-    try_once(helper, mode).map(|()| mode).map_err(|error| error.to_string())
+    let tried = std::thread::scope(|scope| scope.spawn(|| try_once(helper, mode)).join());
+    match tried {
+        Ok(tried) => tried.map(|()| mode).map_err(|error| error.to_string()),
+        Err(_) => Err("the probe panicked".to_owned()),
+    }
 }
 
 /// Does once what every instance will need: starts, lets go, sees the end.
@@ -96,7 +101,7 @@ fn try_once(program: &HelperProgram, mode: HelperMode) -> io::Result<()> {
     let Helper { child, mut line, .. } = start_helper(program, Joins::default(), mode, SpawnOrder::probe())?;
     line.write_all(&[GO])?;
     succeeded(&child.wait_with_output()?)?;
-    if mode == HelperMode::Reaper {
+    if mode != HelperMode::Exec {
         let mut word = [0; 2];
         std::io::Read::read_exact(&mut line, &mut word)?;
         if Ended::of_word(word) != Some(Ended::Code(0)) {

@@ -24,8 +24,8 @@ use nix::{
 use super::{
     helper_order::HelperOrder,
     inherited,
-    namespace::{Inside, run_inside},
-    warden::{Ended, Role, Runtime, watch_over},
+    namespace::{Inside, be_init, hold_init},
+    warden::{Role, Runtime, watch_over},
 };
 
 /// The node closed the line without "go": nothing was executed.
@@ -71,9 +71,10 @@ pub(super) enum HelperMode {
     Exec,
     /// It stays, as a child subreaper.
     Reaper,
-    /// It stays, and so does PID 1 of a namespace it makes.
+    /// It stays, and is PID 1 of a namespace.
     Namespace,
-    /// The same, in a user namespace, which needs no privilege.
+    /// It stays, and so does PID 1 of a namespace that it makes in a user namespace, which needs no
+    /// privilege.
     UserNamespace,
 }
 
@@ -88,15 +89,11 @@ impl HelperMode {
             Self::UserNamespace => "user-namespace",
         }
     }
-
-    /// Whether PID 1 of a namespace holds everything.
-    pub(super) fn has_init(self) -> bool {
-        matches!(self, Self::Namespace | Self::UserNamespace)
-    }
 }
 
-/// Its arguments are a [`HelperOrder`]. Ends as the runtime ended; else 127 if there is no such program, 126
-/// if it cannot be executed, 125 if it was never let go, 124 if the helper could not do its part.
+/// Its arguments are a [`HelperOrder`]. One that stays tells how the runtime ended by its last word on its
+/// line, and ends with 0. Else: as the runtime ended, 127 if there is no such program, 126 if it cannot be
+/// executed, 125 if it was never let go; 124 if the helper could not do its part.
 pub fn instance_init(args: impl Iterator<Item = OsString>) -> ExitCode {
     let order = match HelperOrder::parse(args) {
         Ok(order) => order,
@@ -109,14 +106,13 @@ pub fn instance_init(args: impl Iterator<Item = OsString>) -> ExitCode {
     let runtime = Runtime { program, args, user };
     let ended = match mode {
         HelperMode::Exec => return become_runtime(&runtime),
-        // How the runtime ended was told through the line; its own orderly end vouches for the word.
-        HelperMode::Reaper => watch_over(Role::Reaper, &runtime).map(|_| Ended::Code(0)),
-        HelperMode::Namespace => run_inside(&Inside { with_user: false, processes, tmp, keep }, &runtime),
-        HelperMode::UserNamespace => run_inside(&Inside { with_user: true, processes, tmp, keep }, &runtime),
+        HelperMode::Reaper => watch_over(Role::Reaper, &runtime),
+        HelperMode::Namespace => be_init(&Inside { processes, tmp, keep }, &runtime),
+        HelperMode::UserNamespace => hold_init(&Inside { processes, tmp, keep }, &runtime),
     };
     match ended {
-        Ok(Ended::Code(code)) => ExitCode::from(code),
-        Ok(Ended::Signal(signal)) => end_by(signal),
+        // How the runtime ended was told through the line; an orderly end vouches for the word.
+        Ok(()) => ExitCode::SUCCESS,
         Err(why) => say(HELPER_FAILED, &why),
     }
 }
@@ -132,26 +128,13 @@ fn become_runtime(runtime: &Runtime) -> ExitCode {
     say(code, &format!("{}: {error}", runtime.program.to_string_lossy()))
 }
 
-/// Ends the way the runtime did, so that whoever collects the helper sees the runtime's end.
-fn end_by(signal: u8) -> ExitCode {
-    if let Err(error) = SigSet::empty().thread_set_mask() {
-        return say(HELPER_FAILED, &format!("signal mask: {error}"));
-    }
-    // SAFETY: every signal has its default action here, so no code of ours runs in it; nothing is left
-    // to do for this process but to end.
-    #[expect(unsafe_code, reason = "the safe form knows only signals that have names")]
-    let raised = unsafe { nix::libc::raise(i32::from(signal)) };
-    // Some signals do not end a process; the shell's convention for those.
-    if raised == 0 { ExitCode::from(signal.saturating_add(128)) } else { say(HELPER_FAILED, "raise") }
-}
-
 fn prepare(order: &HelperOrder) -> Result<(), String> {
     // A reaper must outlive the node to end what is below it: the end of its line tells it.
     if order.mode != HelperMode::Reaper {
         prctl::set_pdeathsig(Signal::SIGKILL).map_err(|error| format!("PDEATHSIG: {error}"))?;
     }
-    // The parent may have died before the line above.
-    if getppid().as_raw().cast_unsigned() != order.parent {
+    // The parent may have died before the line above. (PID 1 cannot see it, and has its line.)
+    if order.mode != HelperMode::Namespace && getppid().as_raw().cast_unsigned() != order.parent {
         return Err("the node is gone".to_owned());
     }
     prctl::set_no_new_privs().map_err(|error| format!("NO_NEW_PRIVS: {error}"))?;
@@ -178,7 +161,7 @@ fn prepare(order: &HelperOrder) -> Result<(), String> {
 }
 
 #[allow(clippy::print_stderr)] // its stderr is the instance's captured output
-fn say(code: u8, why: &str) -> ExitCode {
+pub(super) fn say(code: u8, why: &str) -> ExitCode {
     eprintln!("quell instance: {why}");
     ExitCode::from(code)
 }

@@ -1,42 +1,41 @@
 //! A PID namespace around a runtime: the kernel's own promise that whoever was born in it dies with it.
 //!
-//! The helper outside makes the namespace, forks PID 1 into it and waits; PID 1 watches over the runtime
-//! (`warden`). Either's end is the end of all: PID 1 dies with the helper (PDEATHSIG), and everything
-//! inside dies with PID 1 before anybody sees that it has.
+//! With privilege the helper is born as PID 1 of it. Without, a helper outside makes a user namespace, forks
+//! PID 1 into it and waits. PID 1 watches over the runtime (`warden`); its end is the end of all: everything
+//! inside dies with it before anybody sees that it has.
 
 use std::{
     fs::{self, File},
-    io::{self, Read as _, Write as _},
-    os::fd::{AsRawFd as _, OwnedFd},
+    io,
+    os::fd::AsRawFd as _,
     path::{Path, PathBuf},
+    process::{Child, Command},
 };
 
 use nix::{
     fcntl::{OFlag, open},
     mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
+    sched::{CloneFlags, setns, unshare},
     sys::{
         prctl,
         resource::{Resource, setrlimit},
-        signal::Signal,
+        signal::{Signal, raise},
         stat::Mode,
     },
-    unistd::{ForkResult, Pid, getgid, getuid, pipe, write},
+    unistd::{ForkResult, Pid, getgid, getuid, write},
 };
-
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use super::{
+    init::{HELPER_FAILED, say},
     privileges::drop_most,
-    warden::{Ended, Role, Runtime, complain, watch_over},
+    warden::{Role, Runtime, watch_over},
 };
 
 const TMP: &str = "/tmp";
 
 /// What the namespace of an instance is like.
 pub(super) struct Inside {
-    /// In a user namespace, which needs no privilege.
-    pub(super) with_user: bool,
     /// Processes of its user; `None`: others see to that. Only counted for itself in a user namespace.
     pub(super) processes: Option<u64>,
     /// Bytes of its `/tmp`, which count as memory of the machine.
@@ -45,15 +44,34 @@ pub(super) struct Inside {
     pub(super) keep: Vec<PathBuf>,
 }
 
-/// Runs the program in a namespace of its own. In the helper outside it returns how the program ended;
-/// in PID 1 it does not return.
-pub(super) fn run_inside(inside: &Inside, runtime: &Runtime) -> Result<Ended, String> {
-    make(inside.with_user)?;
+/// Spawns a command as PID 1 of a new PID namespace. The calling thread makes children in its own again
+/// afterwards; it must not make threads meanwhile, which it does not.
+///
+/// # Errors
+/// When that takes privilege that is missing, or the command cannot be spawned. A thread that cannot go
+/// back to its own namespace makes no child any more: every later try fails.
+pub(super) fn spawn_as_init(command: &mut Command) -> io::Result<Child> {
+    let own = File::open("/proc/thread-self/ns/pid")?;
+    unshare(CloneFlags::CLONE_NEWPID)?;
+    let spawned = command.spawn();
+    match (setns(&own, CloneFlags::CLONE_NEWPID), spawned) {
+        (Ok(()), spawned) => spawned,
+        (Err(error), Err(_)) => Err(error.into()),
+        (Err(error), Ok(mut child)) => {
+            child.kill()?;
+            child.wait()?;
+            Err(error.into())
+        }
+    }
+}
+
+/// The helper outside: makes the namespaces, forks PID 1, waits for it. In PID 1 it does not return.
+pub(super) fn hold_init(inside: &Inside, runtime: &Runtime) -> Result<(), String> {
+    enter_user_namespace()?;
     if let Some(processes) = inside.processes {
         setrlimit(Resource::RLIMIT_NPROC, processes, processes)
             .map_err(|error| format!("RLIMIT_NPROC: {error}"))?;
     }
-    let (told, tell) = pipe().map_err(|error| format!("pipe: {error}"))?;
     // SAFETY: the helper is single-threaded, so the child may go on as if it were the only one; it
     // shares nothing with its parent but open descriptors.
     #[expect(unsafe_code, reason = "fork has no safe form; there is no thread that could hold a lock")]
@@ -61,49 +79,43 @@ pub(super) fn run_inside(inside: &Inside, runtime: &Runtime) -> Result<Ended, St
     let forked = unsafe { nix::unistd::fork() };
     match forked.map_err(|error| format!("fork: {error}"))? {
         ForkResult::Child => {
-            drop(told);
-            let ended = be_init(inside, runtime);
-            say(tell, ended.unwrap_or_else(|why| complain(&why)));
-            // The kernel ends whatever is left inside before this end is seen.
-            end_here()
+            // Its parent is outside, so there is no asking whether it lives still; if it died before
+            // this line, the end of the helper's line to the node ends PID 1 as well.
+            let bound = prctl::set_pdeathsig(Signal::SIGKILL).map_err(|error| format!("PDEATHSIG: {error}"));
+            end_here(bound.and_then(|()| be_init(inside, runtime)))
         }
         ForkResult::Parent { child } => {
-            drop(tell);
             // To the node, which pins it by a pidfd before it lets anything be executed.
             let words = format!("i{child}\n");
             write(io::stdin(), words.as_bytes()).map_err(|error| format!("its line: {error}"))?;
-            wait_for(child, told)
+            wait_for(child)
         }
     }
 }
 
 #[expect(clippy::exit, reason = "PID 1 has nothing to drain: its end ends everything inside")]
-fn end_here() -> ! {
+fn end_here(ended: Result<(), String>) -> ! {
+    if let Err(why) = ended {
+        say(HELPER_FAILED, &why);
+        std::process::exit(HELPER_FAILED.into());
+    }
     std::process::exit(0)
 }
 
-fn make(with_user: bool) -> Result<(), String> {
+fn enter_user_namespace() -> Result<(), String> {
     let (uid, gid) = (getuid(), getgid());
-    let mut flags = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS;
-    if with_user {
-        flags |= CloneFlags::CLONE_NEWUSER;
-    }
-    unshare(flags).map_err(|error| format!("unshare: {error}"))?;
-    if with_user {
-        let own =
-            |path: &str, text: String| fs::write(path, text).map_err(|error| format!("{path}: {error}"));
-        // The same user inside as outside: nothing is gained but the namespace.
-        own("/proc/self/setgroups", "deny".to_owned())?;
-        own("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
-        own("/proc/self/gid_map", format!("{gid} {gid} 1"))?;
-    }
-    Ok(())
+    unshare(CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWUSER)
+        .map_err(|error| format!("unshare: {error}"))?;
+    let own = |path: &str, text: String| fs::write(path, text).map_err(|error| format!("{path}: {error}"));
+    // The same user inside as outside: nothing is gained but the namespace.
+    own("/proc/self/setgroups", "deny".to_owned())?;
+    own("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
+    own("/proc/self/gid_map", format!("{gid} {gid} 1"))
 }
 
-fn be_init(inside: &Inside, runtime: &Runtime) -> Result<Ended, String> {
-    // Its parent is outside, so there is no asking whether it lives still; if it died before this line,
-    // the end of the helper's line to the node ends PID 1 as well.
-    prctl::set_pdeathsig(Signal::SIGKILL).map_err(|error| format!("PDEATHSIG: {error}"))?;
+/// PID 1: gives what is inside its own mounts, and watches over the runtime.
+pub(super) fn be_init(inside: &Inside, runtime: &Runtime) -> Result<(), String> {
+    unshare(CloneFlags::CLONE_NEWNS).map_err(|error| format!("unshare: {error}"))?;
     let nothing = None::<&str>;
     mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing)
         .map_err(|error| format!("private mounts: {error}"))?;
@@ -157,27 +169,16 @@ fn private_tmp(inside: &Inside) -> io::Result<()> {
     std::env::set_current_dir(&here)
 }
 
-/// Tells the helper outside how it ended, in a word that fits a pipe.
-#[allow(clippy::print_stderr)] // its stderr is the instance's captured output
-fn say(tell: OwnedFd, ended: Ended) {
-    if let Err(error) = File::from(tell).write_all(&ended.word()) {
-        eprintln!("quell instance: its end cannot be told: {error}");
-    }
-}
-
-/// Waits for PID 1, and so for everything inside; then reads what it said last.
-fn wait_for(init: Pid, told: OwnedFd) -> Result<Ended, String> {
+/// Waits for PID 1, and so for everything inside. Its last word is told by an orderly end, and only then.
+fn wait_for(init: Pid) -> Result<(), String> {
     let init = rustix::process::Pid::from_raw(init.as_raw()).ok_or("no PID 1")?;
     loop {
         match waitid(WaitId::Pid(init), WaitIdOptions::EXITED) {
-            Ok(Some(_)) => break,
+            Ok(Some(status)) if status.exit_status() == Some(0) => return Ok(()),
+            // Killed before it could say a word: whoever collects the helper is to see that.
+            Ok(Some(_)) => raise(Signal::SIGKILL).map_err(|error| format!("SIGKILL: {error}"))?,
             Ok(None) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(format!("waiting for PID 1: {error}")),
         }
     }
-    let mut word = Vec::new();
-    File::from(told).read_to_end(&mut word).map_err(|error| format!("its last word: {error}"))?;
-    // Without a word it was killed before it could say one.
-    let word = <[u8; 2]>::try_from(word).ok().and_then(Ended::of_word);
-    Ok(word.unwrap_or(Ended::KILLED))
 }

@@ -55,7 +55,8 @@ pub struct Group {
     runtime: OnceLock<u32>,
     pub(super) pidfd: AsyncFd<OwnedFd>,
     pub(super) leader: Mutex<Leader>,
-    /// PID 1 of its namespace: when it is seen dead, everything born in there is.
+    /// PID 1 of its namespace, where that is not the main process: when it is seen dead, everything born
+    /// in there is.
     pub(super) init: Option<(u32, AsyncFd<OwnedFd>)>,
     pub(super) leaf: Option<Leaf>,
     /// What it may take, and the groups that see to it; empty once they were given away to be removed.
@@ -197,8 +198,8 @@ impl Group {
         }
     }
 
-    /// How the runtime ended by the last word of a reaper that ended in an orderly way: it says one only
-    /// when no process is left below it. A word beside any other end is nobody's.
+    /// How the runtime ended by the last word of a helper that stays and ended in an orderly way; a reaper
+    /// says one only when no process is left below it. A word beside any other end is nobody's.
     pub(super) fn last_word(&self, helper: Exit) -> io::Result<Option<Ended>> {
         if helper != Exit::Code(0) {
             return Ok(None);
@@ -226,7 +227,7 @@ impl Group {
 
     /// The runtime's end, where the helper's is not the same.
     pub(super) fn runtime_exit(&self, helper: Exit) -> Exit {
-        if self.mode != HelperMode::Reaper {
+        if self.mode == HelperMode::Exec {
             return helper;
         }
         match self.last_word(helper) {

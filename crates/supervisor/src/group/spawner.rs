@@ -29,6 +29,7 @@ use super::{
     init::{HelperMode, hidden},
     leaf::Leaf,
     limits::{Limited, Limits},
+    namespace::spawn_as_init,
     process::Stat,
     running::Group,
 };
@@ -207,7 +208,7 @@ pub(super) struct Helper {
     pub(super) pidfd: OwnedFd,
     /// Its line: orders one way, a word or two the other.
     pub(super) line: UnixStream,
-    /// PID 1 of its namespace, pinned.
+    /// PID 1 of its namespace, pinned, where that is not the helper itself.
     pub(super) init: Option<(u32, OwnedFd)>,
 }
 
@@ -298,7 +299,8 @@ pub(super) fn start_helper(
         args: order.args,
     };
     let (line, its_end) = UnixStream::pair()?;
-    let mut child = Command::new(&helper.program)
+    let mut command = Command::new(&helper.program);
+    command
         .args(&helper.args)
         .args(told.into_args())
         .env_clear()
@@ -307,12 +309,20 @@ pub(super) fn start_helper(
         .stdin(Stdio::from(OwnedFd::from(its_end)))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn()?;
+        .process_group(0);
+    let mut child = match mode {
+        HelperMode::Namespace => spawn_as_init(&mut command)?,
+        _ => command.spawn()?,
+    };
+    // It holds the helper's end of the line.
+    drop(command);
     // The child is ours and unreaped: its number is its own.
     let made = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).map_err(io::Error::from);
     let made = made.and_then(|pidfd| {
-        let init = if mode.has_init() { Some(pin_init(&line, child.id())?) } else { None };
+        let init = match mode {
+            HelperMode::UserNamespace => Some(pin_init(&line, child.id())?),
+            _ => None,
+        };
         Ok((pidfd, init))
     });
     match made {

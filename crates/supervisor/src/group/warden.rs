@@ -39,7 +39,7 @@ pub(super) enum Ended {
 }
 
 impl Ended {
-    pub(super) const KILLED: Self = Self::Signal(libc::SIGKILL as u8);
+    const KILLED: Self = Self::Signal(libc::SIGKILL as u8);
 
     /// In two bytes, as it is told through a line.
     pub(super) fn word(self) -> [u8; 2] {
@@ -93,8 +93,9 @@ pub(super) enum Role {
     Reaper,
 }
 
-/// Waits for "go", runs the program to its end, ends everything below. Returns how it ended.
-pub(super) fn watch_over(role: Role, runtime: &Runtime) -> Result<Ended, String> {
+/// Waits for "go", runs the program to its end, ends everything below, and tells how it ended in its last
+/// word. (As PID 1 it tells it first: everything below ends with it, before anybody sees that it has.)
+pub(super) fn watch_over(role: Role, runtime: &Runtime) -> Result<(), String> {
     // Nothing interrupts it; what it must hear it reads.
     block(&SigSet::all())?;
     // Opened now: whoever may limit its descriptors later does not keep it from its work.
@@ -111,18 +112,16 @@ pub(super) fn watch_over(role: Role, runtime: &Runtime) -> Result<Ended, String>
         Ok(Some(_) | None) => Ok(Ended::Code(NEVER_WENT)),
         Err(error) => Err(error),
     };
-    if role == Role::Init {
-        return ended;
+    if role == Role::Reaper {
+        // Whatever happened: a reaper ends everything before it ends.
+        children.end_all().map_err(|error| format!("what it left cannot be ended: {error}"))?;
     }
-    // Whatever happened: a reaper ends everything before it ends.
-    children.end_all().map_err(|error| format!("what it left cannot be ended: {error}"))?;
     let ended = ended.unwrap_or_else(|why| complain(&why));
-    write(line, &ended.word()).map_err(told("its last word"))?;
-    Ok(ended)
+    write(line, &ended.word()).map(drop).map_err(told("its last word"))
 }
 
 #[allow(clippy::print_stderr)] // its stderr is the instance's captured output
-pub(super) fn complain(why: &str) -> Ended {
+fn complain(why: &str) -> Ended {
     eprintln!("quell instance: {why}");
     Ended::Code(HELPER_FAILED)
 }
