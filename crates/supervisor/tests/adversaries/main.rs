@@ -8,6 +8,8 @@
 #![allow(dead_code, unreachable_pub)] // of the support that is shared with the other tests
 
 mod checker;
+#[path = "../group/deaf_disk.rs"]
+mod deaf_disk;
 mod matrix;
 mod node_dies;
 mod privileges;
@@ -21,7 +23,7 @@ use std::{collections::BTreeMap, fs, time::Duration};
 use supervisor::group::{Isolation, NotProven, Proof};
 
 use crate::{
-    checker::{Witness, alive, kill_all},
+    checker::{TROUBLED, Trouble, Witness, alive, kill_all},
     support::{Node, Reports},
 };
 
@@ -55,7 +57,7 @@ enum On {
 }
 
 /// The behaviours, by their functions in `programs.py`.
-const BEHAVIOURS: [(&str, On); 54] = [
+const BEHAVIOURS: [(&str, On); 55] = [
     ("plain", On::All),
     ("leader_exits", On::All),
     ("double_fork", On::All),
@@ -109,6 +111,7 @@ const BEHAVIOURS: [(&str, On); 54] = [
     ("kills_everybody", On::Namespaces),
     ("v1_frozen", On::All),
     ("foreign_tracer", On::All),
+    ("fuse_d_state", On::All),
     ("asks_a_daemon", On::All),
 ];
 
@@ -142,6 +145,8 @@ struct Outcome {
     alive: usize,
     /// After the cause of an end that was not proven was taken away.
     late: Option<(Proof, usize)>,
+    /// This machine cannot do to it what it is about.
+    untested: bool,
 }
 
 async fn run(node: &Node, behaviour: &str, token: &str) -> Outcome {
@@ -155,6 +160,8 @@ async fn run(node: &Node, behaviour: &str, token: &str) -> Outcome {
     let mut order = node.order("python3", &["-B", &programs, program, reports.path()]);
     order.env.push((checker::VARIABLE.into(), token.into()));
     order.keep.push(programs_dir());
+    let mut trouble = Trouble::prepare(behaviour);
+    order.args.extend(trouble.argument().map(Into::into));
     let group = node.spawner.spawn(order).await.unwrap();
     let output = group.take_output();
     let reader = output.map(|output| supervisor::group::OutputRing::start(cancel::InstanceId(0), output));
@@ -164,7 +171,8 @@ async fn run(node: &Node, behaviour: &str, token: &str) -> Outcome {
     if behaviour == "new_on_terminate" {
         group.terminate().unwrap();
     }
-    let mut trouble = checker::Trouble::make(behaviour, token);
+    trouble.begin(behaviour, token);
+    let untested = TROUBLED.contains(&behaviour) && !trouble.holds();
     let limit = if trouble.holds() { SHORT } else { END };
     let limit = if LOSES_ITS_HELPER.contains(&behaviour) { SHORT } else { limit };
     let ended = group.end(limit).await;
@@ -184,11 +192,14 @@ async fn run(node: &Node, behaviour: &str, token: &str) -> Outcome {
         // Nothing is left now, but this group can never say so: dropping it is loud, and that is right.
         drop(group);
     }
-    Outcome { ended, alive: alive_then, late }
+    Outcome { ended, alive: alive_then, late, untested }
 }
 
 /// One cell of the matrix, from all runs of a behaviour.
 fn cell(outcomes: &[Outcome]) -> String {
+    if outcomes.iter().any(|outcome| outcome.untested) {
+        return matrix::UNTESTED.to_owned();
+    }
     let words = outcomes.iter().map(|outcome| match (&outcome.ended, &outcome.late) {
         (Ok(proof), _) => {
             let proven: Vec<String> = proof.steps.iter().map(ToString::to_string).collect();

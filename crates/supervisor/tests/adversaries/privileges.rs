@@ -10,7 +10,12 @@ use std::{
 
 use supervisor::group::Isolation;
 
-use crate::{BEHAVIOURS, Layer, On, check, checker::Witness, run, support::Node};
+use crate::{
+    BEHAVIOURS, Layer, On, check,
+    checker::{TROUBLED, Witness},
+    run,
+    support::Node,
+};
 
 const EXPECTED: &str = "QUELL_TEST_EXPECTED";
 /// Of a user that has nothing here.
@@ -34,8 +39,7 @@ async fn as_somebody_else() {
     let witness = Witness::start();
     for (behaviour, on) in BEHAVIOURS {
         // What the outside does to a run takes privilege.
-        let troubled = matches!(behaviour, "v1_frozen" | "foreign_tracer");
-        if troubled || (on == On::Namespaces && !namespace) {
+        if TROUBLED.contains(&behaviour) || (on == On::Namespaces && !namespace) {
             continue;
         }
         let token = format!("quell-{}-{expected}-{behaviour}-0", std::process::id());

@@ -435,6 +435,11 @@ def forges_the_last_word():
         os.kill(os.getppid(), signal.SIGKILL)
 
 
+def fuse_d_state():
+    """Asks a disk that never answers, if the test has one."""
+    child(lambda: (stand(), os.stat(sys.argv[3])) if len(sys.argv) > 3 else None)
+
+
 def leaves_by_the_old_proc():
     """Uncovers the machine's /proc below its own and looks for a way out."""
     LIBC.umount2(b"/proc", 2)
