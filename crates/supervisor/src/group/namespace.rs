@@ -30,6 +30,10 @@ const TMP: &str = "/tmp";
 /// Of `/tmp` of one instance: what FunctionGraph and others give. It counts as memory of the machine.
 const TMP_BYTES: u64 = 512 << 20;
 
+/// What a mount may forbid besides writing, by its name in mountinfo.
+const KEPT: [(&str, MsFlags); 3] =
+    [("nosuid", MsFlags::MS_NOSUID), ("nodev", MsFlags::MS_NODEV), ("noexec", MsFlags::MS_NOEXEC)];
+
 /// Runs the program in a namespace of its own. In the helper outside it returns how the program ended;
 /// in PID 1 it does not return.
 pub(super) fn run_inside(with_user: bool, keep: &[PathBuf], runtime: &Runtime) -> Result<Ended, String> {
@@ -103,10 +107,16 @@ fn read_only_cgroups() -> Result<(), String> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|error| format!("mountinfo: {error}"))?;
     for line in mounts.lines() {
         let Some((mount_point, kind)) = line.split_once(" - ") else { continue };
-        let Some(path) = mount_point.split(' ').nth(4).filter(|_| kind.starts_with("cgroup")) else {
+        let mut fields = mount_point.split(' ').skip(4);
+        let (Some(path), Some(options), true) = (fields.next(), fields.next(), kind.starts_with("cgroup"))
+        else {
             continue;
         };
-        let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+        // What is forbidden there must stay so: in a user namespace the whole is refused otherwise, and a
+        // cgroup that was delegated to this user stays writable.
+        let forbidden = |name: &str| options.split(',').any(|option| option == name);
+        let kept = KEPT.into_iter().filter(|(name, _)| forbidden(name)).map(|(_, flag)| flag);
+        let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | kept.collect();
         match mount(None::<&str>, path, None::<&str>, flags, None::<&str>) {
             Ok(()) => {}
             Err(_) if !nix::unistd::getuid().is_root() => {}
