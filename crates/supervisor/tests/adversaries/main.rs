@@ -10,6 +10,7 @@
 mod checker;
 #[path = "../group/deaf_disk.rs"]
 mod deaf_disk;
+mod delegated;
 mod matrix;
 mod node_dies;
 mod privileges;
@@ -57,7 +58,7 @@ enum On {
 }
 
 /// The behaviours, by their functions in `programs.py`.
-const BEHAVIOURS: [(&str, On); 55] = [
+const BEHAVIOURS: [(&str, On); 57] = [
     ("plain", On::All),
     ("leader_exits", On::All),
     ("double_fork", On::All),
@@ -87,6 +88,7 @@ const BEHAVIOURS: [(&str, On); 55] = [
     ("nested_cgroups", On::All),
     ("frozen", On::All),
     ("cgroup_escape", On::All),
+    ("escapes_twice", On::Helpers),
     ("scrubbed", On::All),
     ("false_name", On::All),
     ("dumps_core", On::All),
@@ -109,6 +111,7 @@ const BEHAVIOURS: [(&str, On); 55] = [
     ("forges_the_last_word", On::Helpers),
     ("leaves_by_the_old_proc", On::Namespaces),
     ("kills_everybody", On::Namespaces),
+    ("kills_by_a_cgroup", On::Namespaces),
     ("v1_frozen", On::All),
     ("foreign_tracer", On::All),
     ("fuse_d_state", On::All),
@@ -116,7 +119,7 @@ const BEHAVIOURS: [(&str, On); 55] = [
 ];
 
 /// A subreaper of the same user can be killed: then nothing is proven.
-const LOSES_ITS_HELPER: [&str; 2] = ["kills_its_helper", "forges_the_last_word"];
+const LOSES_ITS_HELPER: [&str; 3] = ["kills_its_helper", "escapes_twice", "forges_the_last_word"];
 
 struct Layer {
     name: &'static str,
@@ -265,7 +268,8 @@ fn check(layer: &Layer, behaviour: &str, outcome: &Outcome) {
                 "{at}: claimed, and {} live: {proof:?}",
                 outcome.alive
             );
-            assert!(!proof.cannot_see.is_empty(), "{at}: {proof:?}");
+            let unseen = if layer.name == "L0" { "left the process group" } else { "to another cgroup" };
+            assert!(proof.cannot_see.iter().any(|what| what.contains(unseen)), "{at}: {proof:?}");
         }
         Ok(proof) => assert!(!proof.steps.is_empty(), "{at}: an end without a proof"),
         Err(why) => {
@@ -302,7 +306,8 @@ async fn a_leaf_and_a_namespace_leave_nothing() {
 fn every_program_has_a_place_in_the_matrix() {
     let programs = include_str!("programs.py");
     let defined = programs.lines().filter_map(|line| line.strip_prefix("def ")?.split('(').next());
-    let helpers = ["ready", "stay", "stay_quietly", "child", "stand", "own_leaf"];
+    let helpers =
+        ["ready", "stay", "stay_quietly", "child", "stand", "own_cgroup", "own_leaf", "leave_the_leaf"];
     for name in defined.filter(|name| !helpers.contains(name)) {
         assert!(BEHAVIOURS.iter().any(|(known, _)| *known == name), "{name} is never run");
     }
