@@ -117,6 +117,8 @@ pub(crate) struct Trouble(Option<Kind>);
 enum Kind {
     /// Frozen by the freezer of cgroup v1: SIGKILL waits.
     Frozen(PathBuf),
+    /// The same freezer, open; it can be removed when what was in it has died.
+    Thawed(PathBuf),
     /// Held at its exit by a tracer that is not of the run.
     Traced(Child),
     /// Waiting for a disk that does not answer.
@@ -176,8 +178,9 @@ impl Trouble {
             Some(Kind::Deaf(disk)) => drop(disk),
             Some(Kind::Frozen(group)) => {
                 fs::write(group.join("freezer.state"), "THAWED").unwrap();
-                remove(&group);
+                self.0 = Some(Kind::Thawed(group));
             }
+            Some(Kind::Thawed(group)) => remove(&group),
             Some(Kind::Traced(mut child) | Kind::Daemon(mut child)) => {
                 child.kill().unwrap();
                 child.wait().unwrap();
@@ -188,7 +191,9 @@ impl Trouble {
 
 impl Drop for Trouble {
     fn drop(&mut self) {
-        self.end();
+        while self.0.is_some() {
+            self.end();
+        }
     }
 }
 
