@@ -1,13 +1,16 @@
 //! What cannot be killed is said to be unkillable, with who and why; its late end is proven late.
-#![allow(clippy::unwrap_used, clippy::expect_used)] // a test that cannot go on fails
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)] // a test that cannot go on fails
 
+#[path = "../crates/supervisor/tests/group/deaf_disk.rs"]
+mod deaf_disk;
 #[path = "support/mod.rs"]
 mod support;
 
 use std::{fs, path::PathBuf};
 
+use deaf_disk::DeafDisk;
 use serde_json::json;
-use support::{Bell, Mode, TestNode, within};
+use support::{Bell, Mode, Ring, TestNode, within};
 
 /// A group of the v1 freezer, in which SIGKILL waits; thawed and removed with it.
 struct Freezer(PathBuf);
@@ -36,18 +39,45 @@ impl Drop for Freezer {
 
 #[tokio::test]
 async fn a_frozen_runtime_is_500_with_the_reason_and_is_proven_once_it_thaws() {
-    let node = TestNode::start_with(&["--kill-timeout", "0.5"]).await;
-    let bell = Bell::hang().await;
-    node.deploy_probe("f", 1, 1, json!({})).await;
+    let (node, bell) = node_and_bell().await;
     let request = node.invoke_async("f", &json!({ "do": "wait", "port": bell.port })).await;
     let ring = bell.ring().await;
     let Some(freezer) = Freezer::around(ring.pid) else {
         return println!("no v1 freezer that can be written here: nothing is tested");
     };
+    is_unkillable_until_it_ends(node, &bell, (request, ring), freezer, "frozen").await;
+}
+
+#[tokio::test]
+async fn a_runtime_that_waits_for_a_disk_is_500_with_the_reason_and_is_proven_once_the_disk_fails() {
+    let Some(disk) = DeafDisk::mount() else { return };
+    let (node, bell) = node_and_bell().await;
+    let event = json!({ "do": "disk", "port": bell.port, "path": disk.file() });
+    let request = node.invoke_async("f", &event).await;
+    let ring = bell.ring().await;
+    assert_eq!(disk.asked(), ring.pid);
+    is_unkillable_until_it_ends(node, &bell, (request, ring), disk, "uninterruptible").await;
+}
+
+/// A node that gives up soon, with a function of one instance.
+async fn node_and_bell() -> (TestNode, Bell) {
+    let node = TestNode::start_with(&["--kill-timeout", "0.5"]).await;
+    node.deploy_probe("f", 1, 1, json!({})).await;
+    (node, Bell::hang().await)
+}
+
+/// What is told of a request whose process cannot be killed, and once `holder` that keeps it is gone.
+async fn is_unkillable_until_it_ends<T>(
+    node: TestNode,
+    bell: &Bell,
+    (request, ring): (String, Ring),
+    holder: T,
+    reason: &str,
+) {
     let cancel = node.cancel("f", &request, Mode::Force).await;
     let (status, code, message) = cancel.error();
     assert_eq!((status, code.as_str(), cancel.header("x-quell-stop")), (500, "FSS.0500", "unkillable"));
-    assert!(message.contains(&format!("pid {}", ring.pid)) && message.contains("frozen"), "{message}");
+    assert!(message.contains(&format!("pid {}", ring.pid)) && message.contains(reason), "{message}");
     let view = node.view().await;
     assert_eq!(view["instances"][0]["state"], "quarantined", "{view}");
     assert!(!ring.process.is_gone(), "and that was the truth");
@@ -55,7 +85,7 @@ async fn a_frozen_runtime_is_500_with_the_reason_and_is_proven_once_it_thaws() {
     let waiting = node.invoke_async("f", &json!({ "do": "wait", "port": bell.port, "tag": "next" })).await;
     assert_eq!(node.listed("f", &waiting).await.0, "WAIT");
 
-    drop(freezer);
+    drop(holder);
     within("its end", ring.process.gone()).await;
     let next = bell.ring().await;
     assert_eq!(next.facts["tag"], "next", "its place is free again");

@@ -53,6 +53,10 @@ def wait(event, line):
     return {"me": me(), "told": told, "tag": event.get("tag")}
 
 
+def disk(event, line):
+    os.stat(event["path"])
+
+
 def loop(event, line):
     count = 0
     while True:
@@ -108,6 +112,7 @@ def thread(event, line):
 
 BEHAVIOURS = {
     "wait": wait,
+    "disk": disk,
     "loop": loop,
     "subprocess": subprocess_run,
     "setsid": setsid,

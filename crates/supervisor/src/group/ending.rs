@@ -83,9 +83,8 @@ impl Group {
         if let Err(error) = self.limited().stop_forks() {
             tracing::warn!(instance = %self.instance, %error, "forks could not be stopped");
         }
-        if let Some(Err(error)) = self.leaf.as_ref().map(Leaf::kill) {
-            // The rounds kill one by one what this did not.
-            tracing::warn!(instance = %self.instance, %error, "cgroup.kill refused");
+        if self.mode != HelperMode::Reaper {
+            self.strike_leaf();
         }
         if let Some((_, init)) = &self.init
             && let Err(error) = pidfd_send_signal(init, Signal::KILL)
@@ -114,6 +113,15 @@ impl Group {
         }
     }
 
+    /// Everything in the leaf. Not what a reaper is in, which would die before it has ended what left the
+    /// leaf; not before it had its time.
+    pub(super) fn strike_leaf(&self) {
+        if let Some(Err(error)) = self.leaf.as_ref().map(Leaf::kill) {
+            // The rounds kill one by one what this did not.
+            tracing::warn!(instance = %self.instance, %error, "cgroup.kill refused");
+        }
+    }
+
     /// Tries until it is proven: a refusal may be over the next time, a proof that is given up is not.
     async fn proven(&self, start: Instant, ending: &mut Ending) -> Proof {
         loop {
@@ -135,6 +143,10 @@ impl Group {
     async fn try_to_prove(&self, start: Instant, others: &mut HashSet<u32>) -> io::Result<Proof> {
         if self.mode == HelperMode::Reaper && self.leaf.is_none() {
             self.helper_ended(others).await?;
+        } else if self.mode == HelperMode::Reaper
+            && tokio::time::timeout(HELP_AFTER, self.exited()).await.is_err()
+        {
+            self.strike_leaf();
         }
         self.exited().await.map_err(io::Error::other)?;
         let main_exited = start.elapsed();
@@ -243,6 +255,12 @@ impl Group {
         let main = self.pid();
         if matches!(*self.leader(), Leader::Unreaped(_)) && !pids.contains(&main) && self.main_lives() {
             pids.insert(0, main);
+        }
+        // A helper lives as long as what it waits for: that is the reason, if it is seen.
+        let helper =
+            |pid: &u32| self.mode != HelperMode::Exec && (*pid == main || Some(*pid) == self.init_pid());
+        if pids.iter().any(|pid| !helper(pid)) {
+            pids.retain(|pid| !helper(pid));
         }
         pids.into_iter().take(MAX_NAMED).filter_map(Survivor::look).collect()
     }

@@ -34,6 +34,10 @@ use super::{
 
 const TMP: &str = "/tmp";
 
+/// What a mount may forbid besides writing, by its name in mountinfo.
+const KEPT: [(&str, MsFlags); 3] =
+    [("nosuid", MsFlags::MS_NOSUID), ("nodev", MsFlags::MS_NODEV), ("noexec", MsFlags::MS_NOEXEC)];
+
 /// What the namespace of an instance is like.
 pub(super) struct Inside {
     /// Processes of its user; `None`: others see to that. Only counted for itself in a user namespace.
@@ -128,19 +132,23 @@ pub(super) fn be_init(inside: &Inside, runtime: &Runtime) -> Result<(), String> 
     watch_over(Role::Init, runtime)
 }
 
-/// What is written in the cgroup hierarchies ends or freezes others: not for those inside. (In a user
-/// namespace that may be refused, and then nothing there can be written either.)
+/// What is written in the cgroup hierarchies ends or freezes others: not for those inside.
 fn read_only_cgroups() -> Result<(), String> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|error| format!("mountinfo: {error}"))?;
     for line in mounts.lines() {
         let Some((mount_point, kind)) = line.split_once(" - ") else { continue };
-        let Some(path) = mount_point.split(' ').nth(4).filter(|_| kind.starts_with("cgroup")) else {
+        let mut fields = mount_point.split(' ').skip(4);
+        let (Some(path), Some(options), true) = (fields.next(), fields.next(), kind.starts_with("cgroup"))
+        else {
             continue;
         };
-        let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+        // What is forbidden there must stay so: in a user namespace the whole is refused otherwise, and a
+        // cgroup that was delegated to this user stays writable.
+        let forbidden = |name: &str| options.split(',').any(|option| option == name);
+        let kept = KEPT.into_iter().filter(|(name, _)| forbidden(name)).map(|(_, flag)| flag);
+        let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | kept.collect();
         match mount(None::<&str>, path, None::<&str>, flags, None::<&str>) {
             Ok(()) => {}
-            Err(_) if !nix::unistd::getuid().is_root() => {}
             Err(error) => return Err(format!("{path} read-only: {error}")),
         }
     }

@@ -68,9 +68,10 @@ impl Mechanism {
     pub(super) fn cannot_see(self) -> &'static [&'static str] {
         match (self.helper, self.leaf) {
             (HelperMode::Exec, false) => &["processes that left the process group (setsid, setpgid)"],
-            (HelperMode::Exec, true) => &[
+            // The strike at the leaf ends the reaper in it, before it has ended what left the leaf.
+            (HelperMode::Exec | HelperMode::Reaper, true) => &[
                 "processes that a daemon outside started on its behalf",
-                "processes that moved themselves to another cgroup (only root can)",
+                "processes that moved themselves to another cgroup (root can, and whom it was delegated to)",
             ],
             (HelperMode::Reaper, false) => &[
                 "processes that a daemon outside started on its behalf",

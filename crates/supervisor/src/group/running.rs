@@ -122,6 +122,11 @@ impl Group {
         }
     }
 
+    /// PID 1 of its namespace, as this node sees it, where that is not the main process.
+    pub(super) fn init_pid(&self) -> Option<u32> {
+        self.init.as_ref().map(|(pid, _)| *pid)
+    }
+
     pub(super) fn limited(&self) -> MutexGuard<'_, Limited> {
         self.limited.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -322,7 +327,7 @@ impl Group {
             tracing::warn!(instance = %self.instance, %error, "its processes cannot be listed");
             Vec::new()
         });
-        let init = self.init.as_ref().map(|(pid, _)| *pid);
+        let init = self.init_pid();
         let own = |pid: &u32| (self.mode != HelperMode::Exec && *pid == self.pid) || Some(*pid) == init;
         pids.into_iter().filter(|pid| !own(pid)).take(limit).collect()
     }
@@ -364,5 +369,6 @@ impl Drop for Group {
         tracing::error!(instance = %self.instance, "dropped before its end was proven; killed");
         self.hang_up();
         self.strike();
+        self.strike_leaf();
     }
 }

@@ -16,9 +16,9 @@ pub struct Survivor {
     pub start_time: u64,
     /// Its name.
     pub comm: String,
-    /// Its state letter.
+    /// Its state letter: of its main thread, or, where that is gone, of the thread that cannot be ended.
     pub state: char,
-    /// Where in the kernel it waits.
+    /// Where in the kernel the same thread waits.
     pub wchan: String,
     /// Who traces it; 0 nobody.
     pub tracer: u32,
@@ -64,7 +64,10 @@ impl Survivor {
     /// Everything that is known of a process that will not die; `None` if it is gone after all.
     pub(super) fn look(pid: u32) -> Option<Self> {
         let stat = Stat::of(pid).ok()??;
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        // A main thread that is gone tells nothing of what holds another one.
+        let held = if stat.state == 'Z' { held_thread(pid) } else { None };
+        let (thread, state) = held.unwrap_or((pid, stat.state));
+        let status = fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
         let number = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
             line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
@@ -73,8 +76,8 @@ impl Survivor {
             pid,
             start_time: stat.start_time,
             comm: stat.comm,
-            state: stat.state,
-            wchan: fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default(),
+            state,
+            wchan: fs::read_to_string(format!("/proc/{thread}/wchan")).unwrap_or_default(),
             tracer: number("TracerPid:"),
             uid: number("Uid:"),
             cgroup: process::cgroup_of(pid).unwrap_or_default(),
@@ -104,6 +107,16 @@ impl fmt::Display for Survivor {
         let cause = self.cause();
         write!(f, "{comm} pid {pid} uid {uid} state {state} wchan {wchan} cgroup {cgroup}: {cause}")
     }
+}
+
+/// A thread that the kernel or a tracer keeps from dying, and its state letter.
+fn held_thread(pid: u32) -> Option<(u32, char)> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let mut threads = tasks.filter_map(|task| {
+        let thread = task.file_name().to_str()?.parse().ok()?;
+        Some((thread, Stat::of(thread).ok()??.state))
+    });
+    threads.find(|(_, state)| matches!(state, 'D' | 't'))
 }
 
 /// Asks the freezer group a process is in; where there is none, nothing holds it.

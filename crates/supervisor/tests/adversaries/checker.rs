@@ -6,7 +6,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use crate::tracer::tracer;
+use crate::{deaf_disk::DeafDisk, tracer::tracer};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -108,34 +108,60 @@ impl Drop for Witness {
     }
 }
 
+/// Behaviours that the world outside keeps from ending, where it can do that.
+pub(crate) const TROUBLED: [&str; 3] = ["v1_frozen", "foreign_tracer", "fuse_d_state"];
+
 /// What the world outside does to a run, for as long as it lives.
 pub(crate) struct Trouble(Option<Kind>);
 
 enum Kind {
     /// Frozen by the freezer of cgroup v1: SIGKILL waits.
     Frozen(PathBuf),
+    /// The same freezer, open; it can be removed when what was in it has died.
+    Thawed(PathBuf),
     /// Held at its exit by a tracer that is not of the run.
     Traced(Child),
+    /// Waiting for a disk that does not answer.
+    Deaf(DeafDisk),
     /// A process that a daemon outside started for the run.
     Daemon(Child),
 }
 
 impl Trouble {
-    pub(crate) fn make(behaviour: &str, token: &str) -> Self {
+    /// What must be there before the run: its namespace sees no disk that is mounted later.
+    pub(crate) fn prepare(behaviour: &str) -> Self {
+        let disk = (behaviour == "fuse_d_state").then(DeafDisk::mount).flatten();
+        Self(disk.map(Kind::Deaf))
+    }
+
+    /// What the program of the run must be told of it.
+    pub(crate) fn argument(&self) -> Option<String> {
+        match &self.0 {
+            Some(Kind::Deaf(disk)) => Some(disk.file()),
+            _ => None,
+        }
+    }
+
+    /// Begins, now that the run stands.
+    pub(crate) fn begin(&mut self, behaviour: &str, token: &str) {
         let victim = || alive(token).into_iter().max().expect("the run has processes");
-        Self(match behaviour {
+        let begun = match behaviour {
             "v1_frozen" => freeze(victim()),
             "foreign_tracer" => tracer(victim()).map(Kind::Traced),
             "asks_a_daemon" => Some(Kind::Daemon(
                 Command::new("sleep").arg("1000").env(VARIABLE, token).stdin(Stdio::null()).spawn().unwrap(),
             )),
             _ => None,
-        })
+        };
+        if let Some(Kind::Deaf(disk)) = &self.0 {
+            disk.asked();
+        }
+        self.0 = self.0.take().or(begun);
     }
 
     /// Whether it keeps an end from being proven.
     pub(crate) fn holds(&self) -> bool {
-        matches!(self.0, Some(Kind::Frozen(_) | Kind::Traced(_)))
+        matches!(self.0, Some(Kind::Frozen(_) | Kind::Traced(_) | Kind::Deaf(_)))
     }
 
     /// Processes with the token that are not the supervisor's to end.
@@ -149,10 +175,12 @@ impl Trouble {
     pub(crate) fn end(&mut self) {
         match self.0.take() {
             None => {}
+            Some(Kind::Deaf(disk)) => drop(disk),
             Some(Kind::Frozen(group)) => {
                 fs::write(group.join("freezer.state"), "THAWED").unwrap();
-                remove(&group);
+                self.0 = Some(Kind::Thawed(group));
             }
+            Some(Kind::Thawed(group)) => remove(&group),
             Some(Kind::Traced(mut child) | Kind::Daemon(mut child)) => {
                 child.kill().unwrap();
                 child.wait().unwrap();
@@ -163,7 +191,9 @@ impl Trouble {
 
 impl Drop for Trouble {
     fn drop(&mut self) {
-        self.end();
+        while self.0.is_some() {
+            self.end();
+        }
     }
 }
 

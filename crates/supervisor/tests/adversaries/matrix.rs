@@ -5,6 +5,9 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 const COLUMNS: [&str; 4] = ["L0", "L1", "L2", "L2+L3"];
 const HEAD: &str = "| behaviour | L0 | L1 | L2 | L2+L3 |";
 
+/// Seen of what this machine cannot do: what is documented stays.
+pub(crate) const UNTESTED: &str = "(untested)";
+
 pub(crate) fn path() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/containment.md"))
 }
@@ -28,7 +31,10 @@ pub(crate) fn compare(layer: &str, rows: &[&str], column: &BTreeMap<&str, String
             let mut cells = documented.get(*row).cloned().unwrap_or_default();
             cells.resize(COLUMNS.len() + 1, String::new());
             (*row).clone_into(&mut cells[0]);
-            cells[at] = column.get(row).cloned().unwrap_or_else(|| "(not run)".to_owned());
+            let seen = column.get(row).map_or("(not run)", String::as_str);
+            if seen != UNTESTED {
+                seen.clone_into(&mut cells[at]);
+            }
             lines.push(format!("| {} |", cells.join(" | ")));
         }
         fs::write(path(), format!("{before}{}\n", lines.join("\n"))).unwrap();
@@ -37,6 +43,9 @@ pub(crate) fn compare(layer: &str, rows: &[&str], column: &BTreeMap<&str, String
     for row in rows {
         let told = documented.get(*row).map_or("", |cells| cells[at].as_str());
         let seen = column.get(row).map_or("(not run)", String::as_str);
-        assert_eq!(seen, told, "{row} on {layer}: docs/containment.md; QUELL_UPDATE_DOCS=1 rewrites it");
+        assert!(
+            seen == told || seen == UNTESTED,
+            "{seen}, documented {told}: {row} on {layer}: docs/containment.md; QUELL_UPDATE_DOCS=1 rewrites it"
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! Every level of privilege, dropped for real: another uid without capabilities, no user namespaces, a
-//! machine whose cgroups are read-only. Each runs the adversaries in a process of its own.
+//! machine whose cgroups are read-only, a cgroup that root gave away. Each runs the adversaries in a process
+//! of its own.
 
 use std::{
     fs,
@@ -10,14 +11,36 @@ use std::{
 
 use supervisor::group::Isolation;
 
-use crate::{BEHAVIOURS, Layer, On, check, checker::Witness, run, support::Node};
+use crate::{
+    BEHAVIOURS, Layer, On, check,
+    checker::{TROUBLED, Witness},
+    delegated::Delegated,
+    run,
+    support::Node,
+};
 
 const EXPECTED: &str = "QUELL_TEST_EXPECTED";
 /// Of a user that has nothing here.
 const NOBODY: &str = "65534";
+/// What it takes to become that user.
+const DROP: [&str; 8] = [
+    "setpriv",
+    "--reuid",
+    NOBODY,
+    "--regid",
+    NOBODY,
+    "--clear-groups",
+    "--bounding-set=-all",
+    "--inh-caps=-all",
+];
 
-/// What these layers are called in the checks: no leaf, so nothing can be moved out of it.
-const WITHOUT_LEAVES: Layer = Layer { name: "Lx", isolation: Isolation::Auto, on: &[], escapes: &[] };
+/// What these layers are called in the checks: no leaf, so nothing can be moved out of it, or a namespace
+/// around it.
+const TIGHT: Layer = Layer { name: "Lx", isolation: Isolation::Auto, on: &[], escapes: &[] };
+/// The runtime's user may write the cgroups beside its leaf as well, and end its helper: what did both is
+/// seen by nobody.
+const DELEGATED: Layer =
+    Layer { name: "Ly", isolation: Isolation::Auto, on: &[], escapes: &["escapes_twice"] };
 
 #[tokio::test]
 #[ignore = "is what the tests below run with less privilege"]
@@ -32,20 +55,21 @@ async fn as_somebody_else() {
         println!("{layer}");
     }
     assert_eq!(active.join("+"), expected);
-    let namespace = expected.contains("L3");
+    let (leaf, namespace) = (expected.contains("L2"), expected.contains("L3"));
     let witness = Witness::start();
     for (behaviour, on) in BEHAVIOURS {
         // What the outside does to a run takes privilege.
-        let troubled = matches!(behaviour, "v1_frozen" | "foreign_tracer");
-        if troubled || (on == On::Namespaces && !namespace) {
+        if TROUBLED.contains(&behaviour) || (on == On::Namespaces && !namespace) {
             continue;
         }
         let token = format!("quell-{}-{expected}-{behaviour}-0", std::process::id());
         let outcome = run(&node, behaviour, &token).await;
-        check(&WITHOUT_LEAVES, behaviour, &outcome);
+        check(if leaf && !namespace { &DELEGATED } else { &TIGHT }, behaviour, &outcome);
         assert!(witness.lives(), "{behaviour}: the witness died");
-        // Whoever has no privilege cannot take its helper's line, and so does not get to killing it.
-        let helper_lost = behaviour == "kills_its_helper" && !namespace;
+        // Whoever has no privilege cannot take its helper's line, and so does not get to killing it. A leaf
+        // proves without the helper.
+        let strikes_it = matches!(behaviour, "kills_its_helper" | "escapes_twice");
+        let helper_lost = strikes_it && !namespace && !leaf;
         assert_eq!(outcome.ended.is_err(), helper_lost, "{behaviour}: {:?}", outcome.ended);
     }
     println!("all of them");
@@ -91,17 +115,7 @@ fn with_less(wrapper: &[&str], expected: &str) {
 
 #[test]
 fn a_user_without_any_privilege_is_contained_by_a_user_namespace() {
-    let drop = [
-        "setpriv",
-        "--reuid",
-        NOBODY,
-        "--regid",
-        NOBODY,
-        "--clear-groups",
-        "--bounding-set=-all",
-        "--inh-caps=-all",
-    ];
-    with_less(&drop, "L0+L3");
+    with_less(&DROP, "L0+L3");
 }
 
 #[test]
@@ -125,4 +139,32 @@ fn where_numbers_of_processes_come_round_nobody_elses_is_struck() {
     // (A namespace has a range of its own since Linux 6.14; before, this tests nothing new.)
     let script = "echo 500 > /proc/sys/kernel/pid_max; \"$0\" \"$@\"";
     with_less(&["unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", script], "L0+L2+L3");
+}
+
+/// Runs it in a cgroup that root gave to nobody, as whom `become_nobody` makes it.
+fn in_a_delegated_cgroup(become_nobody: &[&str], expected: &str) {
+    if !nix::unistd::getuid().is_root() {
+        return println!("not root, so there is nothing to give away");
+    }
+    let Some(delegated) = Delegated::to(NOBODY.parse().unwrap()) else { return };
+    // Mounted with the flags that systemd uses: who has less privilege may not take them away.
+    let script = "for m in /sys/fs/cgroup/unified /sys/fs/cgroup; do \
+                  mountpoint -q $m && mount -o remount,bind,nosuid,nodev,noexec $m; done; \
+                  echo 0 > \"$0/cgroup.procs\" && exec \"$@\"";
+    let enter = ["unshare", "--mount", "sh", "-c", script, delegated.path()];
+    with_less(&[&enter, become_nobody].concat(), expected);
+}
+
+#[test]
+fn in_a_cgroup_of_its_own_a_user_without_any_privilege_has_leaves_and_namespaces() {
+    in_a_delegated_cgroup(&DROP, "L0+L2+L3");
+}
+
+#[test]
+fn in_a_cgroup_of_its_own_it_has_leaves_without_user_namespaces_as_well() {
+    // A user namespace takes the capability to allow no further ones; it is the same user inside.
+    let namespace = ["unshare", "--user", "--map-current-user", "--keep-caps", "sh", "-c"];
+    let script = "echo 0 > /proc/sys/user/max_user_namespaces && \
+                  exec setpriv --bounding-set=-all --inh-caps=-all --ambient-caps=-all \"$0\" \"$@\"";
+    in_a_delegated_cgroup(&[&DROP[..6], &namespace, &[script]].concat(), "L0+L1+L2");
 }

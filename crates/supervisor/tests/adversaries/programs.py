@@ -254,10 +254,14 @@ def own_cgroup_namespace():
     child(lambda: LIBC.unshare(CLONE_NEWCGROUP))
 
 
+def own_cgroup():
+    with open("/proc/self/cgroup") as file:
+        return next(line.split("::", 1)[1].strip() for line in file if line.startswith("0::"))
+
+
 def own_leaf():
     """The folder of its own cgroup, if it has one and can write there."""
-    with open("/proc/self/cgroup") as file:
-        own = next(line.split("::", 1)[1].strip() for line in file if line.startswith("0::"))
+    own = own_cgroup()
     for top in UNIFIED if own != "/" else ():
         if os.path.exists(top + "/cgroup.procs") and os.access(top + own + "/cgroup.procs", os.W_OK):
             return top, own
@@ -291,15 +295,29 @@ def frozen():
     time.sleep(0.05)
 
 
-def cgroup_escape():
-    """Writes itself into another cgroup: root can."""
+def leave_the_leaf():
+    """To the highest cgroup that it may write: root may write them all, others what was given to them."""
     top, own = own_leaf()
-    if top:
-        def leave():
-            os.setsid()
-            with open(top + "/cgroup.procs", "w") as procs:
+    names = own.strip("/").split("/") if top else ()
+    for depth in range(len(names)):
+        try:
+            with open("/".join([top, *names[:depth], "cgroup.procs"]), "w") as procs:
                 procs.write("0")
-        child(leave)
+            return
+        except OSError:
+            pass
+
+
+def cgroup_escape():
+    """Writes itself into another cgroup."""
+    if own_leaf()[0]:
+        child(lambda: (os.setsid(), leave_the_leaf()))
+
+
+def escapes_twice():
+    """From its leaf, and from the helper, which is killed before it can end it."""
+    child(lambda: (os.setsid(), leave_the_leaf()))
+    os.kill(os.getppid(), signal.SIGKILL)
 
 
 def scrubbed():
@@ -435,6 +453,11 @@ def forges_the_last_word():
         os.kill(os.getppid(), signal.SIGKILL)
 
 
+def fuse_d_state():
+    """Asks a disk that never answers, if the test has one."""
+    child(lambda: (stand(), os.stat(sys.argv[3])) if len(sys.argv) > 3 else None)
+
+
 def leaves_by_the_old_proc():
     """Uncovers the machine's /proc below its own and looks for a way out."""
     LIBC.umount2(b"/proc", 2)
@@ -452,6 +475,21 @@ def kills_everybody():
         raise SystemExit("not inside")
     child()
     os.kill(-1, signal.SIGKILL)
+
+
+def kills_by_a_cgroup():
+    """Only ever run inside a namespace: everything in the node's cgroups, and the node if it is in one."""
+    child()
+    own = own_cgroup()
+    names = own.strip("/").split("/")
+    for top in UNIFIED:
+        for depth, name in enumerate(names, 1):
+            try:
+                if name.startswith("quell-"):
+                    with open("/".join([top, *names[:depth], "cgroup.kill"]), "w") as kill:
+                        kill.write("1")
+            except OSError:
+                pass
 
 
 if __name__ == "__main__":
