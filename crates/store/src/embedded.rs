@@ -6,7 +6,7 @@ use bytes::Bytes;
 use cancel::{CancelId, RequestId};
 
 use crate::{
-    Store, StoreError, StoreFuture, credentials, fault::unopenable, folder, functions, invocations,
+    Store, StoreError, StoreFuture, async_configs, credentials, fault::unopenable, folder, functions, invocations,
     reader::Readers, receipts, record::*, schema, writer::Writer,
 };
 
@@ -72,11 +72,27 @@ impl Store for Embedded {
         self.writer.write(move |db| invocations::mark_running(db, request, attempts, started_ms))
     }
 
-    fn mark_waiting(&self, request: RequestId) -> StoreFuture<()> {
-        self.writer.write(move |db| invocations::mark_waiting(db, request))
+    fn mark_waiting(&self, request: RequestId, failures: u32, not_before_ms: i64) -> StoreFuture<()> {
+        self.writer.write(move |db| invocations::mark_waiting(db, request, failures, not_before_ms))
     }
 
-    fn settle(&self, settlement: Settlement) -> StoreFuture<()> {
+    fn put_async_config(&self, key: FunctionKey, body: String, now_ms: i64) -> StoreFuture<bool> {
+        self.writer.admit(body.len(), move |db| async_configs::put(db, &key, &body, now_ms))
+    }
+
+    fn async_config(&self, key: FunctionKey) -> StoreFuture<Option<AsyncConfigRecord>> {
+        self.readers.read(move |db| async_configs::one(db, &key))
+    }
+
+    fn async_configs(&self) -> StoreFuture<Vec<AsyncConfigRecord>> {
+        self.readers.read(async_configs::all)
+    }
+
+    fn delete_async_config(&self, key: FunctionKey) -> StoreFuture<bool> {
+        self.writer.write(move |db| async_configs::delete(db, &key))
+    }
+
+    fn settle(&self, settlement: Settlement) -> StoreFuture<bool> {
         self.writer.write(move |db| invocations::settle(db, &settlement))
     }
 

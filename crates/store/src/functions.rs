@@ -4,7 +4,7 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::{
-    FunctionKey, FunctionRecord, StoreError,
+    FunctionKey, FunctionRecord, StoreError, async_configs,
     fault::{uninsertable, unwritable},
 };
 
@@ -71,6 +71,7 @@ pub(crate) fn delete(db: &Connection, key: &FunctionKey) -> Result<bool, StoreEr
         .optional()
         .map_err(unwritable)?;
     let Some(code) = code else { return Ok(false) };
+    async_configs::delete(db, key)?;
     drop_if_unused(db, &code)?;
     Ok(true)
 }

@@ -11,14 +11,15 @@ use crate::{
 };
 
 const COLUMNS: &str = "request, project, package, name, parent, status, error_code, error_message, attempts, \
-                       created_ms, started_ms, ended_ms, fenced_by";
+                       created_ms, started_ms, ended_ms, fenced_by, failures, not_before_ms, hops, \
+                       length(payload)";
 
 pub(crate) fn accept(db: &Connection, invocation: &NewInvocation) -> Result<(), StoreError> {
     let FunctionKey { project, package, name } = &invocation.function;
     let mut insert = db
         .prepare_cached(
-            "INSERT INTO invocations (request, project, package, name, parent, payload, status, created_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            "INSERT INTO invocations (request, project, package, name, parent, payload, status, created_ms, hops)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )
         .map_err(unwritable)?;
     let values = params![
@@ -29,7 +30,8 @@ pub(crate) fn accept(db: &Connection, invocation: &NewInvocation) -> Result<(), 
         invocation.parent.map(|parent| blob(parent.0)),
         invocation.payload.as_ref(),
         number(Status::Wait),
-        invocation.created_ms
+        invocation.created_ms,
+        invocation.hops
     ];
     insert.execute(values).map(drop).map_err(uninsertable)
 }
@@ -43,37 +45,58 @@ pub(crate) fn mark_running(
     // Fenced or not: if it was handed over before the fence fell, it ran, and its end must say so.
     let mark = "UPDATE invocations SET status = 1, attempts = ?2, started_ms = ?3
                 WHERE request = ?1 AND status IN (0, 1)";
-    execute(db, mark, params![blob(request.0), attempts, started_ms])
+    execute(db, mark, params![blob(request.0), attempts, started_ms]).map(drop)
 }
 
-pub(crate) fn mark_waiting(db: &Connection, request: RequestId) -> Result<(), StoreError> {
-    let mark = "UPDATE invocations SET status = 0 WHERE request = ?1 AND status = 1";
-    execute(db, mark, params![blob(request.0)])
+pub(crate) fn mark_waiting(
+    db: &Connection,
+    request: RequestId,
+    failures: u32,
+    not_before_ms: i64,
+) -> Result<(), StoreError> {
+    let mark = "UPDATE invocations SET status = 0, failures = ?2, not_before_ms = ?3
+                WHERE request = ?1 AND status IN (0, 1)";
+    execute(db, mark, params![blob(request.0), failures, not_before_ms]).map(drop)
 }
 
-pub(crate) fn settle(db: &Connection, settlement: &Settlement) -> Result<(), StoreError> {
+/// Whether it was not final before. What its result goes to is accepted with it, unless a cancel fenced it.
+pub(crate) fn settle(db: &Connection, settlement: &Settlement) -> Result<bool, StoreError> {
     if matches!(settlement.status, Status::Wait | Status::Running) {
         let why = format!("{:?} is no final status", settlement.status);
         return Err(StoreError::Unwritable(why));
     }
     let settle = "UPDATE invocations SET status = ?2, error_code = ?3, error_message = ?4, ended_ms = ?5
                   WHERE request = ?1 AND status IN (0, 1)";
-    execute(
-        db,
-        settle,
-        params![
-            blob(settlement.request.0),
-            number(settlement.status),
-            settlement.error_code,
-            settlement.error_message,
-            settlement.ended_ms
-        ],
-    )
+    let values = params![
+        blob(settlement.request.0),
+        number(settlement.status),
+        settlement.error_code,
+        settlement.error_message,
+        settlement.ended_ms
+    ];
+    if execute(db, settle, values)? == 0 {
+        return Ok(false);
+    }
+    if let Some(next) = &settlement.next
+        && !is_fenced(db, settlement.request)?
+    {
+        accept(db, next)?;
+    }
+    Ok(true)
+}
+
+fn is_fenced(db: &Connection, request: RequestId) -> Result<bool, StoreError> {
+    let fenced = "SELECT fenced_by IS NOT NULL FROM invocations WHERE request = ?1";
+    let mut fenced = db.prepare_cached(fenced).map_err(unwritable)?;
+    fenced.query_row([blob(request.0)], |row| row.get(0)).map_err(unwritable)
 }
 
 pub(crate) fn one(db: &Connection, request: RequestId) -> rusqlite::Result<Option<InvocationRecord>> {
     let select = format!("SELECT {COLUMNS}, payload FROM invocations WHERE request = ?1");
-    db.prepare_cached(&select)?.query_row([blob(request.0)], read_whole).optional()
+    let whole = |row: &Row<'_>| {
+        Ok(InvocationRecord { payload: row.get::<_, Vec<u8>>(17)?.into(), ..read(row)? })
+    };
+    db.prepare_cached(&select)?.query_row([blob(request.0)], whole).optional()
 }
 
 pub(crate) fn unsettled(
@@ -83,13 +106,13 @@ pub(crate) fn unsettled(
 ) -> rusqlite::Result<Vec<InvocationRecord>> {
     // A new row's number is above that of every row there is, so it is the order of acceptance.
     let select = format!(
-        "SELECT {COLUMNS}, payload FROM invocations INDEXED BY invocations_unsettled
+        "SELECT {COLUMNS} FROM invocations INDEXED BY invocations_unsettled
          WHERE status IN (0, 1)
            AND seq > COALESCE((SELECT seq FROM invocations WHERE request = ?1), 0)
          ORDER BY seq LIMIT ?2"
     );
     let after = after.map(|after| blob(after.0));
-    db.prepare_cached(&select)?.query_map(params![after, limit], read_whole)?.collect()
+    db.prepare_cached(&select)?.query_map(params![after, limit], read)?.collect()
 }
 
 pub(crate) fn page(db: &Connection, query: &InvocationQuery) -> rusqlite::Result<InvocationPage> {
@@ -134,12 +157,12 @@ pub(crate) fn prune(db: &Connection, before_ms: i64, limit: u32) -> Result<u64, 
 pub(crate) fn fence(db: &Connection, request: RequestId, cancel: CancelId) -> Result<(), StoreError> {
     let fence = "UPDATE invocations SET fenced_by = ?2
                  WHERE request = ?1 AND fenced_by IS NULL AND status IN (0, 1)";
-    execute(db, fence, params![blob(request.0), blob(cancel.0)])
+    execute(db, fence, params![blob(request.0), blob(cancel.0)]).map(drop)
 }
 
-fn execute(db: &Connection, statement: &str, values: &[&dyn ToSql]) -> Result<(), StoreError> {
+fn execute(db: &Connection, statement: &str, values: &[&dyn ToSql]) -> Result<usize, StoreError> {
     let mut statement = db.prepare_cached(statement).map_err(unwritable)?;
-    statement.execute(values).map(drop).map_err(unwritable)
+    statement.execute(values).map_err(unwritable)
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<InvocationRecord> {
@@ -156,11 +179,11 @@ fn read(row: &Row<'_>) -> rusqlite::Result<InvocationRecord> {
         started_ms: row.get(10)?,
         ended_ms: row.get(11)?,
         fenced_by: row.get::<_, Option<[u8; 16]>>(12)?.map(|id| CancelId(u128::from_be_bytes(id))),
+        failures: row.get(13)?,
+        not_before_ms: row.get(14)?,
+        hops: row.get(15)?,
+        payload_len: row.get::<_, i64>(16)?.cast_unsigned(),
     })
-}
-
-fn read_whole(row: &Row<'_>) -> rusqlite::Result<InvocationRecord> {
-    Ok(InvocationRecord { payload: row.get::<_, Vec<u8>>(13)?.into(), ..read(row)? })
 }
 
 pub(crate) fn blob(id: u128) -> [u8; 16] {

@@ -46,6 +46,7 @@
 //! milliseconds since the Unix epoch. Status: 0 WAIT, 1 RUNNING, 2 SUCCESS, 3 FAIL, 4 DISCARD.
 //! `PRAGMA user_version` is the version of the tables, `application_id` says that they are Quell's.
 
+mod async_configs;
 mod credentials;
 mod embedded;
 mod fault;

@@ -61,6 +61,8 @@ pub struct NewInvocation {
     pub payload: Bytes,
     /// When it was accepted.
     pub created_ms: i64,
+    /// How many results were handed on, one to the next function, to come to this one.
+    pub hops: u32,
 }
 
 /// An asynchronous request as it is kept.
@@ -72,8 +74,10 @@ pub struct InvocationRecord {
     pub function: FunctionKey,
     /// The request that made it, where one did.
     pub parent: Option<RequestId>,
-    /// The event.
+    /// The event; empty where a list is asked for.
     pub payload: Bytes,
+    /// How many bytes the event has.
+    pub payload_len: u64,
     /// Where it stands.
     pub status: Status,
     /// 0, or why it did not succeed (4208, 4010, ...).
@@ -82,6 +86,12 @@ pub struct InvocationRecord {
     pub error_message: String,
     /// Deliveries so far.
     pub attempts: u32,
+    /// Attempts that failed and count against its retries.
+    pub failures: u32,
+    /// It waits for its next attempt until then.
+    pub not_before_ms: i64,
+    /// How many results were handed on to come to this one.
+    pub hops: u32,
     /// When it was accepted.
     pub created_ms: i64,
     /// When its last attempt was handed to a runtime.
@@ -105,6 +115,21 @@ pub struct Settlement {
     pub error_message: String,
     /// When.
     pub ended_ms: i64,
+    /// The request that its result goes to, accepted in the same commit.
+    pub next: Option<Box<NewInvocation>>,
+}
+
+/// What a function says of its asynchronous requests, as the API's JSON text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AsyncConfigRecord {
+    /// Of which function.
+    pub key: FunctionKey,
+    /// JSON, owned by the API crate.
+    pub body: String,
+    /// When it was first set.
+    pub created_ms: i64,
+    /// When it was last set.
+    pub modified_ms: i64,
 }
 
 /// A cancel at the moment of its fence.

@@ -21,7 +21,7 @@ const CHECKPOINT_PAGES: i64 = 4_096;
 const STATEMENTS: usize = 32;
 
 /// What takes a database from version n, its place here, to n + 1. Never edit one that was released.
-const STEPS: [&str; 1] = [TABLES];
+const STEPS: [&str; 2] = [TABLES, ASYNCHRONOUS];
 /// The newest version this program knows.
 const KNOWN: usize = STEPS.len();
 
@@ -66,6 +66,17 @@ CREATE TABLE credentials (
     note TEXT NOT NULL, created_ms INTEGER NOT NULL
 );
 CREATE TABLE facts (name TEXT NOT NULL UNIQUE, value TEXT NOT NULL);
+";
+
+const ASYNCHRONOUS: &str = "
+ALTER TABLE invocations ADD COLUMN failures INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE invocations ADD COLUMN not_before_ms INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE invocations ADD COLUMN hops INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE async_configs (
+    project TEXT NOT NULL, package TEXT NOT NULL, name TEXT NOT NULL,
+    body TEXT NOT NULL, created_ms INTEGER NOT NULL, modified_ms INTEGER NOT NULL,
+    UNIQUE (project, package, name)
+);
 ";
 
 /// Opens the database for writing: checks that it is ours and whole, and brings its tables up to date.

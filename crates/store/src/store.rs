@@ -59,16 +59,26 @@ pub trait Store: Send + Sync + 'static {
     fn accept(&self, invocation: NewInvocation) -> StoreFuture<()>;
     /// Notes that an attempt was handed to a runtime.
     fn mark_running(&self, request: RequestId, attempts: u32, started_ms: i64) -> StoreFuture<()>;
-    /// Notes that a request waits again (its runtime went away through no fault of its own).
-    fn mark_waiting(&self, request: RequestId) -> StoreFuture<()>;
-    /// Writes a request's final state. A request that is final already keeps what it has; one the
-    /// store never accepted (a synchronous one) is ignored.
-    fn settle(&self, settlement: Settlement) -> StoreFuture<()>;
+    /// Notes that a request waits again, after so many failed attempts, and not to be tried before then.
+    fn mark_waiting(&self, request: RequestId, failures: u32, not_before_ms: i64) -> StoreFuture<()>;
+    /// Writes a request's final state, and in the same commit accepts what its result goes to, unless a
+    /// cancel fenced it. A request that is final already keeps what it has, and one the store never
+    /// accepted (a synchronous one) is ignored: false, and nothing else is done.
+    fn settle(&self, settlement: Settlement) -> StoreFuture<bool>;
+    /// Sets what a function says of its asynchronous requests; `now_ms` is when. False, and nothing is
+    /// set, if there is no such function. Deleted with its function.
+    fn put_async_config(&self, key: FunctionKey, body: String, now_ms: i64) -> StoreFuture<bool>;
+    /// What a function says of its asynchronous requests, if it says anything.
+    fn async_config(&self, key: FunctionKey) -> StoreFuture<Option<AsyncConfigRecord>>;
+    /// All of them, of every project.
+    fn async_configs(&self) -> StoreFuture<Vec<AsyncConfigRecord>>;
+    /// Forgets it. False if there was none.
+    fn delete_async_config(&self, key: FunctionKey) -> StoreFuture<bool>;
     /// One request, payload included.
     fn invocation(&self, request: RequestId) -> StoreFuture<Option<InvocationRecord>>;
     /// A page of requests, newest first.
     fn invocations(&self, query: InvocationQuery) -> StoreFuture<InvocationPage>;
-    /// Requests that are not final, oldest first, payloads included: at most `limit` of those
+    /// Requests that are not final, oldest first, without payloads: at most `limit` of those
     /// accepted after the request `after`.
     fn unsettled(&self, after: Option<RequestId>, limit: u32) -> StoreFuture<Vec<InvocationRecord>>;
     /// Forgets requests that settled before, and receipts created before, `before_ms`; at most

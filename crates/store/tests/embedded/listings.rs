@@ -87,7 +87,7 @@ async fn a_new_life_reads_what_is_not_final_oldest_first_page_by_page() {
     store.record_cancel(receipt(70, &[1])).await.unwrap();
     let rows = store.unsettled(None, 10).await.unwrap();
     assert_eq!(ids(&rows), [5, 8, 1, 9]);
-    assert_eq!(rows[0].payload, invocation(5).payload);
+    assert_eq!((rows[0].payload.len(), rows[0].payload_len), (0, invocation(5).payload.len() as u64));
     assert_eq!(rows[2].fenced_by, Some(CancelId(70)));
     assert_eq!(ids(&store.unsettled(None, 2).await.unwrap()), [5, 8]);
     assert_eq!(ids(&store.unsettled(Some(RequestId(8)), 2).await.unwrap()), [1, 9]);

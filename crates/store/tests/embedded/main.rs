@@ -9,4 +9,5 @@ mod listings;
 mod model;
 mod opening;
 mod order;
+mod results;
 mod samples;

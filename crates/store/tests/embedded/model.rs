@@ -21,7 +21,7 @@ const STATUSES: [Status; 5] = [Status::Wait, Status::Running, Status::Success, S
 enum Call {
     Accept(NewInvocation),
     Running(u128, u32, i64),
-    Waiting(u128),
+    Waiting(u128, u32, i64),
     Settle(Settlement),
     Cancel(NewReceipt),
     Rewrite(u128, String),
@@ -37,8 +37,10 @@ fn calls() -> impl Strategy<Value = Vec<Call>> {
         let parent = parent.map(RequestId);
         Call::Accept(NewInvocation { function: key(name), created_ms: at, parent, ..invocation(id) })
     });
-    let settle = (id(), prop::sample::select(&STATUSES[2..]), 0_i64..8)
-        .prop_map(|(id, status, at)| Call::Settle(settlement(id, status, at)));
+    // Ids of their own: a result never goes to a request that is there already.
+    let next = (IDS + 1..u128::MAX).prop_map(|id| Box::new(NewInvocation { request: RequestId(id), hops: 1, ..invocation(1) }));
+    let settle = (id(), prop::sample::select(&STATUSES[2..]), 0_i64..8, prop::option::of(next))
+        .prop_map(|(id, status, at, next)| Call::Settle(Settlement { next, ..settlement(id, status, at) }));
     let cancel = (1..=CANCELS, prop::collection::vec(id(), 1..4), 0_i64..8, "[a-z]{0,3}").prop_map(
         |(cancel, fenced, created_ms, body)| {
             Call::Cancel(NewReceipt { created_ms, body, ..receipt(cancel, &fenced) })
@@ -59,7 +61,7 @@ fn calls() -> impl Strategy<Value = Vec<Call>> {
     let call = prop_oneof![
         4 => accept,
         2 => (id(), 1_u32..4, 0_i64..8).prop_map(|(id, attempts, at)| Call::Running(id, attempts, at)),
-        1 => id().prop_map(Call::Waiting),
+        1 => (id(), 0_u32..4, 0_i64..8).prop_map(|(id, failures, at)| Call::Waiting(id, failures, at)),
         3 => settle,
         3 => cancel,
         1 => (1..=CANCELS, "[a-z]{0,3}").prop_map(|(cancel, body)| Call::Rewrite(cancel, body)),
@@ -81,6 +83,10 @@ struct Model {
     fences: Vec<(RequestId, CancelId)>,
 }
 
+fn without_payload(row: &InvocationRecord) -> InvocationRecord {
+    InvocationRecord { payload: "".into(), ..row.clone() }
+}
+
 fn is_final(status: Status) -> bool {
     !matches!(status, Status::Wait | Status::Running)
 }
@@ -98,6 +104,7 @@ impl Model {
             request: new.request,
             function: new.function,
             parent: new.parent,
+            payload_len: new.payload.len() as u64,
             payload: new.payload,
             status: Status::Wait,
             error_code: 0,
@@ -107,17 +114,23 @@ impl Model {
             started_ms: None,
             ended_ms: None,
             fenced_by: None,
+            failures: 0,
+            not_before_ms: 0,
+            hops: new.hops,
         });
         Ok(())
     }
 
-    fn settle(&mut self, end: Settlement) {
-        if let Some(row) = self.open_row(end.request) {
-            row.status = end.status;
-            row.error_code = end.error_code;
-            row.error_message = end.error_message;
-            row.ended_ms = Some(end.ended_ms);
+    fn settle(&mut self, end: Settlement) -> bool {
+        let Some(row) = self.open_row(end.request) else { return false };
+        row.status = end.status;
+        row.error_code = end.error_code;
+        row.error_message = end.error_message;
+        row.ended_ms = Some(end.ended_ms);
+        if let Some(next) = end.next.filter(|_| row.fenced_by.is_none()) {
+            self.accept(*next).unwrap();
         }
+        true
     }
 
     fn cancel(&mut self, new: NewReceipt) {
@@ -170,7 +183,7 @@ impl Model {
         let skip = usize::try_from(query.offset).unwrap();
         let rows = rows.into_iter().skip(skip).take(query.limit as usize);
         InvocationPage {
-            rows: rows.map(|row| InvocationRecord { payload: "".into(), ..row }).collect(),
+            rows: rows.map(|row| without_payload(&row)).collect(),
             total,
         }
     }
@@ -178,7 +191,7 @@ impl Model {
     fn unsettled(&self, after: Option<RequestId>, limit: u32) -> Vec<InvocationRecord> {
         let place = self.rows.iter().position(|row| Some(row.request) == after);
         let rest = self.rows.iter().skip(place.map_or(0, |place| place + 1));
-        rest.filter(|row| !is_final(row.status)).take(limit as usize).cloned().collect()
+        rest.filter(|row| !is_final(row.status)).take(limit as usize).map(without_payload).collect()
     }
 }
 
@@ -192,15 +205,14 @@ async fn agree(store: &dyn Store, model: &mut Model, call: Call) {
                 (row.status, row.attempts, row.started_ms) = (Status::Running, attempts, Some(at));
             }
         }
-        Call::Waiting(id) => {
-            store.mark_waiting(RequestId(id)).await.unwrap();
+        Call::Waiting(id, failures, at) => {
+            store.mark_waiting(RequestId(id), failures, at).await.unwrap();
             if let Some(row) = model.open_row(RequestId(id)) {
-                row.status = Status::Wait;
+                (row.status, row.failures, row.not_before_ms) = (Status::Wait, failures, at);
             }
         }
         Call::Settle(end) => {
-            store.settle(end.clone()).await.unwrap();
-            model.settle(end);
+            assert_eq!(store.settle(end.clone()).await, Ok(model.settle(end)));
         }
         Call::Cancel(new) => {
             store.record_cancel(new.clone()).await.unwrap();

@@ -50,7 +50,7 @@ async fn a_request_goes_from_waiting_to_running_and_back_and_to_its_end() {
     store.mark_running(RequestId(2), 1, 40).await.unwrap();
     let running = row().await;
     assert_eq!((running.status, running.attempts, running.started_ms), (Status::Running, 1, Some(40)));
-    store.mark_waiting(RequestId(2)).await.unwrap();
+    store.mark_waiting(RequestId(2), 0, 0).await.unwrap();
     assert_eq!((row().await.status, row().await.attempts), (Status::Wait, 1));
     store.settle(settlement(2, Status::Discard, 50)).await.unwrap();
     let end = row().await;
@@ -65,7 +65,7 @@ async fn a_final_state_is_never_overwritten() {
     let first = store.invocation(RequestId(1)).await.unwrap();
     store.settle(settlement(1, Status::Success, 60)).await.unwrap();
     store.mark_running(RequestId(1), 7, 70).await.unwrap();
-    store.mark_waiting(RequestId(1)).await.unwrap();
+    store.mark_waiting(RequestId(1), 0, 0).await.unwrap();
     store.record_cancel(receipt(9, &[1])).await.unwrap();
     assert_eq!(store.invocation(RequestId(1)).await.unwrap(), first);
 }
@@ -86,7 +86,7 @@ async fn a_state_that_is_not_final_settles_nothing() {
 async fn a_request_that_was_never_accepted_is_not_made_by_what_happens_to_it() {
     let (store, _dir) = fresh();
     store.mark_running(RequestId(1), 1, 1).await.unwrap();
-    store.mark_waiting(RequestId(1)).await.unwrap();
+    store.mark_waiting(RequestId(1), 0, 0).await.unwrap();
     store.settle(settlement(1, Status::Success, 1)).await.unwrap();
     assert_eq!(store.invocation(RequestId(1)).await.unwrap(), None);
 }

@@ -36,6 +36,7 @@ pub(crate) fn invocation(id: u128) -> NewInvocation {
         parent: None,
         payload: Bytes::from(format!("event {id}")),
         created_ms: i64::try_from(id).unwrap(),
+        hops: 0,
     }
 }
 
@@ -44,7 +45,7 @@ pub(crate) fn settlement(id: u128, status: Status, ended_ms: i64) -> Settlement 
         Status::Success => (0, String::new()),
         _ => (4208, "function invocation canceled".to_owned()),
     };
-    Settlement { request: RequestId(id), status, error_code, error_message, ended_ms }
+    Settlement { request: RequestId(id), status, error_code, error_message, ended_ms, next: None }
 }
 
 /// Cancel `id`, at `id` milliseconds, of the first of `fenced`.
