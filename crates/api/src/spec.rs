@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use store::FunctionRecord;
-use supervisor::{FunctionSpec, OnDisconnect, RuntimeImage};
+use supervisor::{AsyncPolicy, FunctionSpec, OnDisconnect, RuntimeImage};
 
 use crate::{error::ApiError, settings::MAX_GRACE_MS, urn};
 
@@ -187,6 +187,7 @@ impl FunctionConfig {
                 "cancel" => OnDisconnect::Cancel,
                 _ => OnDisconnect::Continue,
             },
+            asynchronous: AsyncPolicy::default(),
         }
     }
 

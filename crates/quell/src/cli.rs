@@ -135,6 +135,13 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "QUELL_TMP_MIB", default_value_t = 512,
           value_parser = clap::value_parser!(u64).range(1..=1_048_576))]
     pub(crate) tmp_size: u64,
+    /// The pause before the second attempt of an asynchronous request, doubled before each further one, in
+    /// seconds.
+    #[arg(long, env = "QUELL_RETRY_BACKOFF_S", default_value = "1", value_parser = seconds)]
+    pub(crate) retry_backoff: Duration,
+    /// For how long the node remembers requests that are over, and receipts of cancels, in days.
+    #[arg(long, env = "QUELL_KEEP_DAYS", default_value_t = 7, value_parser = clap::value_parser!(u64).range(1..=3_650))]
+    pub(crate) keep_days: u64,
     /// How long a drain may last before what still runs is killed, in seconds.
     #[arg(long, env = "QUELL_DRAIN_S", default_value = "30", value_parser = seconds)]
     pub(crate) drain: Duration,

@@ -47,6 +47,8 @@ pub(crate) async fn demo() -> anyhow::Result<ExitCode> {
         idle: Duration::from_secs(60),
         queue_timeout: Duration::from_secs(60),
         max_instances: 128,
+        retry_backoff: Duration::from_secs(1),
+        keep_days: 1,
         max_processes: 1_024,
         tmp_size: 64,
         runtime_user: RuntimeUser::Auto,

@@ -101,6 +101,8 @@ pub(crate) async fn start(args: &ServeArgs) -> anyhow::Result<Running> {
         idle_release: args.idle,
         queue_timeout: args.queue_timeout,
         max_instances: args.max_instances,
+        retry_backoff: args.retry_backoff,
+        retention: Duration::from_secs(args.keep_days * 24 * 3_600),
         max_processes: args.max_processes,
         tmp_bytes: args.tmp_size << 20,
         api_endpoint: format!("http://{}", reachable(address)),

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use cancel::{CancelId, RequestId};
 
 use crate::{
-    Store, StoreError, StoreFuture, async_configs, credentials, fault::unopenable, folder, functions, invocations,
-    reader::Readers, receipts, record::*, schema, writer::Writer,
+    Store, StoreError, StoreFuture, async_configs, credentials, fault::unopenable, folder, functions,
+    invocations, reader::Readers, receipts, record::*, schema, writer::Writer,
 };
 
 /// A store in a data folder, owned by this process alone.

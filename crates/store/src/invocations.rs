@@ -93,9 +93,8 @@ fn is_fenced(db: &Connection, request: RequestId) -> Result<bool, StoreError> {
 
 pub(crate) fn one(db: &Connection, request: RequestId) -> rusqlite::Result<Option<InvocationRecord>> {
     let select = format!("SELECT {COLUMNS}, payload FROM invocations WHERE request = ?1");
-    let whole = |row: &Row<'_>| {
-        Ok(InvocationRecord { payload: row.get::<_, Vec<u8>>(17)?.into(), ..read(row)? })
-    };
+    let whole =
+        |row: &Row<'_>| Ok(InvocationRecord { payload: row.get::<_, Vec<u8>>(17)?.into(), ..read(row)? });
     db.prepare_cached(&select)?.query_row([blob(request.0)], whole).optional()
 }
 

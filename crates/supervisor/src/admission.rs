@@ -10,7 +10,8 @@ use crate::{
     handle::{Invocation, InvokeError},
     message::{Arrival, Message, Mode},
     pool::{Next, Offer, Pool},
-    request::Request,
+    request::{Payload, Request},
+    retries::left_retries,
     shell::{Shell, Timer, fresh_cancel, now_ms},
     spec::{FunctionSpec, OnDisconnect},
 };
@@ -23,7 +24,7 @@ impl Shell {
         }
         let Invocation { request, function, payload, mut parent, detached } = invocation;
         let mut orphan_of = None;
-        if matches!(mode, Mode::Recovered { .. }) {
+        if matches!(mode, Mode::Kept(_)) {
             // Taken up in the order of acceptance, so a parent that was taken up is there already. One
             // that is over was over before: what it left behind is a root, and remembers whose it is.
             let live = |parent: &RequestId| {
@@ -33,17 +34,18 @@ impl Shell {
             orphan_of = parent.filter(|parent| !live(parent));
             parent = parent.filter(live);
         }
-        let (asynchronous, earlier_attempts) = match &mode {
-            Mode::Sync(_) => (false, 0),
-            Mode::Async(_) => (true, 0),
-            Mode::Recovered { attempts } => (true, *attempts),
+        let (asynchronous, kept) = match &mode {
+            Mode::Sync(_) => (false, None),
+            Mode::Async(_) => (true, None),
+            Mode::Kept(kept) => (true, Some(*kept)),
         };
         let (mut caller, mut accepting) = (None, None);
         match mode {
             Mode::Sync(respond) => caller = Some(respond),
             Mode::Async(respond) => accepting = Some(respond),
-            Mode::Recovered { .. } => {}
+            Mode::Kept(_) => {}
         }
+        let failures = kept.map_or(0, |kept| kept.failures);
         self.waiting_bytes += payload.len();
         let order = self.next_order;
         self.next_order += 1;
@@ -51,24 +53,26 @@ impl Shell {
             on_grace: function.on_grace,
             on_collateral: function.on_collateral,
             asynchronous,
-            retries: 0, // attempts after a failure come with the asynchronous life of a request
+            retries: if asynchronous { left_retries(&function, failures) } else { 0 },
         };
         let record = Request {
             function,
-            payload,
+            payload: if kept.is_some() { Payload::Kept } else { Payload::Here(payload) },
             parent: parent.filter(|_| !detached),
             orphan_of,
             asynchronous,
-            runnable: accepting.is_none(),
+            runnable: accepting.is_none() && kept.is_none(),
             caller,
             accepting,
             order,
-            created_ms: now_ms(),
+            created_ms: kept.map_or_else(now_ms, |kept| kept.created_ms),
             started: None,
             instance: None,
             attempt: Attempt(0),
-            earlier_attempts,
-            fence: self.life.child_token(),
+            earlier_attempts: kept.map_or(0, |kept| kept.attempts),
+            failures,
+            hops: kept.map_or(0, |kept| kept.hops),
+            fence: None,
             report: None,
             failure: None,
             timer: None,
@@ -79,6 +83,9 @@ impl Shell {
         };
         self.requests.insert(request, record);
         self.tell(Event::Arrived { request, parent, detached, policy });
+        if let Some(kept) = kept {
+            self.wait_until(request, kept.not_before_ms);
+        }
     }
 
     fn may_accept(&self, invocation: &Invocation, mode: &Mode) -> Result<(), InvokeError> {
@@ -90,7 +97,7 @@ impl Shell {
         }
         // What an earlier life accepted is owed a run, whatever else waits; where its function is disabled
         // now it waits, and can be cancelled.
-        let recovered = matches!(mode, Mode::Recovered { .. });
+        let recovered = matches!(mode, Mode::Kept(_));
         if !recovered && invocation.function.max_instances == 0 {
             return Err(InvokeError::Disabled);
         }
@@ -103,6 +110,9 @@ impl Shell {
     /// Effect `Accept`: asynchronous requests are made durable first; the rest may run.
     pub(crate) fn accepted(&mut self, id: RequestId) {
         let Some(request) = self.requests.get(&id) else { return };
+        let Payload::Here(payload) = &request.payload else {
+            return; // it is in the store, and waits for its time
+        };
         if request.accepting.is_none() {
             return self.runnable(id);
         }
@@ -110,8 +120,9 @@ impl Shell {
             request: id,
             function: request.function.key.clone(),
             parent: self.durable_ancestor(request.parent),
-            payload: request.payload.clone(),
+            payload: payload.clone(),
             created_ms: request.created_ms,
+            hops: request.hops,
         });
         let inbox = self.inbox.clone();
         tokio::spawn(async move {
@@ -137,7 +148,7 @@ impl Shell {
     /// Effect `Refuse`: nothing of it is kept.
     pub(crate) fn refused(&mut self, id: RequestId, why: Refusal) {
         let Some(request) = self.requests.remove(&id) else { return };
-        self.waiting_bytes -= request.payload.len();
+        self.waiting_bytes -= request.payload.bytes_here();
         let error = match why {
             Refusal::ParentCanceled => InvokeError::ParentCanceled,
             Refusal::ParentGone => InvokeError::ParentGone,
@@ -156,13 +167,16 @@ impl Shell {
                 if let Some(accepting) = request.accepting.take() {
                     drop(accepting.send(Ok(()))); // the caller may be gone; the request is accepted
                 }
+                if self.waiting_bytes > self.settings.kept_bytes {
+                    self.leave_to_the_store(id);
+                }
                 self.runnable(id);
             }
             Err(error) => {
                 self.tell(Event::Withdrawn(id));
                 // If it was cancelled meanwhile it has settled, and its record went with that.
                 if let Some(request) = self.requests.remove(&id) {
-                    self.waiting_bytes -= request.payload.len();
+                    self.waiting_bytes -= request.payload.bytes_here();
                     self.clear_timer(request.timer);
                     answer(request, InvokeError::Store(error));
                 }
@@ -170,7 +184,7 @@ impl Shell {
         }
     }
 
-    fn runnable(&mut self, id: RequestId) {
+    pub(crate) fn runnable(&mut self, id: RequestId) {
         let limit = self.settings.queue_timeout;
         let timed = self.requests.get(&id).is_some_and(|request| !request.asynchronous);
         let timer = timed.then(|| self.set_timer(Timer::Queue(id), limit));
@@ -187,8 +201,14 @@ impl Shell {
             return; // it waits in the store, for the next life
         }
         let key = request.function.key.clone();
-        let function = Arc::clone(&request.function);
         let order = request.order;
+        let Some(function) = self.functions.get(&key).map(Arc::clone) else {
+            // Deleted while it was being stored, or between two attempts.
+            return self.tell(Event::Expired { request: id, code: codes::NO_FUNCTION });
+        };
+        if let Some(request) = self.requests.get_mut(&id) {
+            request.function = Arc::clone(&function);
+        }
         self.pools.entry(key.clone()).or_insert_with(|| Pool::new(function)).wait(order, id);
         self.dirty.insert(key);
     }
@@ -250,6 +270,7 @@ impl Shell {
         self.clear_idle(instance);
         // If the engine refuses, its answer is a `Requeue`, which undoes the lines above.
         self.tell(Event::Placed { request: id, instance });
+        self.load(id);
         self.hand_over(instance);
     }
 
@@ -295,6 +316,7 @@ impl Shell {
 
     pub(crate) fn function_changed(&mut self, function: Arc<FunctionSpec>) {
         let key = function.key.clone();
+        self.functions.insert(key.clone(), Arc::clone(&function));
         let Some(pool) = self.pools.get_mut(&key) else { return };
         pool.function = function;
         let waiting = pool.all_waiting();
@@ -315,6 +337,8 @@ impl Shell {
     }
 
     pub(crate) fn function_deleted(&mut self, key: &FunctionKey) {
+        self.functions.remove(key);
+        self.expire_between_attempts(key);
         let Some(pool) = self.pools.get(key) else { return };
         let (waiting, instances) = (pool.all_waiting(), pool.instances.clone());
         for request in waiting {
@@ -337,7 +361,7 @@ fn refuse(mode: Mode, error: InvokeError) {
         // A caller that is gone needs no answer.
         Mode::Sync(respond) => drop(respond.send(Err(error))),
         Mode::Async(respond) => drop(respond.send(Err(error))),
-        Mode::Recovered { .. } => tracing::warn!(%error, "an accepted request waits for another life"),
+        Mode::Kept(_) => tracing::warn!(%error, "an accepted request waits for another life"),
     }
 }
 

@@ -9,8 +9,9 @@ use tokio::sync::oneshot;
 use crate::{
     handle::{Actor, CancelAnswer, CancelOrder, Stop},
     message::Message,
-    receipt::Receipt,
+    receipt::{Receipt, TouchedRequest},
     shell::{Shell, fresh_cancel},
+    unwritten::Write,
 };
 
 /// Somebody who waits for the answer to a cancel.
@@ -138,6 +139,9 @@ impl Shell {
                 done(cancel, if draining { Stop::Draining } else { Stop::Stopped })
             }
             Reply::Unkillable(cancel) => CancelAnswer::Unkillable { cancel, detail: self.survivors(cancel) },
+            Reply::NotRecorded(cancel) if self.drafts.record_failure(cancel).is_empty() => {
+                return self.answer_from_receipt(cancel, respond);
+            }
             Reply::NotRecorded(cancel) => {
                 CancelAnswer::NotRecorded { cancel, detail: self.drafts.record_failure(cancel) }
             }
@@ -146,6 +150,22 @@ impl Shell {
             Reply::TooManyAskers(_) => CancelAnswer::TooManyAskers,
         };
         drop(respond.send(answer)); // the asker may be gone; the stop goes on
+    }
+
+    /// A cancel that could not be recorded when it was over, and has been since.
+    fn answer_from_receipt(&self, cancel: CancelId, respond: oneshot::Sender<CancelAnswer>) {
+        let store = Arc::clone(&self.store);
+        tokio::spawn(async move {
+            let kept = store.receipt(cancel).await;
+            let answer = match kept.map(|kept| kept.and_then(|kept| serde_json::from_str(&kept.body).ok())) {
+                Ok(Some(receipt)) => CancelAnswer::Done { cancel, stop: stop_of(&receipt) },
+                Ok(None) => {
+                    CancelAnswer::NotRecorded { cancel, detail: "there is no record of it".to_owned() }
+                }
+                Err(error) => CancelAnswer::NotRecorded { cancel, detail: error.to_string() },
+            };
+            drop(respond.send(answer)); // the asker may be gone
+        });
     }
 
     fn status_word(&self, request: RequestId, outcome: Outcome) -> &'static str {
@@ -167,7 +187,11 @@ impl Shell {
         if let Err(error) = &result {
             tracing::error!(%cancel, %error, "a cancel could not be recorded");
         }
-        self.tell(Event::Recorded { cancel, record, ok: result.is_ok() });
+        let ok = result.is_ok();
+        if let Err(error) = result {
+            self.unwritten(Write::Cancel(cancel), &error);
+        }
+        self.tell(Event::Recorded { cancel, record, ok });
     }
 
     /// Effect `Close`.
@@ -269,4 +293,10 @@ async fn stored_answer(store: &dyn Store, order: &CancelOrder) -> Result<CancelA
         Some(_) => CancelAnswer::Finished("FAIL"),
         None => CancelAnswer::Unknown,
     })
+}
+
+/// What a receipt proves of a cancel that is over.
+fn stop_of(receipt: &Receipt) -> Stop {
+    let drains = |row: &TouchedRequest| row.evidence.as_deref() == Some("fenced_only");
+    if receipt.requests.iter().any(drains) { Stop::Draining } else { Stop::Stopped }
 }

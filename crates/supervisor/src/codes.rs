@@ -18,6 +18,9 @@ pub(crate) const OUT_OF_MEMORY: u16 = 4205;
 pub(crate) const INIT_TIMED_OUT: u16 = 4211;
 /// No place on an instance was free in time (engine: "acquire timeout").
 pub(crate) const NO_INSTANCE: u16 = 6038;
+/// It waited longer than its function lets it. No code of the wire means that; the nearest is the engine's
+/// "acquire timeout", 6038, and this is beside it.
+pub(crate) const TOO_OLD: u16 = 6039;
 /// The node stopped before the request could run (engine: "instance exiting").
 pub(crate) const NODE_STOPPING: u16 = 6033;
 
@@ -36,6 +39,7 @@ pub fn message(outcome: Outcome) -> &'static str {
         Outcome::Failed(OUT_OF_MEMORY) => "runtime memory limit exceeded",
         Outcome::Failed(INIT_TIMED_OUT) => "runtime initialization timed out",
         Outcome::Failed(NO_INSTANCE) => "no instance was free in time",
+        Outcome::Failed(TOO_OLD) => "the event is older than max_async_event_age_in_seconds",
         Outcome::Failed(NODE_STOPPING) => "the node is stopping",
         Outcome::Failed(_) => "function invocation failed",
     }

@@ -274,20 +274,22 @@ impl Drafts {
             draft.receipt.fenced_ms = now_ms();
         }
         level_word(level).clone_into(&mut draft.receipt.level);
-        Some(NewReceipt {
-            cancel,
-            target: draft.target,
-            function: draft.function.clone(),
-            fenced: draft.rows.keys().copied().collect(),
-            body: draft.body(),
-            created_ms: draft.receipt.fenced_ms,
-        })
+        Some(draft.new_receipt(cancel))
+    }
+
+    /// The same again, for a store that refused it.
+    pub(crate) fn record_again(&mut self, cancel: CancelId) -> Option<NewReceipt> {
+        let draft = self.drafts.get(&cancel)?;
+        Some(draft.new_receipt(cancel))
     }
 
     pub(crate) fn recorded(&mut self, cancel: CancelId, result: &Result<(), StoreError>) {
         let Some(draft) = self.drafts.get_mut(&cancel) else { return };
         match result {
-            Ok(()) => draft.receipt.recorded_ms = Some(now_ms()),
+            Ok(()) => {
+                draft.receipt.recorded_ms = Some(now_ms());
+                draft.record_failure.clear();
+            }
             Err(error) => draft.record_failure = error.to_string(),
         }
     }
@@ -320,13 +322,25 @@ impl Drafts {
 
     /// The store has the receipt's present form: forget it, unless something about it is still open.
     pub(crate) fn kept(&mut self, cancel: CancelId) {
-        if self.drafts.get(&cancel).is_some_and(|draft| draft.closed && !draft.open_ended()) {
+        let done = |draft: &Draft| draft.closed && !draft.open_ended() && draft.record_failure.is_empty();
+        if self.drafts.get(&cancel).is_some_and(done) {
             self.drafts.remove(&cancel);
         }
     }
 }
 
 impl Draft {
+    fn new_receipt(&self, cancel: CancelId) -> NewReceipt {
+        NewReceipt {
+            cancel,
+            target: self.target,
+            function: self.function.clone(),
+            fenced: self.rows.keys().copied().collect(),
+            body: self.body(),
+            created_ms: self.receipt.fenced_ms,
+        }
+    }
+
     fn row(&mut self, id: RequestId) -> Option<&mut TouchedRequest> {
         self.rows.get(&id).and_then(|at| self.receipt.requests.get_mut(*at))
     }

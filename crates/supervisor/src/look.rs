@@ -173,8 +173,13 @@ impl Shell {
             .filter(|(_, request)| of_project(&request.function.key.project))
             .map(|(id, request)| (request.order, *id))
             .collect();
+        let (count, truncated) = (live.len(), live.len() > MAX_SHOWN);
+        if truncated {
+            // Of a million only the first are put in order.
+            live.select_nth_unstable(MAX_SHOWN);
+            live.truncate(MAX_SHOWN);
+        }
         live.sort_unstable();
-        let truncated = live.len() > MAX_SHOWN;
         let views = live.iter().take(MAX_SHOWN).filter_map(|(_, id)| self.engine.request(*id));
         let mut instances: Vec<InstanceId> = self
             .instances
@@ -187,9 +192,10 @@ impl Shell {
         NodeView {
             requests: views.map(|view| self.request_row(&view)).collect(),
             instances: instances.into_iter().filter_map(|id| self.instance_row(id)).collect(),
-            live: u32::try_from(live.len()).unwrap_or(u32::MAX),
+            live: u32::try_from(count).unwrap_or(u32::MAX),
             truncated,
             draining: self.draining.is_some(),
+            unwritten: u32::try_from(self.unwritten.len()).unwrap_or(u32::MAX),
             containment: containment.layers().iter().map(layer_row).collect(),
             limits: containment.limits().iter().map(limit_row).collect(),
         }

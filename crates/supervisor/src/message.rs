@@ -4,7 +4,7 @@ use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use cancel::{Attempt, CancelId, InstanceId, RequestId};
-use store::{FunctionKey, StoreError};
+use store::{FunctionKey, NewInvocation, StoreError};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -13,6 +13,7 @@ use crate::{
     handle::{CancelAnswer, CancelOrder, Completion, Invocation, InvokeError},
     receipt::Receipt,
     spec::FunctionSpec,
+    unwritten::Write,
     view::{NodeView, PlanView, TreeView},
 };
 
@@ -27,11 +28,23 @@ pub(crate) enum Mode {
     Sync(oneshot::Sender<Result<Completion, InvokeError>>),
     /// The caller waits for the commit.
     Async(oneshot::Sender<Result<(), InvokeError>>),
-    /// An earlier life accepted it.
-    Recovered {
-        /// Attempts it had there.
-        attempts: u32,
-    },
+    /// It is in the store already: an earlier life accepted it, or it came to be with a result.
+    Kept(Kept),
+}
+
+/// What the store knows of a request that is taken up from it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kept {
+    /// Attempts it had.
+    pub(crate) attempts: u32,
+    /// Those of them that failed.
+    pub(crate) failures: u32,
+    /// It is not to be tried before then.
+    pub(crate) not_before_ms: i64,
+    /// How many results were handed on to come to it.
+    pub(crate) hops: u32,
+    /// When it was accepted.
+    pub(crate) created_ms: i64,
 }
 
 /// What a runtime's poll for work is answered with.
@@ -148,6 +161,17 @@ pub(crate) enum Message {
     },
     FunctionChanged(Arc<FunctionSpec>),
     FunctionDeleted(FunctionKey),
+    /// The event of a request that has a place was read, or could not be.
+    Loaded(RequestId, Result<Bytes, String>),
+    /// A request settled durably, and its result made another, as durable.
+    HandedOn(Box<NewInvocation>),
+    /// The disk refused a write that must not be lost.
+    Unwritten(Write, StoreError),
+    /// Such writes were tried again, in order; these are left.
+    Rewritten {
+        done: Vec<CancelId>,
+        left: Vec<Write>,
+    },
     Ask(Question),
     Drain {
         limit: Duration,

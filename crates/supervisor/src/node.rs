@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, io, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use store::{FunctionKey, Settlement, Status, Store, StoreError};
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -12,7 +13,7 @@ use crate::{
     group::Spawner,
     handle::{Handle, Invocation},
     http::{self, Serving},
-    message::{Arrival, Message, Mode},
+    message::{Arrival, Kept, Message, Mode},
     receipt, runtime_api,
     settings::{INBOX, Settings},
     shell::{Parts, Shell, now_ms},
@@ -122,13 +123,14 @@ impl Node {
                         error_code: i32::from(code),
                         error_message: message.to_owned(),
                         ended_ms: now_ms(),
+                        next: None,
                     })
                 };
                 let ran = if row.attempts > 0 { Status::Fail } else { Status::Discard };
                 if row.fenced_by.is_some() {
                     settle(ran, cancel::CODE_CANCELED, "function invocation canceled").await?;
                     recovered.settled_canceled += 1;
-                } else if row.attempts >= MAX_LIVES {
+                } else if row.attempts.saturating_sub(row.failures) >= MAX_LIVES {
                     settle(Status::Fail, cancel::CODE_CRASHED, "the node ended while this was running")
                         .await?;
                     recovered.settled_failed += 1;
@@ -136,12 +138,20 @@ impl Node {
                     let invocation = Invocation {
                         request,
                         function: Arc::clone(function),
-                        payload: row.payload,
+                        payload: Bytes::new(), // read when its turn comes
                         parent: row.parent,
                         detached: false,
                     };
-                    store.mark_waiting(request).await?;
-                    let mode = Mode::Recovered { attempts: row.attempts };
+                    if row.status == Status::Running {
+                        store.mark_waiting(request, row.failures, row.not_before_ms).await?;
+                    }
+                    let mode = Mode::Kept(Kept {
+                        attempts: row.attempts,
+                        failures: row.failures,
+                        not_before_ms: row.not_before_ms,
+                        hops: row.hops,
+                        created_ms: row.created_ms,
+                    });
                     let message = Message::Arrived(Arrival { invocation, mode });
                     drop(self.handle.inbox.send(message).await); // closed: the node is ending already
                     recovered.requeued += 1;

@@ -5,7 +5,6 @@ use std::{sync::Arc, time::Instant};
 use bytes::Bytes;
 use cancel::{Attempt, CancelId, Effect, Event, Evidence, InstanceId, Level, Outcome, RequestId, Requeue};
 use store::{Settlement, Status, StoreFuture};
-use tokio::sync::oneshot;
 
 use crate::{
     codes,
@@ -13,7 +12,7 @@ use crate::{
     handle::{Completion, InvokeError},
     lifecycle::Control,
     message::{Delivery, Message, Notice, ReportKind},
-    request::Request,
+    request::{Payload, Request},
     runtimes::memory_message,
     shell::{Shell, Timer, now_ms},
 };
@@ -52,6 +51,11 @@ impl Shell {
             return self.follow_up.push_back(failed);
         };
         let Some(request) = self.requests.get_mut(&id) else { return };
+        let Payload::Here(payload) = &request.payload else {
+            return self.follow_up.push_back(failed); // cannot be: it is handed over when it is here
+        };
+        let payload = payload.clone();
+        let fence = request.fence.get_or_insert_with(|| self.life.child_token()).clone();
         let token = match self.credentials.mint(id, &request.function.key.project) {
             Ok(token) => token,
             Err(error) => {
@@ -63,12 +67,12 @@ impl Shell {
         let delivery = Delivery {
             request: id,
             attempt,
-            payload: request.payload.clone(),
+            payload,
             token,
             asynchronous: request.asynchronous,
             deadline_ms: now.saturating_add(i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX)),
             function_urn: request.function.urn.clone(),
-            fence: request.fence.clone(),
+            fence,
         };
         if poll.send(delivery.clone()).is_err() {
             self.credentials.revoke(id);
@@ -95,7 +99,9 @@ impl Shell {
     fn fenced(&mut self, id: RequestId, cancel: CancelId, first: bool) {
         self.credentials.revoke(id);
         if let Some(request) = self.requests.get_mut(&id) {
-            request.fence.cancel();
+            if let Some(fence) = &request.fence {
+                fence.cancel();
+            }
             if !request.covered_by.contains(&cancel) {
                 request.covered_by.push(cancel);
             }
@@ -206,7 +212,6 @@ impl Shell {
         let Some(request) = self.requests.get_mut(&id) else { return };
         let delivered = request.started.take().is_some();
         let (from, timer) = (request.instance.take(), request.timer.take());
-        request.report = None;
         let bystander_of = std::mem::take(&mut request.bystander_of);
         let asynchronous = request.asynchronous;
         self.drafts.bystander_waits(&bystander_of, id);
@@ -221,17 +226,28 @@ impl Shell {
         } else if let Some(request) = self.requests.get_mut(&id) {
             request.timer = timer; // the limit of its first wait goes on
         }
-        if delivered && asynchronous {
-            self.write("waiting", id, self.store.mark_waiting(id));
+        match why {
+            Requeue::Retry => self.try_again(id),
+            Requeue::Collateral | Requeue::Displaced => {
+                if let Some(request) = self.requests.get_mut(&id) {
+                    request.report = None;
+                    let failures = request.failures;
+                    if delivered && asynchronous {
+                        self.write("waiting", id, self.store.mark_waiting(id, failures, 0));
+                    }
+                }
+                self.wait(id);
+            }
         }
-        self.wait(id);
     }
 
     fn settled(&mut self, id: RequestId, outcome: Outcome, ran: bool, evidence: Evidence) {
         self.credentials.revoke(id);
         let draining = matches!(evidence, Evidence::FencedOnly(_));
         let Some(mut request) = self.requests.remove(&id) else { return };
-        request.fence.cancel();
+        if let Some(fence) = &request.fence {
+            fence.cancel();
+        }
         self.clear_timer(request.timer.take());
         self.clear_timer(request.grace.take());
         self.leave(id, &mut request, draining);
@@ -245,10 +261,10 @@ impl Shell {
             let ended_ms = now_ms();
             let error_code = i32::from(outcome.code());
             let error_message = message.clone();
-            let status = status.1;
-            let settlement = Settlement { request: id, status, error_code, error_message, ended_ms };
-            let write = self.store.settle(settlement);
-            self.settled_durably(id, write, request.accepting.take());
+            let next = self.next_of(id, &request, outcome, &body, &message).map(Box::new);
+            let settlement =
+                Settlement { request: id, status: status.1, error_code, error_message, ended_ms, next };
+            self.settle_durably(settlement, request.accepting.take());
         }
         let duration = request.started.map(|(at, _)| at.elapsed()).unwrap_or_default();
         if let Some(caller) = request.caller.take() {
@@ -257,29 +273,14 @@ impl Shell {
         self.remembered.keep(id, Arc::clone(&request.function), status.0);
         if draining {
             request.draining = true;
-            request.payload = Bytes::new();
+            request.payload = Payload::Kept;
             self.requests.insert(id, request);
         }
     }
 
-    /// A request that was cancelled before its accept was answered is answered once both are durable:
-    /// the store commits in the order it was asked.
-    fn settled_durably(
-        &self,
-        id: RequestId,
-        write: StoreFuture<()>,
-        accepting: Option<oneshot::Sender<Result<(), InvokeError>>>,
-    ) {
-        let Some(accepting) = accepting else { return self.write("settled", id, write) };
-        tokio::spawn(async move {
-            let result = write.await.map_err(InvokeError::Store);
-            accepting.send(result).ok(); // the caller may be gone
-        });
-    }
-
     /// Takes a settled request out of the queue and off its instance.
     fn leave(&mut self, id: RequestId, request: &mut Request, draining: bool) {
-        self.waiting_bytes -= request.payload.len();
+        self.waiting_bytes -= request.payload.bytes_here();
         let key = &request.function.key;
         if let Some(pool) = self.pools.get_mut(key) {
             pool.leave(request.order);

@@ -52,6 +52,10 @@ impl Pool {
         self.waiting.remove(&order);
     }
 
+    pub(crate) fn first_waiting(&self) -> Option<RequestId> {
+        self.waiting.values().next().copied()
+    }
+
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.len()
     }

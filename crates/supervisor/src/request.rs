@@ -13,10 +13,30 @@ use crate::{
     spec::FunctionSpec,
 };
 
+/// The event of a live request.
+pub(crate) enum Payload {
+    /// In memory.
+    Here(Bytes),
+    /// In the store alone: what waits by the hundred thousand must not fill the memory.
+    Kept,
+    /// Being read from the store, for a request that has a place.
+    Loading,
+}
+
+impl Payload {
+    /// Bytes of memory it takes.
+    pub(crate) fn bytes_here(&self) -> usize {
+        match self {
+            Self::Here(bytes) => bytes.len(),
+            Self::Kept | Self::Loading => 0,
+        }
+    }
+}
+
 /// A live request.
 pub(crate) struct Request {
     pub(crate) function: Arc<FunctionSpec>,
-    pub(crate) payload: Bytes,
+    pub(crate) payload: Payload,
     pub(crate) parent: Option<RequestId>,
     /// Taken up from an earlier life: who had invoked it, and is not taken up.
     pub(crate) orphan_of: Option<RequestId>,
@@ -35,13 +55,17 @@ pub(crate) struct Request {
     pub(crate) attempt: Attempt,
     /// Deliveries in earlier lives of the node.
     pub(crate) earlier_attempts: u32,
-    /// Cancelled at the fence; the request's tasks watch it.
-    pub(crate) fence: CancellationToken,
+    /// Attempts that failed and count against its retries, in earlier lives too.
+    pub(crate) failures: u32,
+    /// How many results were handed on to come to this request.
+    pub(crate) hops: u32,
+    /// Cancelled at the fence; the tasks of a request that was handed over watch it.
+    pub(crate) fence: Option<CancellationToken>,
     /// What the runtime reported last, until the engine decides whether it counts.
     pub(crate) report: Option<(ReportKind, Bytes)>,
     /// Why it failed, where the shell knows better than the code alone.
     pub(crate) failure: Option<String>,
-    /// The queue limit, deadline or grace that runs now.
+    /// The queue limit, deadline, back-off or grace that runs now.
     pub(crate) timer: Option<delay_queue::Key>,
     pub(crate) grace: Option<delay_queue::Key>,
     /// Cancels that cover it.

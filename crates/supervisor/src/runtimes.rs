@@ -111,9 +111,10 @@ impl Shell {
     pub(crate) fn hand_over(&mut self, id: InstanceId) {
         while let Some(instance) = self.instances.get_mut(&id) {
             let Some(request) = instance.placed.front().copied() else { return };
-            if !instance.ready || instance.ending {
+            if !instance.ready || instance.ending || !self.is_here(request) {
                 return;
             }
+            let Some(instance) = self.instances.get_mut(&id) else { return };
             let Some(poll) = instance.live_poll() else { return };
             instance.placed.pop_front();
             instance.taking = Some(poll);
@@ -163,7 +164,9 @@ impl Shell {
         let answer = match kind {
             ReportKind::Response => Answer::Returned,
             ReportKind::Error => self.error_answer(instance, request, &body),
-            ReportKind::TooLarge => Answer::Failed { code: codes::RESPONSE_TOO_LARGE, retry: false },
+            ReportKind::TooLarge => {
+                Answer::Failed { code: codes::RESPONSE_TOO_LARGE, retry: self.retries_own_errors(request) }
+            }
         };
         if attempt == given {
             if let Some(record) = self.requests.get_mut(&request).filter(|record| !record.draining) {
@@ -241,6 +244,7 @@ impl Shell {
             if let Some(record) = self.requests.get_mut(&tenant) {
                 record.failure.clone_from(&failure);
             }
+            self.name_crash(tenant);
         }
         let changed = self.drafts.proven(id, proof.as_ref());
         self.tell(Event::Reaped(id));
@@ -315,13 +319,20 @@ impl Shell {
         }
     }
 
+    fn retries_own_errors(&self, request: RequestId) -> bool {
+        self.requests.get(&request).is_some_and(|request| request.function.asynchronous.retry_own_errors)
+    }
+
     /// What a runtime's error body means: the image says when it was the runtime and not the function, and
     /// the kernel whether it was for want of memory.
     fn error_answer(&mut self, id: InstanceId, request: RequestId, body: &[u8]) -> Answer {
         let kind: Option<serde_json::Value> = serde_json::from_slice(body).ok();
         match kind.as_ref().and_then(|body| body.get("errorType")).and_then(|kind| kind.as_str()) {
             Some("RuntimeExited") => {}
-            Some(_) | None => return Answer::Failed { code: codes::FUNCTION_FAILED, retry: false },
+            Some(_) | None => {
+                let retry = self.retries_own_errors(request);
+                return Answer::Failed { code: codes::FUNCTION_FAILED, retry };
+            }
         }
         let Some(instance) = self.instances.get_mut(&id) else {
             return Answer::Failed { code: cancel::CODE_CRASHED, retry: true };

@@ -42,8 +42,14 @@ pub struct Settings {
     pub max_processes: u32,
     /// Bytes of the `/tmp` of one instance, where it has its own. They count as its memory.
     pub tmp_bytes: u64,
-    /// Bytes of events waiting in memory.
+    /// Bytes of events in memory: what is on its way into the store, or out of it to a runtime.
     pub max_waiting_bytes: usize,
+    /// Beyond this much of it, what is in the store is dropped from memory and read when its turn comes.
+    pub kept_bytes: usize,
+    /// The pause before the second attempt of an asynchronous request; doubled before each further one.
+    pub retry_backoff: Duration,
+    /// What is over is forgotten after this: requests, and receipts of cancels.
+    pub retention: Duration,
     /// Bounds of the request tree.
     pub bounds: Bounds,
     /// Where runtimes reach the node's own API, `http://host:port`.
@@ -62,6 +68,9 @@ impl Default for Settings {
             max_processes: 1_024,
             tmp_bytes: 512 << 20,
             max_waiting_bytes: 256 << 20,
+            kept_bytes: 64 << 20,
+            retry_backoff: Duration::from_secs(1),
+            retention: Duration::from_secs(7 * 24 * 3_600),
             bounds: Bounds::default(),
             api_endpoint: String::new(),
         }

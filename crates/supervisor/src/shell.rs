@@ -20,7 +20,7 @@ use tokio_util::{
 use crate::{
     asks::Asker, credentials::AttemptCredentials, doors::Doors, drafts::Drafts, group::Spawner,
     instance::Instance, message::Message, pool::Pool, remembered::Remembered, request::Request,
-    settings::Settings,
+    retries::AGES_EVERY, settings::Settings, spec::FunctionSpec, unwritten::Unwritten,
 };
 
 /// What runs out.
@@ -36,6 +36,16 @@ pub(crate) enum Timer {
     Start(InstanceId),
     /// An instance has had nothing to do.
     Idle(InstanceId),
+    /// A request may be tried again.
+    Pause(RequestId),
+    /// An event that could not be read is read again.
+    Load(RequestId),
+    /// What waits is looked at for what has waited too long.
+    Ages,
+    /// Writes that the disk refused are tried again.
+    Rewrite,
+    /// What is over for long enough is forgotten.
+    Forget,
     /// The drain has lasted long enough.
     Drain,
 }
@@ -56,9 +66,12 @@ pub(crate) struct Shell {
     /// Low 24 bits of a private address -> who lives there.
     pub(crate) addresses: HashMap<u32, InstanceId>,
     pub(crate) pools: HashMap<FunctionKey, Pool>,
+    /// Every function there is, in its current form.
+    pub(crate) functions: HashMap<FunctionKey, Arc<FunctionSpec>>,
     /// Pools that something changed for since they were last looked at.
     pub(crate) dirty: HashSet<FunctionKey>,
     pub(crate) drafts: Drafts,
+    pub(crate) unwritten: Unwritten,
     pub(crate) askers: HashMap<Ticket, Asker>,
     pub(crate) timers: DelayQueue<Timer>,
     pub(crate) waiting_bytes: usize,
@@ -100,8 +113,10 @@ impl Shell {
             instances: HashMap::new(),
             addresses: HashMap::new(),
             pools: HashMap::new(),
+            functions: HashMap::new(),
             dirty: HashSet::new(),
             drafts: Drafts::default(),
+            unwritten: Unwritten::default(),
             askers: HashMap::new(),
             timers: DelayQueue::new(),
             waiting_bytes: 0,
@@ -123,6 +138,8 @@ impl Shell {
 
     /// Runs until a drain is over.
     pub(crate) async fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
+        self.set_timer(Timer::Ages, AGES_EVERY);
+        self.set_timer(Timer::Forget, FORGET_EVERY);
         loop {
             tokio::select! {
                 message = inbox.recv() => match message {
@@ -161,6 +178,10 @@ impl Shell {
             Message::NotReaped { instance, why } => self.not_reaped(instance, &why),
             Message::FunctionChanged(function) => self.function_changed(function),
             Message::FunctionDeleted(key) => self.function_deleted(&key),
+            Message::Loaded(request, read) => self.loaded(request, read),
+            Message::HandedOn(next) => self.handed_on(*next),
+            Message::Unwritten(write, error) => self.unwritten(write, &error),
+            Message::Rewritten { done, left } => self.rewritten(done, left),
             Message::Ask(question) => self.look(question),
             Message::Drain { limit, respond } => self.drain(limit, respond),
         }
@@ -182,10 +203,32 @@ impl Shell {
                 }
                 self.tell(Event::GraceOver(request));
             }
+            Timer::Pause(request) => {
+                self.forget_timer(request);
+                self.pause_over(request);
+            }
+            Timer::Load(request) => self.load(request),
+            Timer::Ages => self.give_up_all_old(),
+            Timer::Rewrite => self.rewrite(),
+            Timer::Forget => self.forget_old(),
             Timer::Start(instance) => self.start_limit_passed(instance),
             Timer::Idle(instance) => self.idle_limit_passed(instance),
             Timer::Drain => self.end_everything(),
         }
+    }
+
+    /// Has the store forget what is over for long enough, a bounded number at a time.
+    fn forget_old(&mut self) {
+        let retention = i64::try_from(self.settings.retention.as_millis()).unwrap_or(i64::MAX);
+        let forgotten = self.store.prune(now_ms().saturating_sub(retention), FORGOTTEN_AT_ONCE);
+        tokio::spawn(async move {
+            match forgotten.await {
+                Ok(0) => {}
+                Ok(rows) => tracing::info!(rows, "forgot what is over for long enough"),
+                Err(error) => tracing::warn!(%error, "what is over for long enough cannot be forgotten"),
+            }
+        });
+        self.set_timer(Timer::Forget, FORGET_EVERY);
     }
 
     fn forget_timer(&mut self, request: RequestId) {
@@ -307,6 +350,10 @@ impl Shell {
         true
     }
 }
+
+/// How often the store forgets, and how much then: more at once would hold up the writes of cancels.
+const FORGET_EVERY: Duration = Duration::from_secs(10);
+const FORGOTTEN_AT_ONCE: u32 = 2_000;
 
 /// `DelayQueue` takes no more than about two years; no limit of ours needs a thousandth of that.
 const MAX_DELAY: Duration = Duration::from_secs(30 * 24 * 3600);

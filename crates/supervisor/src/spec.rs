@@ -30,6 +30,35 @@ pub enum OnDisconnect {
     Cancel,
 }
 
+/// What becomes of the asynchronous requests of a function (`functiongraph.md` 2.4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AsyncPolicy {
+    /// One that was not handed to a runtime within this after its acceptance is given up; one whose
+    /// attempt failed is not tried again after it.
+    pub max_age: Duration,
+    /// Further attempts after one that failed; a cancel or a time limit ends a request for good.
+    pub retries: u8,
+    /// Whether an attempt counts as failed that the function's own code failed (it raised, or its result
+    /// cannot be used). Else only what is not its doing is tried again: a runtime that died, or did not start.
+    pub retry_own_errors: bool,
+    /// The function of the same project that is invoked with the result of a success.
+    pub on_success: Option<FunctionKey>,
+    /// The same for a failure.
+    pub on_failure: Option<FunctionKey>,
+}
+
+impl Default for AsyncPolicy {
+    fn default() -> Self {
+        Self {
+            max_age: Duration::from_secs(3_600),
+            retries: 1,
+            retry_own_errors: false,
+            on_success: None,
+            on_failure: None,
+        }
+    }
+}
+
 /// One revision of a function, ready to run.
 #[derive(Clone, Debug)]
 pub struct FunctionSpec {
@@ -69,4 +98,6 @@ pub struct FunctionSpec {
     pub on_collateral: OnCollateral,
     /// What happens when a synchronous caller goes away.
     pub on_disconnect: OnDisconnect,
+    /// What becomes of its asynchronous requests. May change without a new revision.
+    pub asynchronous: AsyncPolicy,
 }

@@ -123,6 +123,8 @@ pub struct NodeView {
     pub truncated: bool,
     /// Whether the node takes no new requests.
     pub draining: bool,
+    /// Results and records of cancels that the disk has refused so far; they are tried again.
+    pub unwritten: u32,
     /// What contains runtimes on this machine, and what does not and why.
     pub containment: Vec<MeansRow>,
     /// What is limited for each instance, and how.

@@ -38,7 +38,8 @@ fn calls() -> impl Strategy<Value = Vec<Call>> {
         Call::Accept(NewInvocation { function: key(name), created_ms: at, parent, ..invocation(id) })
     });
     // Ids of their own: a result never goes to a request that is there already.
-    let next = (IDS + 1..u128::MAX).prop_map(|id| Box::new(NewInvocation { request: RequestId(id), hops: 1, ..invocation(1) }));
+    let next = (IDS + 1..u128::MAX)
+        .prop_map(|id| Box::new(NewInvocation { request: RequestId(id), hops: 1, ..invocation(1) }));
     let settle = (id(), prop::sample::select(&STATUSES[2..]), 0_i64..8, prop::option::of(next))
         .prop_map(|(id, status, at, next)| Call::Settle(Settlement { next, ..settlement(id, status, at) }));
     let cancel = (1..=CANCELS, prop::collection::vec(id(), 1..4), 0_i64..8, "[a-z]{0,3}").prop_map(
@@ -182,10 +183,7 @@ impl Model {
         let total = rows.len() as u64;
         let skip = usize::try_from(query.offset).unwrap();
         let rows = rows.into_iter().skip(skip).take(query.limit as usize);
-        InvocationPage {
-            rows: rows.map(|row| without_payload(&row)).collect(),
-            total,
-        }
+        InvocationPage { rows: rows.map(|row| without_payload(&row)).collect(), total }
     }
 
     fn unsettled(&self, after: Option<RequestId>, limit: u32) -> Vec<InvocationRecord> {
