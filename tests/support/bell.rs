@@ -83,6 +83,15 @@ impl Bell {
         .await
     }
 
+    /// That nobody has rung since. To be asked once nobody is left who could.
+    pub async fn is_silent(&self) -> bool {
+        tokio::select! {
+            biased;
+            _ = self.listener.accept() => false,
+            () = std::future::ready(()) => true,
+        }
+    }
+
     /// Several rings by their tag.
     pub async fn rings(&self, count: usize) -> HashMap<String, Ring> {
         let mut rings = HashMap::new();
@@ -123,7 +132,12 @@ impl Ring {
 
     /// Lets the code that waits go on.
     pub async fn release(&mut self) {
-        self.stream.get_mut().write_all(b"go").await.unwrap();
+        self.tell("go").await;
+    }
+
+    /// The same, and tells it what to do.
+    pub async fn tell(&mut self, word: &str) {
+        self.stream.get_mut().write_all(word.as_bytes()).await.unwrap();
     }
 
     /// What else it said until its end of the line closed.
