@@ -159,8 +159,12 @@ async fn a_result_goes_on_to_the_function_that_was_named_for_it() {
     for name in ["good", "bad"] {
         deploy(&node, name, json!({})).await;
     }
-    deploy(&node, "f", json!({ "destination_config": { "on_success": to("good"), "on_failure": to("bad") } }))
-        .await;
+    deploy(
+        &node,
+        "f",
+        json!({ "destination_config": { "on_success": to("good"), "on_failure": to("bad") } }),
+    )
+    .await;
     for (word, next, status, error) in [("return", "good", 200, ""), ("raise", "bad", 200, "ValueError")] {
         let event = json!({ "port": bell.port, "n": word });
         let request = node.invoke_async("f", &event).await;

@@ -69,7 +69,8 @@ async fn on_a_full_disk_a_cancel_stops_says_what_it_could_not_record_and_records
     assert!(message.contains("could not be recorded"), "{message}");
     assert!(ring.process.is_gone(), "it was stopped all the same");
     finishes.release().await;
-    within("what it owes the disk", async { while node.view().await["unwritten"].as_u64() < Some(3) {} }).await;
+    within("what it owes the disk", async { while node.view().await["unwritten"].as_u64() < Some(3) {} })
+        .await;
 
     disk.make_room();
     within("the late record", async { while node.view().await["unwritten"] != 0 {} }).await;

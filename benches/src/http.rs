@@ -1,85 +1,21 @@
 //! The built binary over HTTP: cancels to their proof, beside a bare request and a bare kill.
 
 use std::{
-    io::{BufRead as _, BufReader},
-    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail, ensure};
-use base64::Engine as _;
-use reqwest::{Client, Method, Response};
+use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::samples::{Samples, Show};
+use crate::{
+    node::{BenchNode, LIMIT},
+    samples::{Samples, Show},
+};
 
 const SLEEPER: &str = "import time\ndef handler(event, context):\n    time.sleep(300)\n";
-/// What has not come after this will not.
-const LIMIT: Duration = Duration::from_secs(30);
-
-/// A node of its own in a scratch folder; killed if the bench fails.
-struct BenchNode {
-    child: Child,
-    http: Client,
-    endpoint: String,
-    token: String,
-    _data: tempfile::TempDir,
-}
-
-impl Drop for BenchNode {
-    fn drop(&mut self) {
-        // Ended already, or the bench failed: then the kill is all there is to do.
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
 impl BenchNode {
-    fn start() -> anyhow::Result<Self> {
-        let quell = std::env::current_exe()?.with_file_name("quell");
-        ensure!(quell.is_file(), "{} is not built: cargo build --release --workspace", quell.display());
-        let data = tempfile::tempdir()?;
-        let mut child = Command::new(quell)
-            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
-            .arg(data.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        let mut lines = BufReader::new(child.stderr.take().context("no stderr")?).lines();
-        let endpoint = lines
-            .by_ref()
-            .map_while(Result::ok)
-            .find_map(|line| line.split_once("listening on ").map(|(_, endpoint)| endpoint.to_owned()));
-        // The node must never wait for its log to be read.
-        std::thread::spawn(move || lines.for_each(drop));
-        let endpoint = endpoint.context("the node did not start")?;
-        let token = token(data.path())?;
-        let http = Client::builder().no_proxy().timeout(LIMIT).build()?;
-        Ok(Self { child, http, endpoint, token, _data: data })
-    }
-
-    async fn send(&self, method: Method, path: &str, body: Option<Value>) -> anyhow::Result<Response> {
-        let mut request = self.http.request(method, format!("{}{path}", self.endpoint));
-        request = request.header("X-Auth-Token", &self.token);
-        if let Some(body) = body {
-            request = request.json(&body);
-        }
-        Ok(request.send().await?)
-    }
-
-    async fn deploy(&self) -> anyhow::Result<()> {
-        let body = json!({
-            "func_name": "sleeper", "package": "default", "runtime": "Python3.10",
-            "handler": "index.handler", "timeout": 600, "memory_size": 128, "code_type": "inline",
-            "func_code": { "file": base64::engine::general_purpose::STANDARD.encode(SLEEPER) },
-        });
-        let reply = self.send(Method::POST, "/v2/default/fgs/functions", Some(body)).await?;
-        ensure!(reply.status().is_success(), "{}", reply.text().await?);
-        Ok(())
-    }
-
     /// Starts a request and returns once it runs in user code or is about to.
     async fn running(&self) -> anyhow::Result<String> {
         let path = "/v2/default/fgs/functions/sleeper/invocations-async";
@@ -110,11 +46,6 @@ impl BenchNode {
     }
 }
 
-fn token(data: &Path) -> anyhow::Result<String> {
-    let config: Value = serde_json::from_slice(&std::fs::read(data.join("client.json"))?)?;
-    Ok(config["token"].as_str().context("client.json holds no token")?.to_owned())
-}
-
 /// Kills a bare Python that sleeps and collects its exit: the part of a force cancel that is the kernel's.
 fn bare_kill(python: &mut Child) -> anyhow::Result<Duration> {
     let start = Instant::now();
@@ -138,7 +69,7 @@ fn bare_python() -> anyhow::Result<Child> {
 
 pub(crate) async fn measure(count: usize, show: &mut Show<'_>) -> anyhow::Result<()> {
     let node = BenchNode::start()?;
-    node.deploy().await?;
+    node.deploy("sleeper", SLEEPER, json!({})).await?;
     let (mut request, mut kill) = (Samples::default(), Samples::default());
     let (mut ask, mut force) = (Samples::default(), Samples::default());
     for _ in 0..count {

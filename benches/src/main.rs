@@ -1,12 +1,15 @@
 //! The cancellation-latency harness: every figure beside its floor, measured in the same run.
 //!
 //! `cargo build --release --workspace && target/release/quell-bench` measures on this machine; the
-//! word `--quick` takes a tenth of the samples, `engine`, `group` or `http` measures that part alone. Ratios travel between machines, times do not.
+//! word `--quick` takes a tenth of the samples, `engine`, `group`, `http`, `accept` or `queue` measures that part alone (`queue` only if it is named). Ratios travel between machines, times do not.
 #![allow(clippy::print_stdout)] // its output is its purpose
 
+mod accept;
 mod engine;
 mod group;
 mod http;
+mod node;
+mod queue;
 mod samples;
 
 use samples::Samples;
@@ -14,18 +17,32 @@ use samples::Samples;
 /// Samples of each figure.
 const FULL: usize = 300;
 const QUICK: usize = 30;
+/// Requests that wait.
+const QUEUED: u64 = 1_000_000;
 
 fn main() -> anyhow::Result<()> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    if let [word, dir] = &words[..]
+        && word == "floor-server"
+    {
+        return runtime.block_on(accept::serve_floor(dir.as_ref()));
+    }
     let (mut quick, mut part) = (false, None);
-    for word in std::env::args().skip(1) {
+    for word in words {
         match word.as_str() {
             "--quick" => quick = true,
-            "engine" | "group" | "http" => part = Some(word),
-            _ => anyhow::bail!("{word:?} is not understood; there are --quick, engine, group and http"),
+            "engine" | "group" | "http" | "accept" | "queue" => part = Some(word),
+            _ => anyhow::bail!(
+                "{word:?} is not understood; there are --quick, engine, group, http, accept and queue"
+            ),
         }
     }
     let wanted = |name: &str| part.as_deref().is_none_or(|part| part == name);
     let count = if quick { QUICK } else { FULL };
+    if part.as_deref() == Some("queue") {
+        return runtime.block_on(queue::measure(if quick { QUEUED / 10 } else { QUEUED }));
+    }
     println!("{:<58} {:>10} {:>10} {:>8}", format!("{count} samples, times in us"), "median", "p99", "ratio");
     let mut last_floor = None;
     let mut show = |name: &str, samples: &Samples, is_floor: bool| {
@@ -39,12 +56,14 @@ fn main() -> anyhow::Result<()> {
     if wanted("engine") {
         engine::measure(count, &mut show);
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     if wanted("group") {
         runtime.block_on(group::measure(count, &mut show))?;
     }
     if wanted("http") {
         runtime.block_on(http::measure(count, &mut show))?;
+    }
+    if wanted("accept") {
+        runtime.block_on(accept::measure(count))?;
     }
     Ok(())
 }

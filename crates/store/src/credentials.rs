@@ -12,11 +12,6 @@ pub(crate) fn put(db: &Connection, credential: &CredentialRecord) -> Result<(), 
     db.execute(&insert, params![key_id, secret_hash, project, note, created_ms]).map(drop).map_err(unwritable)
 }
 
-pub(crate) fn one(db: &Connection, key_id: &str) -> rusqlite::Result<Option<CredentialRecord>> {
-    let select = format!("SELECT {COLUMNS} FROM credentials WHERE key_id = ?1");
-    db.prepare_cached(&select)?.query_row([key_id], read).optional()
-}
-
 pub(crate) fn all(db: &Connection, project: Option<&str>) -> rusqlite::Result<Vec<CredentialRecord>> {
     let select = format!(
         "SELECT {COLUMNS} FROM credentials WHERE ?1 IS NULL OR project = ?1 ORDER BY created_ms, key_id"

@@ -1,6 +1,10 @@
 //! The embedded store: one SQLite file, one writer, nothing to install.
 
-use std::path::Path;
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use bytes::Bytes;
 use cancel::{CancelId, RequestId};
@@ -16,6 +20,8 @@ use crate::{
 pub struct Embedded {
     writer: Writer,
     readers: Readers,
+    /// Every credential there is: each call of the API asks for one, and nobody else writes them.
+    credentials: Arc<RwLock<HashMap<String, CredentialRecord>>>,
 }
 
 impl Embedded {
@@ -30,11 +36,14 @@ impl Embedded {
         let folder::Folder { database, lock } = folder::take(dir)?;
         let failed = |error| unopenable(&database, error);
         let connection = schema::open_writer(&database)?;
+        let credentials =
+            credentials::all(&connection, None).map_err(|error| unopenable(&database, error))?;
+        let by_key = credentials.into_iter().map(|kept| (kept.key_id.clone(), kept)).collect();
         let readers = Readers::start(|| schema::open_reader(&database), failed)?;
         // The writer holds the lock: a second process that had the folder while this one still writes
         // would run what it cancels.
         let writer = Writer::start(connection, lock).map_err(failed)?;
-        Ok(Self { writer, readers })
+        Ok(Self { writer, readers, credentials: Arc::new(RwLock::new(by_key)) })
     }
 }
 
@@ -145,11 +154,23 @@ impl Store for Embedded {
     }
 
     fn put_credential(&self, credential: CredentialRecord) -> StoreFuture<()> {
-        self.writer.write(move |db| credentials::put(db, &credential))
+        let known = Arc::clone(&self.credentials);
+        self.writer.write(move |db| {
+            credentials::put(db, &credential)?;
+            // With its write and not after it: whoever asked may have stopped waiting by then. If the
+            // commit fails, who made it is told so, and nobody has it.
+            known
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(credential.key_id.clone(), credential);
+            Ok(())
+        })
     }
 
     fn credential(&self, key_id: String) -> StoreFuture<Option<CredentialRecord>> {
-        self.readers.read(move |db| credentials::one(db, &key_id))
+        let known = self.credentials.read().unwrap_or_else(PoisonError::into_inner);
+        let found = known.get(&key_id).cloned();
+        Box::pin(std::future::ready(Ok(found)))
     }
 
     fn credentials(&self, project: Option<String>) -> StoreFuture<Vec<CredentialRecord>> {

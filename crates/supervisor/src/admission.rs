@@ -63,6 +63,7 @@ impl Shell {
             asynchronous,
             runnable: accepting.is_none() && kept.is_none(),
             caller,
+            storing: false,
             accepting,
             order,
             created_ms: kept.map_or_else(now_ms, |kept| kept.created_ms),
@@ -109,17 +110,17 @@ impl Shell {
 
     /// Effect `Accept`: asynchronous requests are made durable first; the rest may run.
     pub(crate) fn accepted(&mut self, id: RequestId) {
-        let Some(request) = self.requests.get(&id) else { return };
+        let parent = self.requests.get(&id).and_then(|request| self.durable_ancestor(request.parent));
+        let Some(request) = self.requests.get_mut(&id) else { return };
         let Payload::Here(payload) = &request.payload else {
             return; // it is in the store, and waits for its time
         };
-        if request.accepting.is_none() {
-            return self.runnable(id);
-        }
+        let Some(accepting) = request.accepting.take() else { return self.runnable(id) };
+        request.storing = true;
         let write = self.store.accept(NewInvocation {
             request: id,
             function: request.function.key.clone(),
-            parent: self.durable_ancestor(request.parent),
+            parent,
             payload: payload.clone(),
             created_ms: request.created_ms,
             hops: request.hops,
@@ -127,6 +128,8 @@ impl Shell {
         let inbox = self.inbox.clone();
         tokio::spawn(async move {
             let result = write.await;
+            // At once: what is durable is accepted, whatever waits in the inbox. The caller may be gone.
+            accepting.send(result.clone().map_err(InvokeError::Store)).ok();
             drop(inbox.send(Message::Stored(id, result)).await); // closed: the node has ended
         });
     }
@@ -162,25 +165,18 @@ impl Shell {
 
     pub(crate) fn stored(&mut self, id: RequestId, result: Result<(), StoreError>) {
         let Some(request) = self.requests.get_mut(&id) else { return };
-        match result {
-            Ok(()) => {
-                if let Some(accepting) = request.accepting.take() {
-                    drop(accepting.send(Ok(()))); // the caller may be gone; the request is accepted
-                }
-                if self.waiting_bytes > self.settings.kept_bytes {
-                    self.leave_to_the_store(id);
-                }
-                self.runnable(id);
+        request.storing = false;
+        if result.is_ok() {
+            if self.waiting_bytes > self.settings.kept_bytes {
+                self.leave_to_the_store(id);
             }
-            Err(error) => {
-                self.tell(Event::Withdrawn(id));
-                // If it was cancelled meanwhile it has settled, and its record went with that.
-                if let Some(request) = self.requests.remove(&id) {
-                    self.waiting_bytes -= request.payload.bytes_here();
-                    self.clear_timer(request.timer);
-                    answer(request, InvokeError::Store(error));
-                }
-            }
+            return self.runnable(id);
+        }
+        self.tell(Event::Withdrawn(id));
+        // If it was cancelled meanwhile it has settled, and its record went with that.
+        if let Some(request) = self.requests.remove(&id) {
+            self.waiting_bytes -= request.payload.bytes_here();
+            self.clear_timer(request.timer);
         }
     }
 

@@ -264,7 +264,7 @@ impl Shell {
             let next = self.next_of(id, &request, outcome, &body, &message).map(Box::new);
             let settlement =
                 Settlement { request: id, status: status.1, error_code, error_message, ended_ms, next };
-            self.settle_durably(settlement, request.accepting.take());
+            self.settle_durably(settlement);
         }
         let duration = request.started.map(|(at, _)| at.elapsed()).unwrap_or_default();
         if let Some(caller) = request.caller.take() {

@@ -43,8 +43,10 @@ pub(crate) struct Request {
     pub(crate) asynchronous: bool,
     /// The synchronous caller, until it is answered or gone.
     pub(crate) caller: Option<oneshot::Sender<Result<Completion, InvokeError>>>,
-    /// The asynchronous caller, until the commit.
+    /// The asynchronous caller, until the store is asked: it is answered with the commit.
     pub(crate) accepting: Option<oneshot::Sender<Result<(), InvokeError>>>,
+    /// It is not durable yet.
+    pub(crate) storing: bool,
     /// Its place in the queue of its function; kept when it waits again, so that it is not put last.
     pub(crate) order: u64,
     /// It may be placed: durable, if it has to be.

@@ -11,11 +11,10 @@ use cancel::{Outcome, RequestId};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use store::{NewInvocation, Settlement};
-use tokio::sync::oneshot;
 
 use crate::{
     codes,
-    handle::{Invocation, InvokeError},
+    handle::Invocation,
     message::{Arrival, Kept, Message, Mode},
     request::{Payload, Request},
     shell::{Shell, now_ms},
@@ -61,21 +60,12 @@ impl Shell {
         })
     }
 
-    /// Settles a request in the store. One that was cancelled before its accept was answered is answered
-    /// once both are durable: the store commits in the order it was asked.
-    pub(crate) fn settle_durably(
-        &self,
-        settlement: Settlement,
-        accepting: Option<oneshot::Sender<Result<(), InvokeError>>>,
-    ) {
+    /// Settles a request in the store.
+    pub(crate) fn settle_durably(&self, settlement: Settlement) {
         let write = self.store.settle(settlement.clone());
         let inbox = self.inbox.clone();
         tokio::spawn(async move {
             let result = write.await;
-            if let Some(accepting) = accepting {
-                // The caller may be gone.
-                accepting.send(result.clone().map(drop).map_err(InvokeError::Store)).ok();
-            }
             let message = match (result, settlement.next.clone()) {
                 (Ok(true), Some(next)) => Message::HandedOn(next),
                 (Ok(_), _) => return,

@@ -145,9 +145,8 @@ impl Shell {
 
     /// The function is gone: what waits between two attempts has nowhere to run.
     pub(crate) fn expire_between_attempts(&mut self, key: &FunctionKey) {
-        let paused = |request: &Request| {
-            !request.runnable && request.accepting.is_none() && &request.function.key == key
-        };
+        let paused =
+            |request: &Request| !request.runnable && !request.storing && &request.function.key == key;
         let gone: Vec<RequestId> =
             self.requests.iter().filter(|(_, request)| paused(request)).map(|(id, _)| *id).collect();
         for request in gone {

@@ -1,0 +1,122 @@
+//! A node for a figure: the built binary on a scratch folder.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use base64::Engine as _;
+use nix::{sys::signal::Signal, unistd::Pid};
+use reqwest::{Client, Method, Response};
+use serde_json::{Value, json};
+
+/// What has not come after this will not.
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+
+/// A node of its own in a scratch folder; killed if the bench fails.
+pub(crate) struct BenchNode {
+    child: Child,
+    pub(crate) http: Client,
+    pub(crate) endpoint: String,
+    pub(crate) token: String,
+    /// From the start of the process to the line that says where it listens.
+    pub(crate) started_in: Duration,
+    data: Arc<tempfile::TempDir>,
+}
+
+impl Drop for BenchNode {
+    fn drop(&mut self) {
+        // Ended already, or the bench failed: then the kill is all there is to do.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+impl BenchNode {
+    pub(crate) fn start() -> anyhow::Result<Self> {
+        Self::start_in(Arc::new(tempfile::tempdir()?))
+    }
+
+    /// Starts one on a data folder that is there.
+    pub(crate) fn start_in(data: Arc<tempfile::TempDir>) -> anyhow::Result<Self> {
+        let quell = std::env::current_exe()?.with_file_name("quell");
+        ensure!(quell.is_file(), "{} is not built: cargo build --release --workspace", quell.display());
+        let start = Instant::now();
+        let mut child = Command::new(quell)
+            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .arg(data.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let mut lines = BufReader::new(child.stderr.take().context("no stderr")?).lines();
+        let endpoint = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .find_map(|line| line.split_once("listening on ").map(|(_, endpoint)| endpoint.to_owned()));
+        // The node must never wait for its log to be read.
+        std::thread::spawn(move || lines.for_each(drop));
+        let endpoint = endpoint.context("the node did not start")?;
+        let (started_in, token) = (start.elapsed(), token(data.path())?);
+        let http = Client::builder().no_proxy().timeout(LIMIT).build()?;
+        Ok(Self { child, http, endpoint, token, started_in, data })
+    }
+
+    /// Ends it in the orderly way; its data stays.
+    #[expect(clippy::disallowed_methods, reason = "our own child, not reaped yet")]
+    pub(crate) fn stop(mut self) -> anyhow::Result<Arc<tempfile::TempDir>> {
+        for signal in [Signal::SIGINT, Signal::SIGTERM] {
+            nix::sys::signal::kill(Pid::from_raw(self.child.id().cast_signed()), signal)?;
+        }
+        self.child.wait()?;
+        Ok(Arc::clone(&self.data))
+    }
+
+    /// Resident memory, in MiB.
+    pub(crate) fn resident_mib(&self) -> anyhow::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        Ok(line.trim().trim_end_matches(" kB").trim().parse::<u64>()? >> 10)
+    }
+
+    pub(crate) fn data(&self) -> &Path {
+        self.data.path()
+    }
+
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> anyhow::Result<Response> {
+        let mut request = self.http.request(method, format!("{}{path}", self.endpoint));
+        request = request.header("X-Auth-Token", &self.token);
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        Ok(request.send().await?)
+    }
+
+    pub(crate) async fn deploy(&self, name: &str, source: &str, more: Value) -> anyhow::Result<()> {
+        let mut body = json!({
+            "func_name": name, "package": "default", "runtime": "Python3.10",
+            "handler": "index.handler", "timeout": 600, "memory_size": 128, "code_type": "inline",
+            "func_code": { "file": base64::engine::general_purpose::STANDARD.encode(source) },
+        });
+        if let (Some(body), Value::Object(more)) = (body.as_object_mut(), more) {
+            body.extend(more);
+        }
+        let reply = self.send(Method::POST, "/v2/default/fgs/functions", Some(body)).await?;
+        ensure!(reply.status().is_success(), "{}", reply.text().await?);
+        Ok(())
+    }
+}
+
+fn token(data: &Path) -> anyhow::Result<String> {
+    let config: Value = serde_json::from_slice(&std::fs::read(data.join("client.json"))?)?;
+    Ok(config["token"].as_str().context("client.json holds no token")?.to_owned())
+}
