@@ -37,8 +37,8 @@ pub(crate) async fn serve_floor(dir: &Path) -> anyhow::Result<()> {
 }
 
 async fn commit(State(store): State<Arc<dyn Store>>, payload: Bytes) -> StatusCode {
-    static NEXT: AtomicUsize = AtomicUsize::new(1);
-    let request = RequestId(NEXT.fetch_add(1, Ordering::Relaxed) as u128);
+    // As the node's: random ids cost the store's index more than counted ones.
+    let request = RequestId(uuid::Uuid::new_v4().as_u128());
     let function = FunctionKey { project: "p".into(), package: "default".into(), name: "f".into() };
     let row = NewInvocation { request, function, parent: None, payload, created_ms: 1, hops: 0 };
     match store.accept(row).await {

@@ -82,7 +82,7 @@ impl Shell {
             bystander_of: Vec::new(),
             draining: false,
         };
-        self.requests.insert(request, record);
+        self.requests.insert(request, Box::new(record));
         self.tell(Event::Arrived { request, parent, detached, policy });
         if let Some(kept) = kept {
             self.wait_until(request, kept.not_before_ms);
@@ -361,7 +361,7 @@ fn refuse(mode: Mode, error: InvokeError) {
     }
 }
 
-fn answer(request: Request, error: InvokeError) {
+fn answer(request: Box<Request>, error: InvokeError) {
     if let Some(caller) = request.caller {
         drop(caller.send(Err(error)));
     } else if let Some(accepting) = request.accepting {

@@ -60,7 +60,7 @@ pub(crate) struct Draining {
 pub(crate) struct Shell {
     pub(crate) settings: Settings,
     pub(crate) engine: Engine,
-    pub(crate) requests: HashMap<RequestId, Request>,
+    pub(crate) requests: HashMap<RequestId, Box<Request>>,
     pub(crate) remembered: Remembered,
     pub(crate) instances: HashMap<InstanceId, Instance>,
     /// Low 24 bits of a private address -> who lives there.
