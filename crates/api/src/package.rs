@@ -68,6 +68,8 @@ pub(crate) fn unpack(package: &[u8], file: &str, dir: &Path) -> Result<(), ApiEr
             create(&staging.join(source_name(file)?), 0o644)?.write_all(package).map_err(disk)
         }
     });
+    // On the disk before it has its name: after a power loss a folder of that name is taken for whole.
+    let written = written.and_then(|()| on_the_disk(&staging).map_err(disk));
     let placed = written.and_then(|()| match fs::rename(&staging, dir) {
         Ok(()) => Ok(()),
         // Somebody else unpacked the same digest meanwhile.
@@ -80,6 +82,11 @@ pub(crate) fn unpack(package: &[u8], file: &str, dir: &Path) -> Result<(), ApiEr
         tracing::warn!(%error, "a half-unpacked package is left behind");
     }
     placed
+}
+
+/// Everything written below a folder. One call for its whole file system: functions are rarely changed.
+fn on_the_disk(folder: &Path) -> std::io::Result<()> {
+    nix::unistd::syncfs(fs::File::open(folder)?).map_err(std::io::Error::from)
 }
 
 /// The name of plain source: `index.py`, or what the client said if it is a bare file name.

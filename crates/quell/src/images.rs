@@ -35,6 +35,9 @@ pub(crate) fn install(data: &Path) -> anyhow::Result<Vec<Arc<RuntimeImage>>> {
     if !dir.is_dir() {
         let staging = data.join("images").join(format!(".new-{}", std::process::id()));
         write_out(&staging).with_context(|| format!("{} cannot be written", staging.display()))?;
+        // On the disk before it has its name, which says that it is whole.
+        let written = fs::File::open(&staging).map(nix::unistd::syncfs);
+        written?.with_context(|| format!("{} cannot be written", staging.display()))?;
         fs::rename(&staging, &dir).with_context(|| format!("{} cannot be written", dir.display()))?;
     }
     described(&dir.canonicalize()?)
