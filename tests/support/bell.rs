@@ -137,7 +137,12 @@ impl Ring {
 
     /// The same, and tells it what to do.
     pub async fn tell(&mut self, word: &str) {
-        self.stream.get_mut().write_all(word.as_bytes()).await.unwrap();
+        assert!(self.may_tell(word).await, "whoever rang is gone");
+    }
+
+    /// The same to one that may be gone; whether it was there.
+    pub async fn may_tell(&mut self, word: &str) -> bool {
+        self.stream.get_mut().write_all(word.as_bytes()).await.is_ok()
     }
 
     /// What else it said until its end of the line closed.

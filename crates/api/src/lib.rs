@@ -4,6 +4,8 @@
 //! to the supervisor's handle or the store; what comes back is put into the API's own shapes. The
 //! contract is `docs/api.md`.
 
+mod async_config;
+mod async_configs;
 mod auth;
 mod body;
 mod cancel;

@@ -24,6 +24,7 @@ const DEFAULT_ROWS: u32 = 100;
 #[derive(Debug, Deserialize)]
 pub(crate) struct ListQuery {
     request_id: Option<String>,
+    requests: Option<String>,
     status: Option<String>,
     query_begin_time: Option<String>,
     query_end_time: Option<String>,
@@ -33,32 +34,53 @@ pub(crate) struct ListQuery {
 
 pub(crate) async fn list(
     State(api): State<Arc<Api>>,
-    Path((project, urn)): Path<(String, String)>,
+    Path(named): Path<(String, String)>,
     Query(query): Query<ListQuery>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, ApiError> {
-    api.caller_or_403(&headers, &project, Right::Use).await?;
+    page(&api, named, query, &headers, false).await
+}
+
+/// ListActiveAsyncInvocations: the same of what is not over.
+pub(crate) async fn list_active(
+    State(api): State<Arc<Api>>,
+    Path(named): Path<(String, String)>,
+    Query(query): Query<ListQuery>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, ApiError> {
+    page(&api, named, query, &headers, true).await
+}
+
+async fn page(
+    api: &Api,
+    (project, urn): (String, String),
+    query: ListQuery,
+    headers: &HeaderMap,
+    active: bool,
+) -> Result<Json<Value>, ApiError> {
+    api.caller_or_403(headers, &project, Right::Use).await?;
     let urn = Urn::parse(&urn, &project)?;
     let function = api.function(&urn, &project).ok_or_else(ApiError::cannot_find_function)?;
     let now = Timestamp::now().as_millisecond();
     let given = |text: &Option<String>| {
         text.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
     };
-    // A row that was asked for by its id is shown whenever it was accepted.
-    let default_from = if given(&query.request_id).is_some() { 0 } else { now - HOUR_MS };
-    let requests = match given(&query.request_id) {
-        None => Vec::new(),
-        Some(id) => match RequestId::parse(&id) {
-            Some(id) => vec![id],
-            None => return Ok(show(&InvocationPage::default(), 0)),
-        },
-    };
+    // Clients of the active list name several, with commas; of one that is no id there is no row.
+    let named = given(&query.request_id).or_else(|| given(&query.requests));
+    let requests: Vec<RequestId> =
+        named.iter().flat_map(|ids| ids.split(',')).filter_map(RequestId::parse).collect();
+    if named.is_some() && requests.is_empty() {
+        return Ok(show(&InvocationPage::default(), 0));
+    }
+    // A row that was asked for by its id is shown whenever it was accepted; so is what is not over.
+    let default_from = if named.is_some() || active { 0 } else { now - HOUR_MS };
     let offset = number(query.marker.as_deref(), "marker")?.unwrap_or(0) as u64;
     let limit = number(query.limit.as_deref(), "limit")?.unwrap_or(0);
     let limit = u32::try_from(limit).unwrap_or(u32::MAX);
     let filter = InvocationQuery {
         function: function.key.clone(),
         requests,
+        unsettled: active,
         status: given(&query.status).map(|word| status(&word)).transpose()?,
         from_ms: given(&query.query_begin_time).map(|text| time(&text)).transpose()?.unwrap_or(default_from),
         until_ms: given(&query.query_end_time).map(|text| time(&text)).transpose()?.unwrap_or(now),
@@ -116,7 +138,7 @@ fn status(word: &str) -> Result<Status, ApiError> {
 }
 
 /// `YYYY-MM-DDTHH:mm:ss`, UTC; with an offset where a client adds one.
-fn time(text: &str) -> Result<i64, ApiError> {
+pub(crate) fn time(text: &str) -> Result<i64, ApiError> {
     let at = text.parse::<Timestamp>().or_else(|_| {
         let local: DateTime = text.parse()?;
         TimeZone::UTC.to_timestamp(local)

@@ -153,6 +153,8 @@ pub(crate) async fn receipt(
 #[derive(Debug, Deserialize)]
 pub(crate) struct ReceiptsQuery {
     function: Option<String>,
+    from: Option<String>,
+    until: Option<String>,
     marker: Option<String>,
     limit: Option<String>,
 }
@@ -171,8 +173,10 @@ pub(crate) async fn receipts(
     let offset = number(query.marker.as_deref(), "marker")?.unwrap_or(0) as u64;
     let limit = number(query.limit.as_deref(), "limit")?.unwrap_or(100);
     let limit = u32::try_from(limit).unwrap_or(u32::MAX).clamp(1, MAX_RECEIPTS);
+    let from = query.from.as_deref().map(list_invocations::time).transpose()?.unwrap_or(0);
+    let until = query.until.as_deref().map(list_invocations::time).transpose()?.unwrap_or(i64::MAX);
     api.store.barrier().await?;
-    let records = api.store.receipts(caller.project, function, offset, limit).await?;
+    let records = api.store.receipts(caller.project, function, (from, until), offset, limit).await?;
     let receipts: Vec<Receipt> =
         records.iter().filter_map(|record| serde_json::from_str(&record.body).ok()).collect();
     let next = offset + receipts.len() as u64;

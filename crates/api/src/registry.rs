@@ -8,9 +8,10 @@ use std::{
 
 use bytes::Bytes;
 use store::{FunctionKey, FunctionRecord, Store};
-use supervisor::{FunctionSpec, Handle, RuntimeImage};
+use supervisor::{AsyncPolicy, FunctionSpec, Handle, RuntimeImage};
 
 use crate::{
+    async_config::AsyncConfig,
     error::ApiError,
     package,
     spec::{FunctionConfig, bad},
@@ -75,10 +76,25 @@ impl Api {
         let config = config(record)?;
         let image = self.image(&config.runtime)?;
         let dir = self.unpacked(record, &config, code).await?;
-        let spec = Arc::new(config.spec(record, &self.settings.region, image, dir));
+        let kept = self.store.async_config(record.key.clone()).await?;
+        let kept = kept.as_ref().map(AsyncConfig::kept).transpose()?.unwrap_or_default();
+        let policy = kept.policy(&record.key.project);
+        let spec = Arc::new(config.spec(record, &self.settings.region, image, dir, policy));
         self.handle.function_changed(Arc::clone(&spec)).await;
         self.functions.write().unwrap_or_else(PoisonError::into_inner).insert(record.key.clone(), spec);
         Ok(())
+    }
+
+    /// Has the node follow another policy for a function's asynchronous requests; it is no new revision.
+    pub(crate) async fn set_policy(&self, function: &FunctionSpec, asynchronous: AsyncPolicy) {
+        let spec = Arc::new(FunctionSpec { asynchronous, ..function.clone() });
+        self.handle.function_changed(Arc::clone(&spec)).await;
+        self.functions.write().unwrap_or_else(PoisonError::into_inner).insert(spec.key.clone(), spec);
+    }
+
+    /// Whether there is such a function.
+    pub(crate) fn has(&self, key: &FunctionKey) -> bool {
+        self.functions.read().unwrap_or_else(PoisonError::into_inner).contains_key(key)
     }
 
     /// Unpacks the code of a function where it is not yet.

@@ -8,7 +8,8 @@ use axum::{
 };
 
 use crate::{
-    cancel, create, error::ApiError, functions, invoke, list_invocations, quell, registry::Api, response,
+    async_configs, cancel, create, error::ApiError, functions, invoke, list_invocations, quell,
+    registry::Api, response,
 };
 
 /// Literal segments of operations a node does not have, where a URN could stand: without these routes
@@ -36,7 +37,13 @@ pub fn router(api: Arc<Api>) -> Router {
         .route(&function("/invocations"), post(invoke::invoke))
         .route(&function("/invocations-async"), post(invoke::invoke_async))
         .route(&function("/cancel"), post(cancel::cancel))
-        .route(&function("/async-invocations"), get(list_invocations::list));
+        .route(
+            &function("/async-invoke-config"),
+            get(async_configs::show).put(async_configs::put).delete(async_configs::delete),
+        )
+        .route(&function("/async-invoke-configs"), get(async_configs::list))
+        .route(&function("/async-invocations"), get(list_invocations::list))
+        .route(&function("/active-async-invocations"), get(list_invocations::list_active));
     for name in NOT_FUNCTIONS {
         router = router
             .route(&format!("{functions}/{name}"), any(unsupported))
@@ -49,6 +56,9 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/quell/v1/requests/{id}/tree", get(quell::tree))
         .route("/quell/v1/requests/{id}/plan", get(quell::plan))
         .route("/quell/v1/instances/{id}/output", get(quell::output))
+        .route("/quell/v1/cancels", get(quell::receipts))
+        .route("/quell/v1/cancels/{id}", get(quell::receipt))
+        // Their first names.
         .route("/quell/v1/receipts", get(quell::receipts))
         .route("/quell/v1/receipts/{id}", get(quell::receipt))
         .fallback(response::unknown_route)

@@ -76,6 +76,24 @@ impl Fields<'_> {
         }
     }
 
+    /// True or false.
+    pub(crate) fn flag(&self, name: &str, code: &str) -> Result<Option<bool>, ApiError> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::Bool(flag)) => Ok(Some(*flag)),
+            Some(_) => Err(bad(code, format!("{name} is neither true nor false"))),
+        }
+    }
+
+    /// An object in it.
+    pub(crate) fn object(&self, name: &str, code: &str) -> Result<Option<&Map<String, Value>>, ApiError> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::Object(object)) => Ok(Some(object)),
+            Some(_) => Err(bad(code, format!("{name} is not an object"))),
+        }
+    }
+
     pub(crate) fn required_text(&self, name: &str, code: &str) -> Result<&str, ApiError> {
         self.text(name, code)?.ok_or_else(|| bad(code, format!("{name} is missing")))
     }
@@ -89,7 +107,7 @@ impl Fields<'_> {
     }
 
     /// An integer within bounds.
-    fn count(&self, name: &str, code: &str, from: u64, to: u64) -> Result<Option<u64>, ApiError> {
+    pub(crate) fn count(&self, name: &str, code: &str, from: u64, to: u64) -> Result<Option<u64>, ApiError> {
         let Some(number) = self.integer(name, code)? else { return Ok(None) };
         match u64::try_from(number) {
             Ok(number) if (from..=to).contains(&number) => Ok(Some(number)),
@@ -157,6 +175,7 @@ impl FunctionConfig {
         region: &str,
         image: Arc<RuntimeImage>,
         code_dir: PathBuf,
+        asynchronous: AsyncPolicy,
     ) -> FunctionSpec {
         let start = self.initializer_timeout.unwrap_or(0).max(self.quell.start_timeout_s);
         FunctionSpec {
@@ -187,7 +206,7 @@ impl FunctionConfig {
                 "cancel" => OnDisconnect::Cancel,
                 _ => OnDisconnect::Continue,
             },
-            asynchronous: AsyncPolicy::default(),
+            asynchronous,
         }
     }
 

@@ -147,10 +147,11 @@ impl Store for Embedded {
         &self,
         project: String,
         function: Option<FunctionKey>,
+        window: (i64, i64),
         offset: u64,
         limit: u32,
     ) -> StoreFuture<Vec<ReceiptRecord>> {
-        self.readers.read(move |db| receipts::page(db, &project, function.as_ref(), offset, limit))
+        self.readers.read(move |db| receipts::page(db, &project, function.as_ref(), window, offset, limit))
     }
 
     fn put_credential(&self, credential: CredentialRecord) -> StoreFuture<()> {

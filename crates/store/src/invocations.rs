@@ -59,7 +59,7 @@ pub(crate) fn mark_waiting(
     execute(db, mark, params![blob(request.0), failures, not_before_ms]).map(drop)
 }
 
-/// Whether it was not final before. What its result goes to is accepted with it, unless a cancel fenced it.
+/// Whether it was not final before. What its result goes to is accepted with it.
 pub(crate) fn settle(db: &Connection, settlement: &Settlement) -> Result<bool, StoreError> {
     if matches!(settlement.status, Status::Wait | Status::Running) {
         let why = format!("{:?} is no final status", settlement.status);
@@ -77,18 +77,10 @@ pub(crate) fn settle(db: &Connection, settlement: &Settlement) -> Result<bool, S
     if execute(db, settle, values)? == 0 {
         return Ok(false);
     }
-    if let Some(next) = &settlement.next
-        && !is_fenced(db, settlement.request)?
-    {
+    if let Some(next) = &settlement.next {
         accept(db, next)?;
     }
     Ok(true)
-}
-
-fn is_fenced(db: &Connection, request: RequestId) -> Result<bool, StoreError> {
-    let fenced = "SELECT fenced_by IS NOT NULL FROM invocations WHERE request = ?1";
-    let mut fenced = db.prepare_cached(fenced).map_err(unwritable)?;
-    fenced.query_row([blob(request.0)], |row| row.get(0)).map_err(unwritable)
 }
 
 pub(crate) fn one(db: &Connection, request: RequestId) -> rusqlite::Result<Option<InvocationRecord>> {
@@ -126,9 +118,10 @@ pub(crate) fn page(db: &Connection, query: &InvocationQuery) -> rusqlite::Result
     } else {
         ("+", "request IN (SELECT unhex(value) FROM json_each(?7))")
     };
+    let open = if query.unsettled { "AND status IN (0, 1)" } else { "" };
     let terms = format!(
         "FROM invocations WHERE {plus}project = ?1 AND package = ?2 AND name = ?3
-         AND created_ms BETWEEN ?4 AND ?5 AND (?6 IS NULL OR status = ?6) AND {among}"
+         AND created_ms BETWEEN ?4 AND ?5 AND (?6 IS NULL OR status = ?6) {open} AND {among}"
     );
     let (from, until) = (query.from_ms, query.until_ms);
     let (limit, offset) = (query.limit, clamped(query.offset));

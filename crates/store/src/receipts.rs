@@ -72,17 +72,18 @@ pub(crate) fn page(
     db: &Connection,
     project: &str,
     function: Option<&FunctionKey>,
+    (from_ms, until_ms): (i64, i64),
     offset: u64,
     limit: u32,
 ) -> rusqlite::Result<Vec<ReceiptRecord>> {
     // Two statements, each with an index that has the order; one with an OR would have neither.
     let of_function = if function.is_some() { "AND package = ?2 AND name = ?3" } else { "" };
     let select = format!(
-        "SELECT {COLUMNS} FROM receipts WHERE project = ?1 {of_function}
+        "SELECT {COLUMNS} FROM receipts WHERE project = ?1 {of_function} AND created_ms BETWEEN ?6 AND ?7
          ORDER BY created_ms DESC, seq DESC LIMIT ?4 OFFSET ?5"
     );
     let (package, name) = function.map(|key| (&key.package, &key.name)).unzip();
-    let values = params![project, package, name, limit, clamped(offset)];
+    let values = params![project, package, name, limit, clamped(offset), from_ms, until_ms];
     db.prepare_cached(&select)?.query_map(values, read)?.collect()
 }
 

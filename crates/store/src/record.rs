@@ -173,6 +173,8 @@ pub struct InvocationQuery {
     pub requests: Vec<RequestId>,
     /// Only this status.
     pub status: Option<Status>,
+    /// Only what is not final.
+    pub unsettled: bool,
     /// Accepted at or after.
     pub from_ms: i64,
     /// Accepted at or before.

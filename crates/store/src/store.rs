@@ -61,8 +61,7 @@ pub trait Store: Send + Sync + 'static {
     fn mark_running(&self, request: RequestId, attempts: u32, started_ms: i64) -> StoreFuture<()>;
     /// Notes that a request waits again, after so many failed attempts, and not to be tried before then.
     fn mark_waiting(&self, request: RequestId, failures: u32, not_before_ms: i64) -> StoreFuture<()>;
-    /// Writes a request's final state, and in the same commit accepts what its result goes to, unless a
-    /// cancel fenced it. A request that is final already keeps what it has, and one the store never
+    /// Writes a request's final state, and in the same commit accepts what its result goes to. A request that is final already keeps what it has, and one the store never
     /// accepted (a synchronous one) is ignored: false, and nothing else is done.
     fn settle(&self, settlement: Settlement) -> StoreFuture<bool>;
     /// Sets what a function says of its asynchronous requests; `now_ms` is when. False, and nothing is
@@ -96,11 +95,13 @@ pub trait Store: Send + Sync + 'static {
     fn open_receipts(&self, limit: u32) -> StoreFuture<Vec<ReceiptRecord>>;
     /// The first cancel that fenced this request, if any did.
     fn receipt_of(&self, request: RequestId) -> StoreFuture<Option<ReceiptRecord>>;
-    /// Receipts of a project, newest first; of one function if given.
+    /// Receipts of a project in a window of time, both ends of it included, newest first; of one function
+    /// if given.
     fn receipts(
         &self,
         project: String,
         function: Option<FunctionKey>,
+        window_ms: (i64, i64),
         offset: u64,
         limit: u32,
     ) -> StoreFuture<Vec<ReceiptRecord>>;

@@ -45,7 +45,7 @@ async fn the_same_cancel_again_adds_requests_and_replaces_the_body_only() {
     let kept = store.receipt(CancelId(9)).await.unwrap().unwrap();
     assert_eq!(kept.body, r#"{"level":"kill"}"#);
     assert_eq!((kept.target, kept.created_ms), (RequestId(1), 9), "whom and when stay as first told");
-    assert_eq!(store.receipts("p".into(), None, 0, 10).await.unwrap().len(), 1);
+    assert_eq!(store.receipts("p".into(), None, (0, i64::MAX), 0, 10).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -83,7 +83,8 @@ async fn receipts_are_listed_newest_first_by_project_and_by_function() {
         store.record_cancel(one).await.unwrap();
     }
     let list = async |project: &str, function: Option<&str>, offset, limit| {
-        let rows = store.receipts(project.into(), function.map(key), offset, limit).await.unwrap();
+        let rows =
+            store.receipts(project.into(), function.map(key), (0, i64::MAX), offset, limit).await.unwrap();
         rows.iter().map(|row| row.cancel.0).collect::<Vec<_>>()
     };
     assert_eq!(list("p", None, 0, 10).await, [2, 4, 1], "at one time, the later written first");
@@ -91,4 +92,11 @@ async fn receipts_are_listed_newest_first_by_project_and_by_function() {
     assert_eq!(list("q", None, 0, 10).await, [3]);
     assert_eq!(list("p", None, 1, 1).await, [4]);
     assert_eq!(list("p", None, u64::MAX, 10).await, [0_u128; 0]);
+    let within = async |from, until| {
+        let rows = store.receipts("p".into(), None, (from, until), 0, 10).await.unwrap();
+        rows.iter().map(|row| row.cancel.0).collect::<Vec<_>>()
+    };
+    assert_eq!(within(2, 2).await, [2]);
+    assert_eq!(within(0, 1).await, [4, 1]);
+    assert_eq!(within(3, 9).await, [0_u128; 0]);
 }

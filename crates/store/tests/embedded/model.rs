@@ -53,11 +53,21 @@ fn calls() -> impl Strategy<Value = Vec<Call>> {
         prop::option::of(prop::sample::select(&STATUSES[..])),
         (0_i64..4, 3_i64..8),
         (0_u64..4, 0_u32..4),
+        any::<bool>(),
     )
-        .prop_map(|(name, requests, status, (from_ms, until_ms), (offset, limit))| {
+        .prop_map(|(name, requests, status, (from_ms, until_ms), (offset, limit), unsettled)| {
             let requests = requests.into_iter().map(RequestId).collect();
             let function = key(name);
-            Call::List(InvocationQuery { function, requests, status, from_ms, until_ms, offset, limit })
+            Call::List(InvocationQuery {
+                function,
+                requests,
+                status,
+                unsettled,
+                from_ms,
+                until_ms,
+                offset,
+                limit,
+            })
         });
     let call = prop_oneof![
         4 => accept,
@@ -128,7 +138,7 @@ impl Model {
         row.error_code = end.error_code;
         row.error_message = end.error_message;
         row.ended_ms = Some(end.ended_ms);
-        if let Some(next) = end.next.filter(|_| row.fenced_by.is_none()) {
+        if let Some(next) = end.next {
             self.accept(*next).unwrap();
         }
         true
@@ -177,6 +187,7 @@ impl Model {
             row.function == query.function
                 && (query.requests.is_empty() || query.requests.contains(&row.request))
                 && query.status.is_none_or(|status| status == row.status)
+                && !(query.unsettled && is_final(row.status))
                 && (query.from_ms..=query.until_ms).contains(&row.created_ms)
         });
         rows.sort_by_key(|row| std::cmp::Reverse(row.created_ms));
@@ -254,7 +265,7 @@ async fn agree_on_all(store: &dyn Store, model: &Model) {
     assert_eq!(store.invocations(query()).await, Ok(model.list(&query())));
     let mut newest: Vec<_> = model.receipts.iter().rev().map(|row| (row.created_ms, row.cancel)).collect();
     newest.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
-    let listed = store.receipts("p".into(), None, 0, u32::MAX).await.unwrap();
+    let listed = store.receipts("p".into(), None, (i64::MIN, i64::MAX), 0, u32::MAX).await.unwrap();
     assert_eq!(listed.iter().map(|row| (row.created_ms, row.cancel)).collect::<Vec<_>>(), newest);
 }
 

@@ -3,7 +3,7 @@
 use cancel::RequestId;
 use store::{NewInvocation, Settlement, Status, Store as _};
 
-use crate::samples::{fresh, function, invocation, key, receipt, settlement};
+use crate::samples::{fresh, function, invocation, key, settlement};
 
 fn handed_on(id: u128, to: u128) -> Settlement {
     let next = NewInvocation { hops: 1, ..invocation(to) };
@@ -20,15 +20,6 @@ async fn a_result_is_handed_on_once_and_with_the_settlement() {
     // A life that died after the commit settles again what it did not see settled.
     assert!(!store.settle(handed_on(1, 3)).await.unwrap());
     assert_eq!(store.invocation(RequestId(3)).await.unwrap(), None);
-}
-
-#[tokio::test]
-async fn a_fenced_request_hands_nothing_on() {
-    let (store, _dir) = fresh();
-    store.accept(invocation(1)).await.unwrap();
-    store.record_cancel(receipt(9, &[1])).await.unwrap();
-    assert!(store.settle(handed_on(1, 2)).await.unwrap());
-    assert_eq!(store.invocation(RequestId(2)).await.unwrap(), None);
 }
 
 #[tokio::test]

@@ -66,6 +66,7 @@ pub(crate) fn query() -> InvocationQuery {
         function: key("f"),
         requests: Vec::new(),
         status: None,
+        unsettled: false,
         from_ms: i64::MIN,
         until_ms: i64::MAX,
         offset: 0,

@@ -1,0 +1,127 @@
+//! The operations on what functions say of their asynchronous requests.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Path, Query, State},
+    http::{HeaderMap, StatusCode},
+};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use store::AsyncConfigRecord;
+use supervisor::FunctionSpec;
+
+use crate::{
+    async_config::AsyncConfig, auth::Right, body, error::ApiError, functions::number, registry::Api,
+    spec::Fields, urn::Urn,
+};
+
+/// Of a body: each of its fields is small.
+const MAX_BODY: usize = 64 << 10;
+const DEFAULT_ROWS: usize = 10;
+const MAX_ROWS: usize = 100;
+
+impl Api {
+    async fn asked(
+        &self,
+        headers: &HeaderMap,
+        (project, urn): &(String, String),
+        right: Right,
+    ) -> Result<Arc<FunctionSpec>, ApiError> {
+        self.caller(headers, project, right).await?;
+        self.function(&Urn::parse(urn, project)?, project).ok_or_else(ApiError::no_function)
+    }
+
+    async fn kept(&self, function: &FunctionSpec) -> Result<AsyncConfigRecord, ApiError> {
+        let kept = self.store.async_config(function.key.clone()).await?;
+        kept.ok_or_else(|| ApiError::not_found("the configuration of asynchronous requests"))
+    }
+
+    fn shown(&self, record: &AsyncConfigRecord) -> Result<Value, ApiError> {
+        Ok(AsyncConfig::kept(record)?.show(record, &self.settings.region))
+    }
+}
+
+/// ShowFunctionAsyncInvokeConfig.
+pub(crate) async fn show(
+    State(api): State<Arc<Api>>,
+    Path(named): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, ApiError> {
+    let function = api.asked(&headers, &named, Right::Use).await?;
+    Ok(Json(api.shown(&api.kept(&function).await?)?))
+}
+
+/// UpdateFunctionAsyncInvokeConfig: replaces the whole.
+pub(crate) async fn put(
+    State(api): State<Arc<Api>>,
+    Path(named): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Value>, ApiError> {
+    api.caller(&headers, &named.0, Right::Manage).await?;
+    let body = body::read(body, MAX_BODY).await?;
+    body::must_be_json(&headers)?;
+    let object: Map<String, Value> = body::object(&body).map_err(body::not_json)?;
+    let _changing = api.changing.lock().await;
+    let function = api.asked(&headers, &named, Right::Manage).await?;
+    let config = AsyncConfig::read(&Fields(&object), &function.key, |key| api.has(key))?;
+    let text = serde_json::to_string(&config).map_err(|error| ApiError::internal(error.to_string()))?;
+    let now = jiff::Timestamp::now().as_millisecond();
+    if !api.store.put_async_config(function.key.clone(), text, now).await? {
+        return Err(ApiError::no_function());
+    }
+    api.set_policy(&function, config.policy(&function.key.project)).await;
+    Ok(Json(api.shown(&api.kept(&function).await?)?))
+}
+
+/// DeleteFunctionAsyncInvokeConfig: the defaults hold again.
+pub(crate) async fn delete(
+    State(api): State<Arc<Api>>,
+    Path(named): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<StatusCode, ApiError> {
+    api.caller(&headers, &named.0, Right::Manage).await?;
+    let _changing = api.changing.lock().await;
+    let function = api.asked(&headers, &named, Right::Manage).await?;
+    api.kept(&function).await?;
+    api.store.delete_async_config(function.key.clone()).await?;
+    api.set_policy(&function, supervisor::AsyncPolicy::default()).await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct ListQuery {
+    marker: Option<String>,
+    limit: Option<String>,
+}
+
+/// ListFunctionAsyncInvokeConfig. A node has one version of each function, and so at most one to list.
+pub(crate) async fn list(
+    State(api): State<Arc<Api>>,
+    Path(named): Path<(String, String)>,
+    Query(query): Query<ListQuery>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, ApiError> {
+    let function = api.asked(&headers, &named, Right::Use).await?;
+    let marker = number(query.marker.as_deref(), "marker")?.unwrap_or(0);
+    let limit = match number(query.limit.as_deref(), "limit")? {
+        None | Some(0) => DEFAULT_ROWS,
+        Some(limit) => limit.min(MAX_ROWS),
+    };
+    let kept = api.store.async_config(function.key.clone()).await?;
+    let count = usize::from(kept.is_some());
+    let page = kept.iter().skip(marker).take(limit).map(|kept| api.shown(kept));
+    let page = page.collect::<Result<Vec<_>, _>>()?;
+    Ok(Json(json!({
+        "count": count,
+        "page_info": {
+            "next_marker": 0,
+            "previous_marker": marker.saturating_sub(limit),
+            "current_count": page.len(),
+        },
+        "async_invoke_configs": page,
+    })))
+}
