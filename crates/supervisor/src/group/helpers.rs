@@ -5,7 +5,8 @@ use std::{io, io::Write as _, process::Output};
 use super::{
     containment::{GroupError, Isolation, Layer},
     init::{GO, HelperMode},
-    spawner::{Helper, HelperProgram, Joins, SpawnOrder, start_helper},
+    spawner::{HelperProgram, SpawnOrder},
+    start::{Helper, Joins, start_helper},
     warden::Ended,
 };
 

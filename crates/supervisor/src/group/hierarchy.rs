@@ -12,7 +12,8 @@ use super::{
     init::HelperMode,
     leaf::Leaf,
     process,
-    spawner::{Helper, HelperProgram, Joins, SpawnOrder, start_helper},
+    spawner::{HelperProgram, SpawnOrder},
+    start::{Helper, Joins, start_helper},
 };
 
 /// The folders that the node of this name may have, best first.

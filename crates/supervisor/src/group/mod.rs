@@ -26,6 +26,7 @@ mod proof;
 mod rounds;
 mod running;
 mod spawner;
+mod start;
 mod survivor;
 mod sweep;
 mod warden;

@@ -28,7 +28,8 @@ use super::{
     output::Output,
     pgid::Pgid,
     process::{self, Member},
-    spawner::{Helper, Made, Order, SpawnError, Unclaimed, end_unused},
+    spawner::{Made, Order, SpawnError, Unclaimed, end_unused},
+    start::Helper,
     warden::Ended,
     watch::watch,
 };

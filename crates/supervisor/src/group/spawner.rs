@@ -3,13 +3,9 @@
 
 use std::{
     ffi::OsString,
-    io::{self, Read as _},
-    os::{
-        fd::OwnedFd,
-        unix::{net::UnixStream, process::CommandExt as _},
-    },
+    io,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
     sync::Arc,
     time::Duration,
 };
@@ -18,20 +14,17 @@ use cancel::InstanceId;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
-    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+    process::{Signal, pidfd_send_signal},
 };
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
     containment::{Containment, GroupError},
     controllers::Means,
-    helper_order::HelperOrder,
-    init::{HelperMode, hidden},
     leaf::Leaf,
     limits::{Limited, Limits},
-    namespace::spawn_as_init,
-    process::Stat,
     running::Group,
+    start::{Helper, Joins, start_helper},
 };
 
 /// Orders that may wait for the thread; each is a fraction of a millisecond of work.
@@ -40,10 +33,6 @@ const ORDERS: usize = 1_024;
 /// returns after all, what it made is ended.
 const SPAWN_LIMIT: Duration = Duration::from_secs(10);
 
-/// A helper that has no namespace after this will have none.
-const INIT_LIMIT: Duration = Duration::from_secs(5);
-/// `i`, a pid, a line feed.
-const MAX_INIT_WORDS: usize = 16;
 /// An unused helper that lives after this is given up; the next life's sweep ends it.
 const UNUSED_LIMIT: Duration = Duration::from_secs(2);
 /// Tries to remove the leaf of a failed start, and the pause between two: half a second.
@@ -51,9 +40,6 @@ const REMOVALS: u32 = 500;
 const REMOVAL_PAUSE: Duration = Duration::from_millis(1);
 /// The helper and PID 1 of its namespace are processes of the same user.
 const HELPERS: u64 = 2;
-/// Of what a useless helper complained.
-const WORDS: u64 = 4_096;
-
 /// The program that becomes a runtime: this binary under a hidden argument.
 #[derive(Clone, Debug)]
 pub struct HelperProgram {
@@ -201,17 +187,6 @@ pub(super) struct Made {
     pub(super) limited: Limited,
 }
 
-/// A helper that waits for "go".
-pub(super) struct Helper {
-    pub(super) mode: HelperMode,
-    pub(super) child: Child,
-    pub(super) pidfd: OwnedFd,
-    /// Its line: orders one way, a word or two the other.
-    pub(super) line: UnixStream,
-    /// PID 1 of its namespace, pinned, where that is not the helper itself.
-    pub(super) init: Option<(u32, OwnedFd)>,
-}
-
 impl Unclaimed {
     pub(super) fn claim(mut self) -> Option<Made> {
         self.0.take()
@@ -265,108 +240,11 @@ fn make(
     }
 }
 
-/// What a helper joins, and what it limits itself.
-#[derive(Default)]
-pub(super) struct Joins {
-    groups: Vec<PathBuf>,
-    mapped: Option<u64>,
-    processes: Option<u64>,
-}
-
 fn forget_unused(leaf: Option<&Leaf>, limited: &Limited) {
     if let Some(Err(error)) = leaf.map(remove_unused) {
         tracing::warn!(%error, "a leaf that was never used is left behind");
     }
     limited.remove();
-}
-
-pub(super) fn start_helper(
-    helper: &HelperProgram,
-    joins: Joins,
-    mode: HelperMode,
-    order: SpawnOrder,
-) -> io::Result<Helper> {
-    let told = HelperOrder {
-        parent: std::process::id(),
-        mode,
-        user: helper.user,
-        tmp: order.limits.tmp,
-        mapped: joins.mapped,
-        processes: joins.processes,
-        groups: joins.groups,
-        keep: order.keep,
-        program: order.program,
-        args: order.args,
-    };
-    let (line, its_end) = UnixStream::pair()?;
-    let mut command = Command::new(&helper.program);
-    command
-        .args(&helper.args)
-        .args(told.into_args())
-        .env_clear()
-        .envs(order.env.into_iter().map(|(name, value)| (hidden(&name), value)))
-        .current_dir(order.cwd)
-        .stdin(Stdio::from(OwnedFd::from(its_end)))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0);
-    let mut child = match mode {
-        HelperMode::Namespace => spawn_as_init(&mut command)?,
-        _ => command.spawn()?,
-    };
-    // It holds the helper's end of the line.
-    drop(command);
-    // The child is ours and unreaped: its number is its own.
-    let made = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).map_err(io::Error::from);
-    let made = made.and_then(|pidfd| {
-        let init = match mode {
-            HelperMode::UserNamespace => Some(pin_init(&line, child.id())?),
-            _ => None,
-        };
-        Ok((pidfd, init))
-    });
-    match made {
-        Ok((pidfd, init)) => Ok(Helper { mode, child, pidfd, line, init }),
-        Err(error) => {
-            drop(line);
-            let said = last_words(&mut child)?;
-            Err(io::Error::other(format!("{error}{said}")))
-        }
-    }
-}
-
-/// Ends a helper that is of no use, and tells what it complained of.
-fn last_words(child: &mut Child) -> io::Result<String> {
-    // Killed, not asked: it may be frozen. PID 1 of its namespace dies with it.
-    child.kill()?;
-    child.wait()?;
-    let mut said = String::new();
-    if let Some(stderr) = child.stderr.take() {
-        stderr.take(WORDS).read_to_string(&mut said)?;
-    }
-    Ok(if said.trim().is_empty() { said } else { format!("; it said: {}", said.trim()) })
-}
-
-/// Reads who PID 1 of the helper's namespace is, and pins it: its parent, the helper, has not reaped it
-/// as long as it lives and is its parent.
-fn pin_init(line: &UnixStream, helper: u32) -> io::Result<(u32, OwnedFd)> {
-    line.set_read_timeout(Some(INIT_LIMIT))?;
-    let (mut words, mut byte) = (String::new(), [0]);
-    while !words.ends_with('\n') && words.len() < MAX_INIT_WORDS {
-        let mut reader = line;
-        if reader.read(&mut byte)? == 0 {
-            return Err(io::Error::other("the helper ended before it had a namespace"));
-        }
-        words.push(char::from(byte[0]));
-    }
-    let odd = || io::Error::other(format!("the helper said {words:?}"));
-    let pid: u32 = words.trim().strip_prefix('i').and_then(|pid| pid.parse().ok()).ok_or_else(odd)?;
-    let target = Pid::from_raw(pid.cast_signed()).ok_or_else(odd)?;
-    let pidfd = pidfd_open(target, PidfdFlags::empty())?;
-    match Stat::of(pid)? {
-        Some(stat) if stat.parent == helper => Ok((pid, pidfd)),
-        _ => Err(io::Error::other("PID 1 of the namespace is gone already")),
-    }
 }
 
 /// Ends a helper that was never let go: nothing of a runtime was executed, so it is alone. Waits for
