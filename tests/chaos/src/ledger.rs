@@ -148,10 +148,16 @@ impl<'a> Tree<'a> {
     /// Everything below a request, without itself.
     #[must_use]
     pub fn below(&self, root: &str) -> HashSet<&'a str> {
+        self.below_through(root, |_| true)
+    }
+
+    /// What of that is reached through those only of whom `leads_on` says so.
+    #[must_use]
+    pub fn below_through(&self, root: &str, leads_on: impl Fn(&str) -> bool) -> HashSet<&'a str> {
         let (mut found, mut open) = (HashSet::new(), vec![root]);
         while let Some(at) = open.pop() {
             for child in self.children.get(at).into_iter().flatten() {
-                if found.insert(*child) {
+                if found.insert(*child) && leads_on(child) {
                     open.push(child);
                 }
             }

@@ -141,8 +141,10 @@ impl Served {
         let accepted = {
             let book = self.shared.book();
             let back = usize::try_from(older.back)?;
-            let earlier = book.accepted.iter().rev().filter(|accepted| accepted.round < self.round);
-            earlier.cloned().nth(back)
+            let mut earlier = book.accepted.iter().rev().filter(|accepted| {
+                accepted.round < self.round && (!older.trees || accepted.function == "tree")
+            });
+            earlier.nth(back).cloned()
         };
         let Some(Accepted { request, function, .. }) = accepted else { return Ok(()) };
         self.cancel(request, function, older.target, older.mode).await

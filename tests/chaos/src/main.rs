@@ -13,6 +13,7 @@ use quell_chaos::{
     program,
     run::{self, Order, Report},
 };
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Kills the node at random moments and checks that it kept every promise it had given.
 #[derive(Debug, Parser)]
@@ -26,6 +27,9 @@ struct Options {
     /// Names the schedule: what is called and cancelled, and when the node is killed. Default: the clock.
     #[arg(long)]
     seed: Option<u64>,
+    /// Fail also by what the node is known to break.
+    #[arg(long)]
+    strict: bool,
     /// The built `quell`. Default: the one beside this program; under cargo it is built first.
     #[arg(long)]
     node: Option<PathBuf>,
@@ -38,10 +42,12 @@ fn main() -> anyhow::Result<ExitCode> {
     let options = Options::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
+        let mut terminated = signal(SignalKind::terminate())?;
         tokio::select! {
             done = chaos(options) => done,
-            // What is dropped by this kills the node that it holds.
+            // What is dropped by these kills the node that it holds.
             _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+            _ = terminated.recv() => anyhow::bail!("terminated"),
         }
     })
 }
@@ -61,7 +67,7 @@ async fn chaos(options: Options) -> anyhow::Result<ExitCode> {
     };
     println!("seed {seed}");
     let at_most = options.minutes.map(|minutes| Duration::from_secs(60 * minutes));
-    let order = Order { program, folder, seed, rounds: options.rounds, at_most };
+    let order = Order { program, folder, seed, rounds: options.rounds, strict: options.strict, at_most };
     let Report { figures, violations, kept } = run::run(&order, &mut |line| println!("{line}")).await?;
     for violation in &violations {
         let round = violation.round.map_or_else(|| "?".to_owned(), |round| round.to_string());

@@ -13,9 +13,11 @@ const CALLS_WITHIN_MS: u64 = 600;
 /// Cancels come this long after the 202 of what they cancel.
 const CANCEL_WITHIN_MS: u64 = 350;
 /// Cancels of requests of earlier rounds, which the node took over from a life that was killed.
-const OLDER_CANCELS: u64 = 4;
+const OLDER_CANCELS: u64 = 6;
+/// So many acknowledged calls back at most; further back all has ended.
+const OLDER_BACK: u64 = 8;
 /// The node is killed within this time from the moment it listens.
-const KILL_WITHIN_MS: u64 = 900;
+const KILL_WITHIN_MS: u64 = 1_100;
 /// A kill on an answer waits for the first, or the second, ... or at most this one.
 const KILL_AT_MOST_AT_ANSWER: u64 = 24;
 /// A node that is killed while it starts lives at most this long.
@@ -70,6 +72,8 @@ pub struct OlderCancel {
     pub at: Duration,
     /// Which: this many acknowledged calls back.
     pub back: u64,
+    /// Only calls of trees are counted.
+    pub trees: bool,
     /// What.
     pub target: Target,
     /// How.
@@ -119,12 +123,15 @@ pub enum End {
     /// SIGKILL right after the answer of this number to a call or a cancel, or at the latest then: what
     /// was just promised is the youngest thing on the disk.
     KillAtAnswer(u64, Duration),
+    /// SIGKILL when nothing waits or runs any more, and not before this time. Without such lives more and
+    /// more would be left over, and in the end a life would do nothing but start what others had begun.
+    KillIdle(Duration),
     /// SIGTERM at a moment, and a second one never.
     Term(Duration),
 }
 
 /// The functions, and how each is deployed: requests of an instance, most instances.
-pub const FUNCTIONS: [(&str, u32, u32); 3] = [("solo", 1, 4), ("shared", 3, 2), ("tree", 1, 8)];
+pub const FUNCTIONS: [(&str, u32, u32); 3] = [("solo", 1, 4), ("shared", 3, 2), ("tree", 1, 12)];
 
 impl Round {
     /// The round of this number under this seed.
@@ -141,14 +148,16 @@ impl Round {
         let older = (0..draw.between(0, OLDER_CANCELS))
             .map(|_| OlderCancel {
                 at: draw.ms(0, KILL_WITHIN_MS / 2),
-                back: draw.between(0, 40),
+                back: draw.between(0, OLDER_BACK),
+                trees: draw.percent(50),
                 target: target(&mut draw),
                 mode: mode(&mut draw),
             })
             .collect();
         let end = match draw.between(1, 100) {
-            1..=50 => End::Kill(draw.ms(0, KILL_WITHIN_MS)),
-            51..=88 => {
+            1..=12 => End::KillIdle(Duration::from_millis(KILL_WITHIN_MS)),
+            13..=54 => End::Kill(draw.ms(0, KILL_WITHIN_MS)),
+            55..=88 => {
                 End::KillAtAnswer(draw.between(1, KILL_AT_MOST_AT_ANSWER), draw.ms(400, KILL_WITHIN_MS))
             }
             _ => End::Term(draw.ms(50, KILL_WITHIN_MS)),
@@ -158,7 +167,7 @@ impl Round {
 }
 
 fn call(draw: &mut Draw) -> Call {
-    let at = draw.ms(0, CALLS_WITHIN_MS);
+    let mut at = draw.ms(0, CALLS_WITHIN_MS);
     let (function, deed) = draw.weighted(&[
         (26, ("solo", "work")),
         (6, ("solo", "fail")),
@@ -170,7 +179,13 @@ fn call(draw: &mut Draw) -> Call {
         (30, ("tree", "work")),
     ]);
     let event = match function {
-        "tree" => tree(draw, MAX_DEPTH, &mut (MAX_TREE - 1)),
+        "tree" => {
+            let shape = draw.weighted(&[(50, Shape::Any), (50, Shape::Lopsided)]);
+            if shape == Shape::Lopsided {
+                at /= 8; // it takes its time to get lopsided
+            }
+            tree(draw, shape, MAX_DEPTH, &mut (MAX_TREE - 1))
+        }
         _ => json!({ "do": deed, "ms": lasting(draw) }),
     };
     let mut cancels = Vec::new();
@@ -184,14 +199,24 @@ fn call(draw: &mut Draw) -> Call {
     Call { at, function, event, cancels }
 }
 
+/// Who of a tree works for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    /// Anybody for any time.
+    Any,
+    /// Root and leaves over more than one life, those between hardly at all: when the node is killed, what
+    /// held the tree together has ended and its ends have not.
+    Lopsided,
+}
+
 /// How long something works: mostly short, some of it over more than one life.
 fn lasting(draw: &mut Draw) -> u64 {
-    let (low, high) = draw.weighted(&[(45, (5, 60)), (38, (100, 600)), (17, (1_000, 3_000))]);
+    let (low, high) = draw.weighted(&[(45, (5, 60)), (38, (100, 600)), (17, (800, 2_000))]);
     draw.between(low, high)
 }
 
 /// A request of a tree with what it invokes; `left` is how many more the tree may have.
-fn tree(draw: &mut Draw, depth: u32, left: &mut usize) -> Value {
+fn tree(draw: &mut Draw, shape: Shape, depth: u32, left: &mut usize) -> Value {
     let mut children = Vec::new();
     let width = if depth == 0 { 0 } else { draw.between(u64::from(depth == MAX_DEPTH), MAX_WIDTH) };
     for _ in 0..width {
@@ -201,10 +226,15 @@ fn tree(draw: &mut Draw, depth: u32, left: &mut usize) -> Value {
         *left -= 1;
         let how = draw.weighted(&[(75, "child"), (17, "sync"), (8, "detached")]);
         let function = draw.weighted(&[(80, "tree"), (10, "solo"), (10, "shared")]);
-        let event = tree(draw, depth - 1, left);
+        let event = tree(draw, shape, depth - 1, left);
         children.push(json!({ "how": how, "function": function, "event": event }));
     }
-    json!({ "do": "work", "ms": lasting(draw), "children": children })
+    let ms = match shape {
+        Shape::Any => lasting(draw),
+        Shape::Lopsided if depth == MAX_DEPTH || children.is_empty() => draw.between(800, 2_000),
+        Shape::Lopsided => draw.between(0, 20),
+    };
+    json!({ "do": "work", "ms": ms, "children": children })
 }
 
 fn cancel(draw: &mut Draw) -> Cancel {
@@ -245,6 +275,7 @@ mod tests {
         let ends = |which: fn(&End) -> bool| rounds.iter().any(|round| which(&round.end));
         assert!(ends(|end| matches!(end, End::Kill(_))));
         assert!(ends(|end| matches!(end, End::KillAtAnswer(..))));
+        assert!(ends(|end| matches!(end, End::KillIdle(_))));
         assert!(ends(|end| matches!(end, End::Term(_))));
         assert!(rounds.iter().any(|round| round.stillborn.len() == 2));
         let calls: Vec<&Call> = rounds.iter().flat_map(|round| &round.calls).collect();

@@ -23,6 +23,8 @@ pub use figures::Figures;
 
 /// After the last start everything ends within this time, or it is counted as lost.
 const SETTLE_LIMIT: Duration = Duration::from_secs(120);
+/// A life that is to come to rest is killed after this time even if it has not.
+const IDLE_LIMIT: Duration = Duration::from_secs(15);
 /// How often the node is asked meanwhile how much is left.
 const SETTLE_POLL: Duration = Duration::from_millis(100);
 /// Clients whose node is gone learn it at once; one that has not ended by then never will.
@@ -39,8 +41,16 @@ pub struct Order {
     pub seed: u64,
     /// How many rounds.
     pub rounds: u64,
+    /// Whether what the node is known to break fails the run as well.
+    pub strict: bool,
     /// No round is begun after this time.
     pub at_most: Option<Duration>,
+}
+
+impl Order {
+    fn fails_by(&self, violation: &Violation) -> bool {
+        self.strict || !violation.law.is_known_to_be_broken()
+    }
 }
 
 /// What came of it.
@@ -48,7 +58,7 @@ pub struct Order {
 pub struct Report {
     /// What was done, counted.
     pub figures: Figures,
-    /// What was broken.
+    /// What was broken. What the node is known to break is only counted, unless the run was to be strict.
     pub violations: Vec<Violation>,
     /// Where it all is: kept if something was broken.
     pub kept: Option<PathBuf>,
@@ -80,6 +90,8 @@ pub async fn run(order: &Order, tell: &mut dyn FnMut(&str)) -> anyhow::Result<Re
                 .context(format!("seed {}, kept in {place}; the node said last:\n  {words}", order.seed)));
         }
     };
+    let violations: Vec<Violation> =
+        violations.into_iter().filter(|violation| order.fails_by(violation)).collect();
     let kept = (!violations.is_empty()).then(|| run.folder.keep());
     Ok(Report { figures: run.figures, violations, kept })
 }
@@ -115,7 +127,7 @@ impl Run {
             self.figures.rounds += 1;
             tell(&format!("round {number}: {told}"));
             let violations = self.look()?;
-            if !violations.is_empty() {
+            if violations.iter().any(|violation| order.fails_by(violation)) {
                 self.figures.take(&self.shared, &violations, begin.elapsed());
                 return Ok(violations);
             }
@@ -149,12 +161,13 @@ impl Run {
         let begin = Instant::now();
         let served = Served { api, shared: Arc::clone(&self.shared), round: number, life: life.number };
         let mut clients = load::begin(&served, &plan);
+        let watched = served.api.clone();
         clients.spawn(async move {
             served.sample().await;
             Ok(())
         });
         let number_of_life = life.number;
-        let how = self.end(life, plan.end, number).await?;
+        let how = self.end(life, &watched, plan.end, number).await?;
         let lived = begin.elapsed();
         collect(clients).await?;
         let after = self.shared.book().counts();
@@ -188,7 +201,7 @@ impl Run {
         Ok(())
     }
 
-    async fn end(&mut self, life: Life, end: End, round: u64) -> anyhow::Result<&'static str> {
+    async fn end(&mut self, life: Life, api: &Api, end: End, round: u64) -> anyhow::Result<&'static str> {
         let how = match end {
             End::Kill(after) => {
                 tokio::time::sleep(after).await;
@@ -199,6 +212,11 @@ impl Run {
                     Ok(()) => "killed at an answer",
                     Err(_) => "killed",
                 }
+            }
+            End::KillIdle(after) => {
+                tokio::time::sleep(after).await;
+                until_idle(api, IDLE_LIMIT).await?;
+                "killed when idle"
             }
             End::Term(after) => {
                 tokio::time::sleep(after).await;
@@ -217,11 +235,8 @@ impl Run {
     /// One more life, in which everything that was accepted comes to its end.
     async fn settle(&mut self, round: u64) -> anyhow::Result<Vec<Violation>> {
         let (life, api) = self.serve(round).await?;
-        let deadline = Instant::now() + SETTLE_LIMIT;
         // What is left then is lost, and the listing says which it is.
-        while api.unsettled().await? > 0 && Instant::now() < deadline {
-            tokio::time::sleep(SETTLE_POLL).await;
-        }
+        until_idle(&api, SETTLE_LIMIT).await?;
         let listing = api.all().await?;
         let number = life.number;
         life.end().await?;
@@ -231,6 +246,15 @@ impl Run {
         self.figures.listed = listing.len();
         Ok(check::at_the_end(&self.shared.book(), &ledger.entries, &listing))
     }
+}
+
+/// Waits until nothing waits or runs any more, for so long at most.
+async fn until_idle(api: &Api, limit: Duration) -> anyhow::Result<()> {
+    let deadline = Instant::now() + limit;
+    while api.unsettled().await? > 0 && Instant::now() < deadline {
+        tokio::time::sleep(SETTLE_POLL).await;
+    }
+    Ok(())
 }
 
 async fn collect(mut clients: JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {

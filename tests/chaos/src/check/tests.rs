@@ -157,6 +157,25 @@ fn what_is_below_a_recursive_cancel_is_covered_and_what_is_below_another_is_not(
 }
 
 #[test]
+fn what_is_beyond_an_ended_request_is_told_apart_only_where_a_life_lies_between() {
+    let planted = |cancel_in: u32, done: bool| {
+        let mut run = Run::default();
+        run.accept("r").start(1, "r", "r1").start_below(1, "m", "m1", "r").start_below(1, "x", "x1", "m");
+        if done {
+            run.finish(1, "m", "m1").list("m", "SUCCESS", 0);
+        } else {
+            run.list("m", "FAIL", 4208);
+        }
+        run.start(cancel_in, "r", "r2").cancel(cancel_in, "r", Mode::Recursive, "stopped");
+        run.finish(cancel_in, "x", "x1").list("r", "FAIL", 4208).list("x", "SUCCESS", 0);
+        run
+    };
+    planted(2, true).breaks(&[Law::Beyond]);
+    planted(1, true).breaks(&[Law::RanAgain]);
+    planted(2, false).breaks(&[Law::RanAgain]);
+}
+
+#[test]
 fn what_drains_may_end_in_its_life_and_never_runs_in_another() {
     for stop in ["draining", "fenced"] {
         let mut run = Run::default();
