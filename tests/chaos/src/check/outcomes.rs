@@ -103,12 +103,15 @@ impl Case<'_> {
         asked.mode.is_recursive() && last.is_some_and(|entry| entry.life < answer.life)
     }
 
-    /// Sent is enough: a cancel that was not answered may have done its work.
+    /// Sent is enough: a cancel that was not answered may have done its work. Where nobody was told of a
+    /// request (the function that invoked it was stopped before it heard of the 202) and it never started,
+    /// nobody knows what it was below, and it is not judged.
     fn innocents(&mut self, rows: &HashMap<&str, &Row>) {
         let book = self.book;
+        let known = self.acknowledged();
         let guilty: HashSet<&str> = book.asked.iter().flat_map(|asked| self.covered(asked)).collect();
         for (request, row) in rows {
-            if row.code == CANCELED && !guilty.contains(request) {
+            if row.code == CANCELED && known.contains_key(request) && !guilty.contains(request) {
                 let what =
                     format!("{request} ended as cancelled, and nobody had cancelled it or what is above it");
                 self.break_law(Law::Innocent, None, request, what);

@@ -253,6 +253,8 @@ fn an_attempt_that_starts_or_is_done_twice_is_found() {
 #[test]
 fn whoever_ends_as_cancelled_without_a_cancel_is_found() {
     good().accept("x").start(1, "x", "x1").list("x", "FAIL", 4208).breaks(&[Law::Innocent]);
+    // A child that nobody heard of may be below anybody.
+    good().list("x", "DISCARD", 4208).breaks(&[]);
     // Below one that was cancelled alone.
     let mut run = Run::default();
     run.accept("b").start(1, "b", "b1").start_below(1, "c", "c1", "b");
