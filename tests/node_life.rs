@@ -153,6 +153,38 @@ async fn after_sigkill_a_recursive_cancel_reaches_what_a_cancelled_request_left_
 }
 
 #[tokio::test]
+async fn after_sigkill_a_recursive_cancel_reaches_beyond_what_has_ended_in_the_middle() {
+    for root_ends in [false, true] {
+        let (mut node, bell) = (TestNode::start().await, Bell::hang().await);
+        node.deploy_probe("f", 1, 20, json!({})).await;
+        let wait = |tag: &str| json!({ "do": "wait", "port": bell.port, "tag": tag });
+        let (mut event, mut middle) = (wait("root"), wait("middle"));
+        middle["children"] = json!([wait("leaf")]);
+        event["children"] = json!([middle]);
+        let root = node.invoke_async("f", &event).await;
+        let mut rings = bell.rings(3).await;
+        let (middle, leaf) = (rings["middle"].request(), rings["leaf"].request());
+        let ending =
+            if root_ends { vec![("middle", &middle), ("root", &root)] } else { vec![("middle", &middle)] };
+        for (tag, request) in ending {
+            rings.get_mut(tag).unwrap().release().await;
+            assert_eq!(node.settled("f", request).await.0, "SUCCESS");
+        }
+        node.kill();
+        let next = TestNode::start_in(&node.dir.clone(), &[]).await;
+        // The leaf runs again; so does the root, with all that it invokes, if it had not ended.
+        let again = bell.rings(if root_ends { 1 } else { 4 }).await;
+        assert!(again.contains_key("leaf"));
+        let reply = next.cancel("f", &root, Mode::Both).await;
+        assert_eq!((reply.status, reply.header("x-quell-stop")), (200, "stopped"), "{reply:?}");
+        assert_eq!(next.listed("f", &leaf).await, ("FAIL".into(), 4208), "root ended: {root_ends}");
+        assert_eq!(next.view().await["requests"], json!([]));
+        next.stop().await;
+        assert!(bell.is_silent().await);
+    }
+}
+
+#[tokio::test]
 async fn what_waits_for_a_disabled_function_survives_and_can_be_cancelled() {
     let (mut node, bell) = (TestNode::start().await, Bell::hang().await);
     node.deploy_probe("f", 1, 1, json!({})).await;

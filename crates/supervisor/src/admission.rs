@@ -8,7 +8,7 @@ use store::{FunctionKey, NewInvocation, StoreError};
 use crate::{
     codes,
     handle::{Invocation, InvokeError},
-    message::{Arrival, Message, Mode},
+    message::{Arrival, Kept, Message, Mode},
     pool::{Next, Offer, Pool},
     request::{Payload, Request},
     retries::left_retries,
@@ -23,21 +23,22 @@ impl Shell {
             return refuse(mode, error);
         }
         let Invocation { request, function, payload, mut parent, detached } = invocation;
-        let mut orphan_of = None;
+        let mut orphan_of = Vec::new();
         if matches!(mode, Mode::Kept(_)) {
-            // Taken up in the order of acceptance, so a parent that was taken up is there already. One
-            // that is over was over before: what it left behind is a root, and remembers whose it is.
+            // Taken up in the order of acceptance, so a parent that was taken up is there already: it is the
+            // nearest above that is not over. What is over is remembered, since a recursive cancel of it
+            // reaches what it left behind.
             let live = |parent: &RequestId| {
                 let view = self.engine.request(*parent);
                 view.is_some_and(|view| view.outcome.is_none() && view.level.is_none())
             };
-            orphan_of = parent.filter(|parent| !live(parent));
+            orphan_of.extend(parent.filter(|parent| !live(parent)));
             parent = parent.filter(live);
         }
         let (asynchronous, kept) = match &mode {
             Mode::Sync(_) => (false, None),
             Mode::Async(_) => (true, None),
-            Mode::Kept(kept) => (true, Some(*kept)),
+            Mode::Kept(kept) => (true, Some(kept.clone())),
         };
         let (mut caller, mut accepting) = (None, None);
         match mode {
@@ -45,7 +46,9 @@ impl Shell {
             Mode::Async(respond) => accepting = Some(respond),
             Mode::Kept(_) => {}
         }
-        let failures = kept.map_or(0, |kept| kept.failures);
+        let is_kept = kept.is_some();
+        let kept = kept.unwrap_or_else(|| Kept { created_ms: now_ms(), ..Kept::default() });
+        orphan_of.extend(kept.over);
         self.waiting_bytes += payload.len();
         let order = self.next_order;
         self.next_order += 1;
@@ -53,26 +56,26 @@ impl Shell {
             on_grace: function.on_grace,
             on_collateral: function.on_collateral,
             asynchronous,
-            retries: if asynchronous { left_retries(&function, failures) } else { 0 },
+            retries: if asynchronous { left_retries(&function, kept.failures) } else { 0 },
         };
         let record = Request {
             function,
-            payload: if kept.is_some() { Payload::Kept } else { Payload::Here(payload) },
+            payload: if is_kept { Payload::Kept } else { Payload::Here(payload) },
             parent: parent.filter(|_| !detached),
             orphan_of,
             asynchronous,
-            runnable: accepting.is_none() && kept.is_none(),
+            runnable: accepting.is_none() && !is_kept,
             caller,
             storing: false,
             accepting,
             order,
-            created_ms: kept.map_or_else(now_ms, |kept| kept.created_ms),
+            created_ms: kept.created_ms,
             started: None,
             instance: None,
             attempt: Attempt(0),
-            earlier_attempts: kept.map_or(0, |kept| kept.attempts),
-            failures,
-            hops: kept.map_or(0, |kept| kept.hops),
+            earlier_attempts: kept.attempts,
+            failures: kept.failures,
+            hops: kept.hops,
             fence: None,
             report: None,
             failure: None,
@@ -84,7 +87,7 @@ impl Shell {
         };
         self.requests.insert(request, Box::new(record));
         self.tell(Event::Arrived { request, parent, detached, policy });
-        if let Some(kept) = kept {
+        if is_kept {
             self.wait_until(request, kept.not_before_ms);
         }
     }

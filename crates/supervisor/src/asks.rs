@@ -52,7 +52,8 @@ impl Shell {
             return Vec::new();
         }
         let left = self.requests.iter().filter(|(_, request)| {
-            request.orphan_of == Some(order.request) && request.function.key.project == order.function.project
+            request.orphan_of.contains(&order.request)
+                && request.function.key.project == order.function.project
         });
         left.map(|(id, request)| (*id, request.function.key.clone())).collect()
     }

@@ -33,7 +33,7 @@ pub(crate) enum Mode {
 }
 
 /// What the store knows of a request that is taken up from it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Kept {
     /// Attempts it had.
     pub(crate) attempts: u32,
@@ -45,6 +45,8 @@ pub(crate) struct Kept {
     pub(crate) hops: u32,
     /// When it was accepted.
     pub(crate) created_ms: i64,
+    /// The requests above it that are over, the nearest first.
+    pub(crate) over: Vec<RequestId>,
 }
 
 /// What a runtime's poll for work is answered with.

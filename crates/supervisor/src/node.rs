@@ -1,8 +1,14 @@
 //! A node put together: the shell's task, the Runtime API, and what an earlier life left to do.
 
-use std::{collections::HashMap, io, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
+use cancel::RequestId;
 use store::{FunctionKey, Settlement, Status, Store, StoreError};
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -24,6 +30,8 @@ use crate::{
 const RUNTIME_CONNECTIONS: usize = 8_192;
 /// Rows read from the store at a time while recovering.
 const RECOVERY_PAGE: u32 = 500;
+/// Requests that are over and remembered as being above one: as deep as trees may be.
+const MAX_ABOVE: usize = 64;
 /// Deliveries an asynchronous request may have over all lives of a node before a crash of the node
 /// during one more is taken for its own doing.
 const MAX_LIVES: u32 = 3;
@@ -110,6 +118,7 @@ impl Node {
         receipt::close_interrupted(self.handle.store.as_ref(), swept).await?;
         let store = &self.handle.store;
         let (mut recovered, mut after) = (Recovered::default(), None);
+        let mut taken_up = HashSet::new();
         loop {
             let page = store.unsettled(after, RECOVERY_PAGE).await?;
             let Some(last) = page.last() else { return Ok(recovered) };
@@ -135,11 +144,13 @@ impl Node {
                         .await?;
                     recovered.settled_failed += 1;
                 } else if let Some(function) = functions.get(&row.function) {
+                    let (parent, over) = above(store.as_ref(), row.parent, &taken_up).await?;
+                    taken_up.insert(request);
                     let invocation = Invocation {
                         request,
                         function: Arc::clone(function),
                         payload: Bytes::new(), // read when its turn comes
-                        parent: row.parent,
+                        parent,
                         detached: false,
                     };
                     if row.status == Status::Running {
@@ -151,6 +162,7 @@ impl Node {
                         not_before_ms: row.not_before_ms,
                         hops: row.hops,
                         created_ms: row.created_ms,
+                        over,
                     });
                     let message = Message::Arrived(Arrival { invocation, mode });
                     drop(self.handle.inbox.send(message).await); // closed: the node is ending already
@@ -182,4 +194,19 @@ impl Node {
             tracing::error!(%error, "the Runtime API's task ended badly");
         }
     }
+}
+
+/// The nearest request above that is taken up, and those on the way to it that are over: a tree holds
+/// together over what has ended in its middle.
+async fn above(
+    store: &dyn Store,
+    parent: Option<RequestId>,
+    taken_up: &HashSet<RequestId>,
+) -> Result<(Option<RequestId>, Vec<RequestId>), StoreError> {
+    let (mut at, mut over) = (parent, Vec::new());
+    while let Some(id) = at.filter(|id| !taken_up.contains(id) && over.len() < MAX_ABOVE) {
+        over.push(id);
+        at = store.invocation(id).await?.and_then(|row| row.parent);
+    }
+    Ok((at, over))
 }

@@ -38,8 +38,8 @@ pub(crate) struct Request {
     pub(crate) function: Arc<FunctionSpec>,
     pub(crate) payload: Payload,
     pub(crate) parent: Option<RequestId>,
-    /// Taken up from an earlier life: who had invoked it, and is not taken up.
-    pub(crate) orphan_of: Option<RequestId>,
+    /// Taken up from an earlier life: the requests above it that are over, the nearest first.
+    pub(crate) orphan_of: Vec<RequestId>,
     pub(crate) asynchronous: bool,
     /// The synchronous caller, until it is answered or gone.
     pub(crate) caller: Option<oneshot::Sender<Result<Completion, InvokeError>>>,

@@ -81,7 +81,7 @@ impl Shell {
         let Some(function) = self.functions.get(&function).map(Arc::clone) else {
             return tracing::warn!(%request, "its function is gone; the next life settles it");
         };
-        let kept = Kept { attempts: 0, failures: 0, not_before_ms: 0, hops, created_ms };
+        let kept = Kept { hops, created_ms, ..Kept::default() };
         let invocation =
             Invocation { request, function, payload: Bytes::new(), parent: None, detached: false };
         self.arrived(Arrival { invocation, mode: Mode::Kept(kept) });
