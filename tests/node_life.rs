@@ -185,6 +185,34 @@ async fn after_sigkill_a_recursive_cancel_reaches_beyond_what_has_ended_in_the_m
 }
 
 #[tokio::test]
+async fn after_sigkill_a_recursive_cancel_reaches_what_its_orphans_made_and_outlived() {
+    let (mut node, bell) = (TestNode::start().await, Bell::hang().await);
+    node.deploy_probe("f", 1, 20, json!({})).await;
+    let wait = |tag: &str| json!({ "do": "wait", "port": bell.port, "tag": tag });
+    let (mut event, mut middle) = (wait("root"), wait("middle"));
+    middle["children"] = json!([wait("leaf")]);
+    event["children"] = json!([middle]);
+    let root = node.invoke_async("f", &event).await;
+    let mut rings = bell.rings(3).await;
+    let (middle, leaf) = (rings["middle"].request(), rings["leaf"].request());
+    assert_eq!(node.cancel("f", &leaf, Mode::Force).await.status, 200);
+    rings.get_mut("root").unwrap().release().await;
+    assert_eq!(node.settled("f", &root).await.0, "SUCCESS");
+    node.kill();
+    // In the next life the middle one invokes another, and ends before that does.
+    let next = TestNode::start_in(&node.dir.clone(), &[]).await;
+    let mut again = bell.rings(2).await;
+    let leaf = again["leaf"].request();
+    again.get_mut("middle").unwrap().release().await;
+    assert_eq!(next.settled("f", &middle).await.0, "SUCCESS");
+    let reply = next.cancel("f", &root, Mode::Recursive).await;
+    assert_eq!((reply.status, reply.header("x-quell-stop")), (200, "stopped"), "{reply:?}");
+    assert_eq!(next.listed("f", &leaf).await, ("FAIL".into(), 4208));
+    next.stop().await;
+    assert!(bell.is_silent().await);
+}
+
+#[tokio::test]
 async fn what_waits_for_a_disabled_function_survives_and_can_be_cancelled() {
     let (mut node, bell) = (TestNode::start().await, Bell::hang().await);
     node.deploy_probe("f", 1, 1, json!({})).await;

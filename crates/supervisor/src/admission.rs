@@ -1,6 +1,9 @@
 //! How requests come in: accepted, made durable, queued, given a place.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use cancel::{Attempt, CancelAsk, Cause, Event, InstanceId, Level, Policy, Refusal, RequestId, Scope, State};
 use store::{FunctionKey, NewInvocation, StoreError};
@@ -22,33 +25,22 @@ impl Shell {
         if let Err(error) = self.may_accept(&invocation, &mode) {
             return refuse(mode, error);
         }
-        let Invocation { request, function, payload, mut parent, detached } = invocation;
-        let mut orphan_of = Vec::new();
-        if matches!(mode, Mode::Kept(_)) {
-            // Taken up in the order of acceptance, so a parent that was taken up is there already: it is the
-            // nearest above that is not over. What is over is remembered, since a recursive cancel of it
-            // reaches what it left behind.
-            let live = |parent: &RequestId| {
-                let view = self.engine.request(*parent);
-                view.is_some_and(|view| view.outcome.is_none() && view.level.is_none())
-            };
-            orphan_of.extend(parent.filter(|parent| !live(parent)));
-            parent = parent.filter(live);
-        }
-        let (asynchronous, kept) = match &mode {
-            Mode::Sync(_) => (false, None),
-            Mode::Async(_) => (true, None),
-            Mode::Kept(kept) => (true, Some(kept.clone())),
+        let Invocation { request, function, payload, parent, detached } = invocation;
+        let (asynchronous, is_kept) = match &mode {
+            Mode::Sync(_) => (false, false),
+            Mode::Async(_) => (true, false),
+            Mode::Kept(_) => (true, true),
         };
         let (mut caller, mut accepting) = (None, None);
+        let mut kept = Kept { created_ms: now_ms(), ..Kept::default() };
         match mode {
             Mode::Sync(respond) => caller = Some(respond),
             Mode::Async(respond) => accepting = Some(respond),
-            Mode::Kept(_) => {}
+            Mode::Kept(known) => kept = known,
         }
-        let is_kept = kept.is_some();
-        let kept = kept.unwrap_or_else(|| Kept { created_ms: now_ms(), ..Kept::default() });
-        orphan_of.extend(kept.over);
+        let (parent, orphan_of) = self.lineage(parent.filter(|_| !detached), kept.over, is_kept);
+        // Of a clock that was set back since, it is as if it had just come.
+        let age_ms = u64::try_from(now_ms().saturating_sub(kept.created_ms)).unwrap_or(0);
         self.waiting_bytes += payload.len();
         let order = self.next_order;
         self.next_order += 1;
@@ -61,7 +53,7 @@ impl Shell {
         let record = Request {
             function,
             payload: if is_kept { Payload::Kept } else { Payload::Here(payload) },
-            parent: parent.filter(|_| !detached),
+            parent,
             orphan_of,
             asynchronous,
             runnable: accepting.is_none() && !is_kept,
@@ -70,6 +62,7 @@ impl Shell {
             accepting,
             order,
             created_ms: kept.created_ms,
+            taken_up: (Instant::now(), Duration::from_millis(age_ms)),
             started: None,
             instance: None,
             attempt: Attempt(0),
@@ -90,6 +83,28 @@ impl Shell {
         if is_kept {
             self.wait_until(request, kept.not_before_ms);
         }
+    }
+
+    /// Below whom a request hangs, and what above it is over. What is taken up is so in the order of
+    /// acceptance: a parent that was taken up is there already, and is the nearest above that is not over.
+    /// A recursive cancel of what is over reaches what it left behind, and all that this makes.
+    fn lineage(
+        &self,
+        parent: Option<RequestId>,
+        mut over: Vec<RequestId>,
+        is_kept: bool,
+    ) -> (Option<RequestId>, Vec<RequestId>) {
+        let live = |parent: &RequestId| {
+            let view = self.engine.request(*parent);
+            view.is_some_and(|view| view.outcome.is_none() && view.level.is_none())
+        };
+        let lost = parent.filter(|parent| is_kept && !live(parent));
+        over.extend(lost);
+        let parent = parent.filter(|_| lost.is_none());
+        if let Some(above) = parent.and_then(|parent| self.requests.get(&parent)) {
+            over.extend(above.orphan_of.iter().copied());
+        }
+        (parent, over)
     }
 
     fn may_accept(&self, invocation: &Invocation, mode: &Mode) -> Result<(), InvokeError> {

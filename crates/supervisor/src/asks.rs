@@ -10,6 +10,7 @@ use crate::{
     handle::{Actor, CancelAnswer, CancelOrder, Stop},
     message::Message,
     receipt::{Receipt, TouchedRequest},
+    request::Request,
     shell::{Shell, fresh_cancel},
     unwritten::Write,
 };
@@ -51,8 +52,12 @@ impl Shell {
         if order.scope != Scope::Subtree {
             return Vec::new();
         }
+        let below = |request: &Request| request.orphan_of.contains(&order.request);
         let left = self.requests.iter().filter(|(_, request)| {
-            request.orphan_of.contains(&order.request)
+            // Of each tree its top: the rest is below that.
+            let above = request.parent.and_then(|parent| self.requests.get(&parent));
+            below(request)
+                && !above.is_some_and(|above| below(above))
                 && request.function.key.project == order.function.project
         });
         left.map(|(id, request)| (*id, request.function.key.clone())).collect()

@@ -1,6 +1,9 @@
 //! What the shell keeps of a live request: everything the engine must not know.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use cancel::{Attempt, CancelId, InstanceId, RequestId};
@@ -52,6 +55,9 @@ pub(crate) struct Request {
     /// It may be placed: durable, if it has to be.
     pub(crate) runnable: bool,
     pub(crate) created_ms: i64,
+    /// When this life took it up, and how old it was then. Its age goes on by the monotonic clock: a clock
+    /// that is set must not make a queue too old at once.
+    pub(crate) taken_up: (Instant, Duration),
     pub(crate) started: Option<(Instant, i64)>,
     pub(crate) instance: Option<InstanceId>,
     pub(crate) attempt: Attempt,

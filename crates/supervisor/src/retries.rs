@@ -36,15 +36,17 @@ fn pause(base: Duration, failures: u32, request: RequestId) -> Duration {
     doubled - doubled / 4 + doubled / 512 * share
 }
 
+/// Until then, by a clock that may have been set since: no longer than the longest pause.
 fn until(at_ms: i64) -> Duration {
-    Duration::from_millis(u64::try_from(at_ms.saturating_sub(now_ms())).unwrap_or(0))
+    let left = Duration::from_millis(u64::try_from(at_ms.saturating_sub(now_ms())).unwrap_or(0));
+    left.min(LONGEST_PAUSE * 5 / 4)
 }
 
 impl Request {
-    /// When it is too old to be tried.
-    fn expires_ms(&self) -> i64 {
-        let age = i64::try_from(self.function.asynchronous.max_age.as_millis()).unwrap_or(i64::MAX);
-        self.created_ms.saturating_add(age)
+    /// For how long it may still be begun; nothing if it is too old.
+    fn left(&self) -> Duration {
+        let (at, then) = self.taken_up;
+        self.function.asynchronous.max_age.saturating_sub(then + at.elapsed())
     }
 }
 
@@ -57,7 +59,7 @@ impl Shell {
         request.failures += 1;
         let pause = pause(base, request.failures, id);
         let not_before_ms = now_ms().saturating_add(i64::try_from(pause.as_millis()).unwrap_or(i64::MAX));
-        if not_before_ms > request.expires_ms() {
+        if pause > request.left() {
             request.failure = Some(why);
             return self.tell(Event::Expired { request: id, code });
         }
@@ -107,7 +109,7 @@ impl Shell {
 
     pub(crate) fn pause_over(&mut self, id: RequestId) {
         let Some(request) = self.requests.get(&id) else { return };
-        if request.expires_ms() < now_ms() {
+        if request.left().is_zero() {
             return self.give_up_old(id);
         }
         self.runnable(id);
@@ -115,14 +117,13 @@ impl Shell {
 
     /// Gives up what has waited too long. The oldest of each function are the first of its queue.
     pub(crate) fn give_up_all_old(&mut self) {
-        let now = now_ms();
         let keys: Vec<FunctionKey> = self.pools.keys().cloned().collect();
         for key in keys {
             while let Some(first) = self.pools.get(&key).and_then(|pool| pool.first_waiting()) {
                 let Some(request) = self.requests.get(&first).filter(|request| request.asynchronous) else {
                     break;
                 };
-                if request.expires_ms() >= now {
+                if !request.left().is_zero() {
                     break;
                 }
                 self.give_up_old(first);
@@ -167,6 +168,13 @@ impl Shell {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_was_set_back_makes_no_pause_longer_than_the_longest() {
+        assert_eq!(until(now_ms() - 1_000), Duration::ZERO);
+        assert!(until(now_ms() + 2_000) <= Duration::from_secs(2));
+        assert_eq!(until(i64::MAX), LONGEST_PAUSE * 5 / 4);
+    }
 
     #[test]
     fn pauses_double_within_a_quarter_and_end_at_the_longest() {
