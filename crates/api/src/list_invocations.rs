@@ -20,6 +20,8 @@ use crate::{
 
 const HOUR_MS: i64 = 3_600_000;
 const DEFAULT_ROWS: u32 = 100;
+/// Named in one query; an address holds no more anyway.
+const MAX_IDS: usize = 100;
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct ListQuery {
@@ -69,6 +71,9 @@ async fn page(
     let named = given(&query.request_id).or_else(|| given(&query.requests));
     let requests: Vec<RequestId> =
         named.iter().flat_map(|ids| ids.split(',')).filter_map(RequestId::parse).collect();
+    if requests.len() > MAX_IDS {
+        return Err(bad("FSS.1001", format!("more than {MAX_IDS} request ids")));
+    }
     if named.is_some() && requests.is_empty() {
         return Ok(show(&InvocationPage::default(), 0));
     }

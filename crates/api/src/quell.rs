@@ -179,6 +179,8 @@ pub(crate) async fn receipts(
     let records = api.store.receipts(caller.project, function, (from, until), offset, limit).await?;
     let receipts: Vec<Receipt> =
         records.iter().filter_map(|record| serde_json::from_str(&record.body).ok()).collect();
-    let next = offset + receipts.len() as u64;
+    // Whether there are more is seen when the next page is asked for; a short page is the last.
+    let full = records.len() == limit as usize;
+    let next = if full { offset + records.len() as u64 } else { 0 };
     Ok(Json(json!({ "receipts": receipts, "count": receipts.len(), "next_marker": next })))
 }

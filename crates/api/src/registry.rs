@@ -77,7 +77,14 @@ impl Api {
         let image = self.image(&config.runtime)?;
         let dir = self.unpacked(record, &config, code).await?;
         let kept = self.store.async_config(record.key.clone()).await?;
-        let kept = kept.as_ref().map(AsyncConfig::kept).transpose()?.unwrap_or_default();
+        let kept = match kept.as_ref().map(AsyncConfig::kept).transpose() {
+            Ok(kept) => kept.unwrap_or_default(),
+            // A function that runs by the defaults is better than one that does not run.
+            Err(error) => {
+                tracing::error!(key = ?record.key, %error, "the defaults hold instead");
+                AsyncConfig::default()
+            }
+        };
         let policy = kept.policy(&record.key.project);
         let spec = Arc::new(config.spec(record, &self.settings.region, image, dir, policy));
         self.handle.function_changed(Arc::clone(&spec)).await;

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use axum::{
-    Router, middleware,
+    Router,
+    extract::Request,
+    middleware::{self, Next},
+    response::{IntoResponse as _, Response},
     routing::{any, delete, get, post, put},
 };
 
@@ -28,19 +31,22 @@ const NOT_FUNCTIONS: [&str; 7] = [
 pub fn router(api: Arc<Api>) -> Router {
     let functions = "/v2/{project}/fgs/functions";
     let function = |rest: &str| format!("{functions}/{{urn}}{rest}");
-    let mut router = Router::new()
+    let changes = Router::new()
         .route(functions, post(create::create).get(functions::list))
         .route(&function(""), delete(functions::delete))
         .route(&function("/config"), get(functions::show).put(functions::update_config))
         .route(&function("/code"), get(functions::show_code).put(functions::update_code))
         .route(&function("/config-max-instance"), put(functions::update_max_instances))
-        .route(&function("/invocations"), post(invoke::invoke))
-        .route(&function("/invocations-async"), post(invoke::invoke_async))
-        .route(&function("/cancel"), post(cancel::cancel))
         .route(
             &function("/async-invoke-config"),
             get(async_configs::show).put(async_configs::put).delete(async_configs::delete),
         )
+        .layer(middleware::from_fn(carried_out));
+    let mut router = Router::new()
+        .merge(changes)
+        .route(&function("/invocations"), post(invoke::invoke))
+        .route(&function("/invocations-async"), post(invoke::invoke_async))
+        .route(&function("/cancel"), post(cancel::cancel))
         .route(&function("/async-invoke-configs"), get(async_configs::list))
         .route(&function("/async-invocations"), get(list_invocations::list))
         .route(&function("/active-async-invocations"), get(list_invocations::list_active));
@@ -64,6 +70,14 @@ pub fn router(api: Arc<Api>) -> Router {
         .fallback(response::unknown_route)
         .layer(middleware::from_fn(response::complete))
         .with_state(api)
+}
+
+/// Goes on when the caller goes away: a change that is in the store must come to the running node too.
+async fn carried_out(request: Request, next: Next) -> Response {
+    match tokio::spawn(next.run(request)).await {
+        Ok(response) => response,
+        Err(error) => ApiError::internal(format!("it failed badly: {error}")).into_response(),
+    }
 }
 
 async fn unsupported() -> ApiError {

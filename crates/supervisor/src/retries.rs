@@ -3,7 +3,7 @@
 //! Never after a cancel: the engine tells of no retry of a fenced request. Between two attempts a request
 //! waits like any other, with its pause; a cancel takes it out of that like out of a queue.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use cancel::{Event, Outcome, RequestId};
 use store::FunctionKey;
@@ -108,7 +108,11 @@ impl Shell {
     }
 
     pub(crate) fn pause_over(&mut self, id: RequestId) {
-        let Some(request) = self.requests.get(&id) else { return };
+        let Some(request) = self.requests.get_mut(&id) else { return };
+        // What its function says now is what holds.
+        if let Some(function) = self.functions.get(&request.function.key) {
+            request.function = Arc::clone(function);
+        }
         if request.left().is_zero() {
             return self.give_up_old(id);
         }
