@@ -50,6 +50,7 @@ fn row<'a>(receipt: &'a Value, request: &str) -> &'a Value {
 
 #[tokio::test]
 async fn a_queued_request_is_taken_out_and_never_runs() {
+    // 20: cancelled before the start, run all the same (docs/durability.md has the list).
     let (node, bell) = (TestNode::start().await, Bell::hang().await);
     node.deploy_probe("one", 1, 1, json!({})).await;
     let blocker = witness(&node, &bell, "one").await;
@@ -75,6 +76,7 @@ async fn a_queued_request_is_taken_out_and_never_runs() {
 
 #[tokio::test]
 async fn a_request_whose_instance_is_being_started_never_runs() {
+    // 22: cancelled in the queue, started anyway; 26: a cancel between set-up and start has no effect.
     let (node, bell) = (TestNode::start().await, Bell::hang().await);
     let user_data = json!({ "port": bell.port.to_string() }).to_string();
     for (at, mode) in Mode::ALL.into_iter().enumerate() {
@@ -216,6 +218,7 @@ async fn a_request_that_was_cancelled_before_answers_with_the_same_receipt() {
 
 #[tokio::test]
 async fn an_unknown_request_is_an_invalid_request_id() {
+    // 25: a cancel for an id that is not here yet is swallowed.
     let (node, bell) = (TestNode::start().await, Bell::hang().await);
     node.deploy_probe("f", 1, 2, json!({})).await;
     node.deploy_probe("g", 1, 2, json!({})).await;

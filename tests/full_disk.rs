@@ -48,6 +48,7 @@ impl Drop for Disk {
 
 #[tokio::test]
 async fn on_a_full_disk_a_cancel_stops_says_what_it_could_not_record_and_records_it_when_there_is_room() {
+    // 29: an update that wrote nothing, and a cancel that is dropped with it.
     let Some(disk) = Disk::of(64) else {
         return println!("nothing may be mounted here, so nothing is tested");
     };

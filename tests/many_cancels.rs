@@ -43,6 +43,7 @@ fn children(pid: u32) -> Vec<(u32, String)> {
 
 #[tokio::test]
 async fn two_thousand_cancels_leave_nothing() {
+    // 52: after a mass kill, dead ids are tried for ever.
     let (node, bell) = (TestNode::start().await, Bell::hang().await);
     node.deploy_probe("f", 1, 2, json!({})).await;
     let mut before = (0, 0);

@@ -34,6 +34,7 @@ async fn the_first_signal_drains_what_runs_finishes_and_nothing_new_is_taken() {
 
 #[tokio::test]
 async fn a_second_signal_stops_now_and_leaves_no_process_of_any_kind() {
+    // 31: the kill's own signal is taken for a failure.
     let (mut node, bell) = (TestNode::start().await, Bell::hang().await);
     node.deploy_probe("f", 1, 4, json!({})).await;
     let stubborn = node.invoke("f", &json!({ "do": "stubborn", "port": bell.port }));
@@ -62,6 +63,7 @@ async fn a_second_signal_stops_now_and_leaves_no_process_of_any_kind() {
 
 #[tokio::test]
 async fn after_sigkill_nothing_runs_on_accepted_runs_again_and_cancelled_never_does() {
+    // 63: after a restart one pid was killed and a leftover went on.
     let (mut node, bell) = (TestNode::start().await, Bell::hang().await);
     node.deploy_probe("f", 1, 1, json!({})).await;
     let wait = |tag: &str| json!({ "do": "wait", "port": bell.port, "tag": tag });

@@ -19,6 +19,7 @@ fn live(view: &Value) -> usize {
 
 #[tokio::test]
 async fn two_hundred_storms_are_stopped_without_a_trace() {
+    // 27: a step starts while its run is being cancelled.
     let node = TestNode::start_with(&["--max-instances", "16"]).await;
     let bell = Bell::hang().await;
     let storm = include_str!("functions/storm.py");

@@ -59,6 +59,7 @@ async fn a_request_goes_from_waiting_to_running_and_back_and_to_its_end() {
 
 #[tokio::test]
 async fn a_final_state_is_never_overwritten() {
+    // 52, and the answer of a request that was cancelled: an end is an end.
     let (store, _dir) = fresh();
     store.accept(invocation(1)).await.unwrap();
     store.settle(settlement(1, Status::Fail, 50)).await.unwrap();

@@ -5,7 +5,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{containment::Layer, init::HelperMode, process};
+use super::{
+    containment::Layer,
+    hierarchy::{probe_in, try_in},
+    init::HelperMode,
+    process,
+};
 
 /// How one kind of thing is limited.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -208,23 +213,12 @@ fn v1_mount(line: &str, controller: &str) -> Option<PathBuf> {
 
 /// Does once what every instance will need: a group, a limit, its removal.
 fn try_v1(folder: &Path, controller: &Controller) -> io::Result<()> {
-    let made = match fs::create_dir(folder) {
-        Ok(()) => true,
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
-        Err(error) => return Err(error),
-    };
-    let probe = folder.join(format!("probe-{}", uuid::Uuid::new_v4().simple()));
-    let tried = fs::create_dir(&probe).and_then(|()| {
+    try_in(folder, || {
+        let probe = probe_in(folder);
+        fs::create_dir(&probe)?;
         let set = fs::write(probe.join(controller.v1_max), controller.probed);
         fs::remove_dir(&probe).and(set)
-    });
-    if tried.is_err()
-        && made
-        && let Err(error) = fs::remove_dir(folder)
-    {
-        tracing::warn!(%error, folder = %folder.display(), "a folder that is of no use is left behind");
-    }
-    tried
+    })
 }
 
 #[cfg(test)]

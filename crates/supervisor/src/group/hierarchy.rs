@@ -75,7 +75,7 @@ fn cgroup2_mounts() -> io::Result<Vec<PathBuf>> {
 pub(super) fn first_usable(folders: &[PathBuf], helper: &HelperProgram) -> Result<PathBuf, String> {
     let mut troubles = Vec::new();
     for folder in folders {
-        match try_folder(folder, helper) {
+        match try_in(folder, || try_leaf_in(folder, helper)) {
             Ok(()) => return Ok(folder.clone()),
             Err(error) => troubles.push(format!("{}: {error}", folder.display())),
         }
@@ -83,13 +83,14 @@ pub(super) fn first_usable(folders: &[PathBuf], helper: &HelperProgram) -> Resul
     Err(troubles.join("; "))
 }
 
-fn try_folder(folder: &Path, helper: &HelperProgram) -> io::Result<()> {
+/// Tries something in a folder of the node, made if it is not there; one that is of no use is removed again.
+pub(super) fn try_in(folder: &Path, attempt: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     let made = match fs::create_dir(folder) {
         Ok(()) => true,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
         Err(error) => return Err(error),
     };
-    let tried = try_leaf_in(folder, helper);
+    let tried = attempt();
     if tried.is_err()
         && made
         && let Err(error) = fs::remove_dir(folder)
@@ -99,11 +100,15 @@ fn try_folder(folder: &Path, helper: &HelperProgram) -> io::Result<()> {
     tried
 }
 
+/// Where in a folder something is tried. Not named by the pid: in a container every life has the same, and
+/// one that was killed while it probed left its own for the sweep.
+pub(super) fn probe_in(folder: &Path) -> PathBuf {
+    folder.join(format!("probe-{}", uuid::Uuid::new_v4().simple()))
+}
+
 /// Does once what every instance will need: a leaf, a process moved into it, its kill, its removal.
 fn try_leaf_in(folder: &Path, helper: &HelperProgram) -> io::Result<()> {
-    // Not by the pid: in a container every life has the same, and one that was killed while it probed
-    // left its leaf for the sweep.
-    let leaf = Leaf::make(folder.join(format!("probe-{}", uuid::Uuid::new_v4().simple())))?;
+    let leaf = Leaf::make(probe_in(folder))?;
     let tried = try_leaf(&leaf, helper);
     let removed = leaf.remove();
     tried.and(removed)

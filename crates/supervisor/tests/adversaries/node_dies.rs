@@ -77,6 +77,7 @@ fn killed(layer: &str) -> (String, Duration) {
 
 #[tokio::test]
 async fn nothing_outlives_a_killed_node_and_the_next_life_sweeps_its_leaves() {
+    // 64: what was stopped after a restart leaks.
     let (name, _) = killed("auto");
     let next = Containment::probe(&name, Isolation::Auto, &helper()).unwrap();
     let swept = next.sweep(Duration::from_secs(10)).await.unwrap();

@@ -135,6 +135,7 @@ fn where_cgroups_are_read_only_a_namespace_alone_contains_it() {
 
 #[test]
 fn where_numbers_of_processes_come_round_nobody_elses_is_struck() {
+    // 51: a recycled pid, and the kill hits strangers.
     // Some two hundred numbers in all, and thousands of processes: each number is used again and again.
     // (A namespace has a range of its own since Linux 6.14; before, this tests nothing new.)
     let script = "echo 500 > /proc/sys/kernel/pid_max; \"$0\" \"$@\"";

@@ -16,6 +16,7 @@ use crate::support::{END, Node, Watched, abandon_a_spawn, helper, in_each_isolat
 
 #[tokio::test]
 async fn nothing_is_executed_before_go_and_nothing_after_an_end_that_wins() {
+    // 26: a cancel between set-up and start has no effect.
     in_each_isolation(async |node: Node| {
         let group = node.held("sh", &["-c", "echo ran > ran"]).await;
         let exe = fs::read_link(format!("/proc/{}/exe", group.pid())).unwrap();
