@@ -175,8 +175,12 @@ async fn after_sigkill_a_recursive_cancel_reaches_beyond_what_has_ended_in_the_m
         node.kill();
         let next = TestNode::start_in(&node.dir.clone(), &[]).await;
         // The leaf runs again; so does the root, with all that it invokes, if it had not ended.
-        let again = bell.rings(if root_ends { 1 } else { 4 }).await;
-        assert!(again.contains_key("leaf"));
+        // (Two of them may be leaves, the old one and a new one: each line is held.)
+        let mut again = Vec::new();
+        for _ in 0..if root_ends { 1 } else { 4 } {
+            again.push(bell.ring().await);
+        }
+        assert!(again.iter().any(|ring| ring.request() == leaf));
         let reply = next.cancel("f", &root, Mode::Both).await;
         assert_eq!((reply.status, reply.header("x-quell-stop")), (200, "stopped"), "{reply:?}");
         assert_eq!(next.listed("f", &leaf).await, ("FAIL".into(), 4208), "root ended: {root_ends}");

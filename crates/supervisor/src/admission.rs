@@ -214,17 +214,31 @@ impl Shell {
         if self.draining.is_some() && request.asynchronous {
             return; // it waits in the store, for the next life
         }
-        let key = request.function.key.clone();
-        let order = request.order;
-        let Some(function) = self.functions.get(&key).map(Arc::clone) else {
+        let (order, known) = (request.order, Arc::clone(&request.function));
+        let Some(function) = self.functions.get(&known.key).map(Arc::clone) else {
             // Deleted while it was being stored, or between two attempts.
             return self.tell(Event::Expired { request: id, code: codes::NO_FUNCTION });
         };
         if let Some(request) = self.requests.get_mut(&id) {
             request.function = Arc::clone(&function);
         }
-        self.pools.entry(key.clone()).or_insert_with(|| Pool::new(function)).wait(order, id);
-        self.dirty.insert(key);
+        match self.pools.get_mut(&known.key) {
+            Some(pool) => pool.wait(order, id),
+            None => {
+                let pool = self.pools.entry(known.key.clone()).or_insert_with(|| Pool::new(function));
+                pool.wait(order, id);
+            }
+        }
+        // Behind a full function nothing comes of a look: who makes room looks then.
+        if self.pools.get(&known.key).is_some_and(|pool| self.has_room(pool)) {
+            self.dirty.insert(known.key.clone());
+        }
+    }
+
+    /// Whether something of a pool can be placed or started, as far as the pool goes.
+    fn has_room(&self, pool: &Pool) -> bool {
+        pool.instances.len() < pool.function.max_instances as usize
+            || pool.instances.iter().any(|id| self.engine.room(*id) > 0)
     }
 
     /// Places what can be placed of one function, and starts what may be started.

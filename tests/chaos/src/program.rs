@@ -32,12 +32,17 @@ pub fn node() -> anyhow::Result<PathBuf> {
     Ok(program)
 }
 
+/// Where a run whose target folder lies below `/tmp` makes its own: an instance has a `/tmp` of its own, and
+/// could not reach the ledger there.
+const ELSEWHERE: &str = "/var/tmp/quell-chaos";
+
 /// Where runs make their folders unless they are told another: in the target folder, on a disk.
 ///
 /// # Errors
 /// When this program is in no target folder.
 pub fn folder() -> anyhow::Result<PathBuf> {
-    Ok(profile_folder()?.with_file_name("chaos"))
+    let folder = profile_folder()?.with_file_name("chaos");
+    Ok(if folder.starts_with("/tmp") { PathBuf::from(ELSEWHERE) } else { folder })
 }
 
 /// The folder of the profile this was built with.
