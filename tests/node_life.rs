@@ -154,17 +154,22 @@ async fn after_sigkill_a_recursive_cancel_reaches_what_a_cancelled_request_left_
     next.stop().await;
 }
 
+/// A running root, what it invoked, and what that did, all of them asynchronous.
+async fn three_deep(node: &TestNode, bell: &Bell) -> (String, HashMap<String, Ring>) {
+    node.deploy_probe("f", 1, 20, json!({})).await;
+    let wait = |tag: &str| json!({ "do": "wait", "port": bell.port, "tag": tag });
+    let (mut event, mut middle) = (wait("root"), wait("middle"));
+    middle["children"] = json!([wait("leaf")]);
+    event["children"] = json!([middle]);
+    let root = node.invoke_async("f", &event).await;
+    (root, bell.rings(3).await)
+}
+
 #[tokio::test]
 async fn after_sigkill_a_recursive_cancel_reaches_beyond_what_has_ended_in_the_middle() {
     for root_ends in [false, true] {
         let (mut node, bell) = (TestNode::start().await, Bell::hang().await);
-        node.deploy_probe("f", 1, 20, json!({})).await;
-        let wait = |tag: &str| json!({ "do": "wait", "port": bell.port, "tag": tag });
-        let (mut event, mut middle) = (wait("root"), wait("middle"));
-        middle["children"] = json!([wait("leaf")]);
-        event["children"] = json!([middle]);
-        let root = node.invoke_async("f", &event).await;
-        let mut rings = bell.rings(3).await;
+        let (root, mut rings) = three_deep(&node, &bell).await;
         let (middle, leaf) = (rings["middle"].request(), rings["leaf"].request());
         let ending =
             if root_ends { vec![("middle", &middle), ("root", &root)] } else { vec![("middle", &middle)] };
@@ -193,13 +198,7 @@ async fn after_sigkill_a_recursive_cancel_reaches_beyond_what_has_ended_in_the_m
 #[tokio::test]
 async fn after_sigkill_a_recursive_cancel_reaches_what_its_orphans_made_and_outlived() {
     let (mut node, bell) = (TestNode::start().await, Bell::hang().await);
-    node.deploy_probe("f", 1, 20, json!({})).await;
-    let wait = |tag: &str| json!({ "do": "wait", "port": bell.port, "tag": tag });
-    let (mut event, mut middle) = (wait("root"), wait("middle"));
-    middle["children"] = json!([wait("leaf")]);
-    event["children"] = json!([middle]);
-    let root = node.invoke_async("f", &event).await;
-    let mut rings = bell.rings(3).await;
+    let (root, mut rings) = three_deep(&node, &bell).await;
     let (middle, leaf) = (rings["middle"].request(), rings["leaf"].request());
     assert_eq!(node.cancel("f", &leaf, Mode::Force).await.status, 200);
     rings.get_mut("root").unwrap().release().await;
