@@ -224,3 +224,17 @@ async fn two_functions_that_hand_each_other_their_results_come_to_an_end() {
     assert_eq!(node.settled(&function, &request).await, row("SUCCESS", 0));
     ends_in_silence(node, &bell).await;
 }
+
+#[tokio::test]
+async fn what_had_run_in_an_earlier_life_is_fail_and_not_discard_when_it_is_cancelled() {
+    let (mut node, bell) = (TestNode::start_with(&["--retry-backoff", LONG]).await, Bell::hang().await);
+    deploy(&node, "f", json!({})).await;
+    let request = node.invoke_async("f", &json!({ "port": bell.port })).await;
+    bell.ring().await.tell("leave").await;
+    within("its pause", async { while node.listed("f", &request).await.0 != "WAIT" {} }).await;
+    node.kill();
+    let next = TestNode::start_in(&node.dir.clone(), &[]).await;
+    assert_eq!(next.cancel("f", &request, Mode::Plain).await.status, 200);
+    assert_eq!(next.settled("f", &request).await, row("FAIL", 4208));
+    ends_in_silence(next, &bell).await;
+}

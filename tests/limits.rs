@@ -135,7 +135,14 @@ async fn tmp_has_the_size_that_was_set_and_begins_empty() {
     deploy(&node, "hungry", 1, json!({})).await;
     let told = call(&node, "hungry", json!({ "take": "room", "mib": 9 })).await.json();
     assert!(told["written"].as_u64().unwrap() <= 4, "{told}");
+    // Nor does shared memory go from one to another, or stay.
+    deploy(&node, "other", 1, json!({})).await;
+    for function in ["hungry", "other"] {
+        let told = call(&node, function, json!({ "take": "leave_memory" })).await.json();
+        assert_eq!(told, json!({ "found": [] }), "{function}");
+    }
     node.stop().await;
+    assert!(!std::path::Path::new("/dev/shm/left").exists());
 }
 
 #[tokio::test]

@@ -67,6 +67,7 @@ impl Shell {
             instance: None,
             attempt: Attempt(0),
             earlier_attempts: kept.attempts,
+            forgiven: 0,
             failures: kept.failures,
             hops: kept.hops,
             fence: None,

@@ -81,7 +81,7 @@ impl Shell {
         request.attempt = attempt;
         request.started = Some((Instant::now(), now));
         let (old, asynchronous) = (request.timer.take(), request.asynchronous);
-        let deliveries = attempt.0.saturating_add(request.earlier_attempts);
+        let deliveries = request.deliveries();
         self.clear_timer(old);
         let timer = self.set_timer(Timer::Deadline(id, attempt), timeout);
         if let Some(request) = self.requests.get_mut(&id) {
@@ -210,7 +210,8 @@ impl Shell {
             self.name_bystander(id, &open);
         }
         let Some(request) = self.requests.get_mut(&id) else { return };
-        let delivered = request.started.take().is_some();
+        let started = request.started.take();
+        let delivered = started.is_some();
         let (from, timer) = (request.instance.take(), request.timer.take());
         let bystander_of = std::mem::take(&mut request.bystander_of);
         let asynchronous = request.asynchronous;
@@ -231,8 +232,12 @@ impl Shell {
             Requeue::Collateral | Requeue::Displaced => {
                 if let Some(request) = self.requests.get_mut(&id) {
                     request.report = None;
-                    let failures = request.failures;
-                    if delivered && asynchronous {
+                    if let Some((_, started_ms)) = started.filter(|_| asynchronous) {
+                        // It ended by the node's own doing: a later life must not take it for one more
+                        // that ended under this request.
+                        request.forgiven += 1;
+                        let (attempts, failures) = (request.deliveries(), request.failures);
+                        self.write("waiting", id, self.store.mark_running(id, attempts, started_ms));
                         self.write("waiting", id, self.store.mark_waiting(id, failures, 0));
                     }
                 }
@@ -253,7 +258,7 @@ impl Shell {
         self.leave(id, &mut request, draining);
         let outcome = self.why_it_crashed(&mut request, outcome);
         let (body, message) = self.result(&mut request, outcome);
-        let status = wire_status(outcome, ran);
+        let status = wire_status(outcome, ran || request.earlier_attempts > 0);
         for cancel in self.drafts.settled(&request, id, outcome, evidence_word(evidence)) {
             self.keep_receipt(cancel);
         }

@@ -63,6 +63,8 @@ pub(crate) struct Request {
     pub(crate) attempt: Attempt,
     /// Deliveries in earlier lives of the node.
     pub(crate) earlier_attempts: u32,
+    /// Deliveries that the node itself ended without a cancel of this request: they count for nothing.
+    pub(crate) forgiven: u32,
     /// Attempts that failed and count against its retries, in earlier lives too.
     pub(crate) failures: u32,
     /// How many results were handed on to come to this request.
@@ -85,6 +87,11 @@ pub(crate) struct Request {
 }
 
 impl Request {
+    /// Deliveries that count, those of earlier lives included.
+    pub(crate) fn deliveries(&self) -> u32 {
+        self.attempt.0.saturating_add(self.earlier_attempts).saturating_sub(self.forgiven)
+    }
+
     /// `package:name`, as it is shown.
     pub(crate) fn shown_function(&self) -> String {
         shown(&self.function)

@@ -33,6 +33,7 @@ use super::{
 };
 
 const TMP: &str = "/tmp";
+const SHM: &str = "/dev/shm";
 
 /// What a mount may forbid besides writing, by its name in mountinfo.
 const KEPT: [(&str, MsFlags); 3] =
@@ -119,7 +120,8 @@ fn enter_user_namespace() -> Result<(), String> {
 
 /// PID 1: gives what is inside its own mounts, and watches over the runtime.
 pub(super) fn be_init(inside: &Inside, runtime: &Runtime) -> Result<(), String> {
-    unshare(CloneFlags::CLONE_NEWNS).map_err(|error| format!("unshare: {error}"))?;
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC)
+        .map_err(|error| format!("unshare: {error}"))?;
     let nothing = None::<&str>;
     mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing)
         .map_err(|error| format!("private mounts: {error}"))?;
@@ -127,6 +129,7 @@ pub(super) fn be_init(inside: &Inside, runtime: &Runtime) -> Result<(), String> 
     // Programs look themselves up in /proc by the numbers that hold inside.
     let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("proc"), "/proc", Some("proc"), plain, nothing).map_err(|error| format!("/proc: {error}"))?;
+    private_shm(inside.tmp).map_err(|error| format!("a /dev/shm of its own: {error}"))?;
     private_tmp(inside).map_err(|error| format!("a /tmp of its own: {error}"))?;
     drop_most()?;
     watch_over(Role::Init, runtime)
@@ -153,6 +156,16 @@ fn read_only_cgroups() -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Memory that is shared by name is shared inside alone, and ends with the instance.
+fn private_shm(bytes: u64) -> io::Result<()> {
+    if !Path::new(SHM).is_dir() {
+        return Ok(());
+    }
+    let data = format!("size={bytes},mode=1777");
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    Ok(mount(Some("tmpfs"), SHM, Some("tmpfs"), flags, Some(data.as_str()))?)
 }
 
 /// An empty `/tmp` that nobody else sees, bounded, and gone with the namespace. What the runtime needs
