@@ -238,3 +238,28 @@ async fn what_had_run_in_an_earlier_life_is_fail_and_not_discard_when_it_is_canc
     assert_eq!(next.settled("f", &request).await, row("FAIL", 4208));
     ends_in_silence(next, &bell).await;
 }
+
+#[tokio::test]
+async fn a_request_under_which_the_node_ends_a_third_time_fails_and_its_failure_goes_on() {
+    let (mut node, bell) = (TestNode::start().await, Bell::hang().await);
+    deploy(&node, "after", json!({})).await;
+    deploy(&node, "f", json!({ "destination_config": { "on_failure": to("after") } })).await;
+    let request = node.invoke_async("f", &json!({ "port": bell.port })).await;
+    let dir = node.dir.clone();
+    let mut lives = Vec::new();
+    for _ in 0..3 {
+        let ring = bell.ring().await;
+        assert_eq!(ring.request(), request);
+        within("it to be noted", async { while node.listed("f", &request).await.0 != "RUNNING" {} }).await;
+        node.kill();
+        let next = TestNode::start_in(&dir, &[]).await;
+        lives.push(std::mem::replace(&mut node, next));
+    }
+    assert_eq!(node.settled("f", &request).await, row("FAIL", 4204));
+    // The event was not read for a run again, so the one it goes to finds no bell in it and fails; it ran.
+    let after = async || node.get("/v2/default/fgs/functions/after/async-invocations").await.json();
+    within("the next one's end", async { while after().await["invocations"][0]["status"] != "FAIL" {} })
+        .await;
+    assert_eq!(after().await["count"], 1);
+    ends_in_silence(node, &bell).await;
+}

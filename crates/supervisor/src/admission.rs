@@ -81,7 +81,9 @@ impl Shell {
         };
         self.requests.insert(request, Box::new(record));
         self.tell(Event::Arrived { request, parent, detached, policy });
-        if is_kept {
+        if kept.given_up {
+            self.give_up_deadly(request);
+        } else if is_kept {
             self.wait_until(request, kept.not_before_ms);
         }
     }

@@ -47,6 +47,8 @@ pub(crate) struct Kept {
     pub(crate) created_ms: i64,
     /// The requests above it that are over, the nearest first.
     pub(crate) over: Vec<RequestId>,
+    /// Nodes have ended under it too often: it fails, and its result goes where results go.
+    pub(crate) given_up: bool,
 }
 
 /// What a runtime's poll for work is answered with.

@@ -139,11 +139,8 @@ impl Node {
                 if row.fenced_by.is_some() {
                     settle(ran, cancel::CODE_CANCELED, "function invocation canceled").await?;
                     recovered.settled_canceled += 1;
-                } else if row.attempts.saturating_sub(row.failures) >= MAX_LIVES {
-                    settle(Status::Fail, cancel::CODE_CRASHED, "the node ended while this was running")
-                        .await?;
-                    recovered.settled_failed += 1;
                 } else if let Some(function) = functions.get(&row.function) {
+                    let given_up = row.attempts.saturating_sub(row.failures) >= MAX_LIVES;
                     let (parent, over) = above(store.as_ref(), row.parent, &taken_up).await?;
                     taken_up.insert(request);
                     let invocation = Invocation {
@@ -153,7 +150,7 @@ impl Node {
                         parent,
                         detached: false,
                     };
-                    if row.status == Status::Running {
+                    if row.status == Status::Running && !given_up {
                         store.mark_waiting(request, row.failures, row.not_before_ms).await?;
                     }
                     let mode = Mode::Kept(Kept {
@@ -163,10 +160,14 @@ impl Node {
                         hops: row.hops,
                         created_ms: row.created_ms,
                         over,
+                        given_up,
                     });
                     let message = Message::Arrived(Arrival { invocation, mode });
                     drop(self.handle.inbox.send(message).await); // closed: the node is ending already
-                    recovered.requeued += 1;
+                    match given_up {
+                        true => recovered.settled_failed += 1,
+                        false => recovered.requeued += 1,
+                    }
                 } else {
                     settle(ran, crate::codes::NO_FUNCTION, "function metadata is not found").await?;
                     recovered.discarded += 1;

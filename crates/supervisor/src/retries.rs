@@ -140,6 +140,14 @@ impl Shell {
         self.set_timer(Timer::Ages, AGES_EVERY);
     }
 
+    /// Nodes have ended under it too often: it may be its own doing.
+    pub(crate) fn give_up_deadly(&mut self, id: RequestId) {
+        if let Some(request) = self.requests.get_mut(&id) {
+            request.failure = Some("the node ended while this was running".to_owned());
+        }
+        self.tell(Event::Expired { request: id, code: cancel::CODE_CRASHED });
+    }
+
     fn give_up_old(&mut self, id: RequestId) {
         if let Some(request) = self.requests.get_mut(&id) {
             let age = request.function.asynchronous.max_age.as_secs();
