@@ -63,7 +63,10 @@ impl Token {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::{Command, Stdio};
+    use std::{
+        io::{Read as _, Write as _},
+        process::{Command, Stdio},
+    };
 
     #[test]
     fn a_process_is_found_by_its_life_and_not_after_its_end() {
@@ -72,12 +75,16 @@ mod tests {
             .args(["setsid", "--wait", "cat"])
             .env("PATH", token.path(12))
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .spawn()
             .unwrap();
+        // Until it has answered it may be between two programs, and then it has no environment to be seen.
+        let (mut asked, mut answered) = (child.stdin.take().unwrap(), [0]);
+        asked.write_all(b"x").unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut answered).unwrap();
         let lives: Vec<u32> = token.living().unwrap().into_iter().map(|living| living.life).collect();
         assert!(!lives.is_empty() && lives.iter().all(|life| *life == 12), "{lives:?}");
-        drop(child.stdin.take());
+        drop(asked);
         child.wait().unwrap();
         assert_eq!(token.living().unwrap(), []);
         assert_eq!(Token::of("other").life_in(b"PATH=/quell-chaos-else/life-1:/bin"), None);
