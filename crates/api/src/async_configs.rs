@@ -27,10 +27,13 @@ impl Api {
     async fn asked(
         &self,
         headers: &HeaderMap,
-        (project, urn): &(String, String),
-        right: Right,
+        named: &(String, String),
     ) -> Result<Arc<FunctionSpec>, ApiError> {
-        self.caller(headers, project, right).await?;
+        self.caller(headers, &named.0, Right::Use).await?;
+        self.named(named)
+    }
+
+    fn named(&self, (project, urn): &(String, String)) -> Result<Arc<FunctionSpec>, ApiError> {
         self.function(&Urn::parse(urn, project)?, project).ok_or_else(ApiError::no_function)
     }
 
@@ -50,7 +53,7 @@ pub(crate) async fn show(
     Path(named): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, ApiError> {
-    let function = api.asked(&headers, &named, Right::Use).await?;
+    let function = api.asked(&headers, &named).await?;
     Ok(Json(api.shown(&api.kept(&function).await?)?))
 }
 
@@ -66,7 +69,7 @@ pub(crate) async fn put(
     body::must_be_json(&headers)?;
     let object: Map<String, Value> = body::object(&body).map_err(body::not_json)?;
     let _changing = api.changing.lock().await;
-    let function = api.asked(&headers, &named, Right::Manage).await?;
+    let function = api.named(&named)?;
     let config = AsyncConfig::read(&Fields(&object), &function.key, |key| api.has(key))?;
     let text = serde_json::to_string(&config).map_err(|error| ApiError::internal(error.to_string()))?;
     let now = jiff::Timestamp::now().as_millisecond();
@@ -85,7 +88,7 @@ pub(crate) async fn delete(
 ) -> Result<StatusCode, ApiError> {
     api.caller(&headers, &named.0, Right::Manage).await?;
     let _changing = api.changing.lock().await;
-    let function = api.asked(&headers, &named, Right::Manage).await?;
+    let function = api.named(&named)?;
     api.kept(&function).await?;
     api.store.delete_async_config(function.key.clone()).await?;
     api.set_policy(&function, supervisor::AsyncPolicy::default()).await;
@@ -105,7 +108,7 @@ pub(crate) async fn list(
     Query(query): Query<ListQuery>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, ApiError> {
-    let function = api.asked(&headers, &named, Right::Use).await?;
+    let function = api.asked(&headers, &named).await?;
     let marker = number(query.marker.as_deref(), "marker")?.unwrap_or(0);
     let limit = match number(query.limit.as_deref(), "limit")? {
         None | Some(0) => DEFAULT_ROWS,

@@ -142,7 +142,9 @@ impl Node {
                 } else if let Some(function) = functions.get(&row.function) {
                     let given_up = row.attempts.saturating_sub(row.failures) >= MAX_LIVES;
                     let (parent, over) = above(store.as_ref(), row.parent, &taken_up).await?;
-                    taken_up.insert(request);
+                    if !given_up {
+                        taken_up.insert(request); // what is given up is over for what hangs below it
+                    }
                     let invocation = Invocation {
                         request,
                         function: Arc::clone(function),

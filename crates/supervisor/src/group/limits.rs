@@ -20,7 +20,7 @@ use super::{
 /// Of `/tmp` of one instance, unless it is set: what FunctionGraph and others give.
 const TMP_BYTES: u64 = 512 << 20;
 /// The helper and PID 1 of its namespace count as well.
-const HELPERS: u32 = 2;
+pub(super) const HELPERS: u32 = 2;
 /// More than any file of events holds.
 const EVENTS_BYTES: usize = 512;
 

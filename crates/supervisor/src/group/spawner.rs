@@ -22,7 +22,7 @@ use super::{
     containment::{Containment, GroupError},
     controllers::Means,
     leaf::Leaf,
-    limits::{Limited, Limits},
+    limits::{HELPERS, Limited, Limits},
     running::Group,
     start::{Helper, Joins, start_helper},
 };
@@ -38,8 +38,6 @@ const UNUSED_LIMIT: Duration = Duration::from_secs(2);
 /// Tries to remove the leaf of a failed start, and the pause between two: half a second.
 const REMOVALS: u32 = 500;
 const REMOVAL_PAUSE: Duration = Duration::from_millis(1);
-/// The helper and PID 1 of its namespace are processes of the same user.
-const HELPERS: u64 = 2;
 /// The program that becomes a runtime: this binary under a hidden argument.
 #[derive(Clone, Debug)]
 pub struct HelperProgram {
@@ -230,7 +228,8 @@ fn make(
     let mapped =
         memory.filter(|_| controllers.memory == Means::PerProcess).map(|bytes| bytes.saturating_mul(2));
     let processes = processes.filter(|_| controllers.processes == Means::PerProcess);
-    let joins = Joins { groups, mapped, processes: processes.map(|count| u64::from(count) + HELPERS) };
+    let joins =
+        Joins { groups, mapped, processes: processes.map(|count| u64::from(count.saturating_add(HELPERS))) };
     match start_helper(helper, joins, containment.mode(), order) {
         Ok(helper) => Ok(Unclaimed(Some(Made { helper, leaf, limited }))),
         Err(error) => {
