@@ -11,6 +11,7 @@ use supervisor::AsyncPolicy;
 
 use crate::{
     error::ApiError,
+    list_invocations::shown_time,
     spec::{Fields, bad},
     urn::{self, Urn},
 };
@@ -116,8 +117,6 @@ impl AsyncConfig {
 
     /// In the API's own shape.
     pub(crate) fn show(&self, record: &AsyncConfigRecord, region: &str) -> Value {
-        let time = |ms| jiff::Timestamp::from_millisecond(ms).unwrap_or_default();
-        let time = |ms| time(ms).strftime("%Y-%m-%dT%H:%M:%S").to_string();
         let destination = |to: &Option<Destination>| match to {
             Some(to) => json!({ "destination": FUNCTION, "param": to.param }),
             None => json!({}),
@@ -131,8 +130,8 @@ impl AsyncConfig {
                 "on_failure": destination(&self.on_failure),
             },
             "enable_async_status_log": self.status_log.unwrap_or(false),
-            "created_time": time(record.created_ms),
-            "last_modified": time(record.modified_ms),
+            "created_time": shown_time(record.created_ms),
+            "last_modified": shown_time(record.modified_ms),
         });
         if let Some(shown) = shown.as_object_mut() {
             shown.extend(self.logs.clone());

@@ -107,10 +107,7 @@ fn show(page: &InvocationPage, offset: u64) -> Json<Value> {
 
 /// One request in the shape of the list.
 pub(crate) fn row(record: &InvocationRecord) -> Value {
-    let time = |ms: Option<i64>| match ms.map(Timestamp::from_millisecond) {
-        Some(Ok(at)) => at.strftime("%Y-%m-%dT%H:%M:%S").to_string(),
-        _ => String::new(),
-    };
+    let time = |ms: Option<i64>| ms.map(shown_time).unwrap_or_default();
     json!({
         "request_id": record.request.to_string(),
         "status": word(record.status),
@@ -119,6 +116,11 @@ pub(crate) fn row(record: &InvocationRecord) -> Value {
         "start_time": time(record.started_ms.or(Some(record.created_ms))),
         "end_time": time(record.ended_ms),
     })
+}
+
+/// A time as the lists show it, UTC; empty if it is none.
+pub(crate) fn shown_time(ms: i64) -> String {
+    Timestamp::from_millisecond(ms).map(|at| at.strftime("%Y-%m-%dT%H:%M:%S").to_string()).unwrap_or_default()
 }
 
 fn word(status: Status) -> &'static str {
