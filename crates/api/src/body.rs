@@ -13,7 +13,7 @@ use crate::error::ApiError;
 /// Reads a body of at most `limit` bytes.
 pub(crate) async fn read(body: Body, limit: usize) -> Result<Bytes, ApiError> {
     match Limited::new(body, limit).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
+        Ok(body) => Ok(own(body.to_bytes())),
         Err(error) if error.is::<LengthLimitError>() => Err(ApiError::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             "FSS.1201",
@@ -22,6 +22,15 @@ pub(crate) async fn read(body: Body, limit: usize) -> Result<Bytes, ApiError> {
         Err(error) => Err(ApiError::invalid(format!("the request body could not be read: {error}"))),
     }
 }
+
+/// A small body is a slice of the connection's read buffer, and would keep all of it for as long as the
+/// request waits; a large one came in several pieces and has been put together in memory of its own.
+fn own(body: Bytes) -> Bytes {
+    if body.len() <= READ_BUFFER { Bytes::copy_from_slice(&body) } else { body }
+}
+
+/// More than one read of a connection brings at first; copying as much costs a few microseconds.
+const READ_BUFFER: usize = 64 << 10;
 
 /// Refuses a content type that says it is not JSON. None at all is taken for JSON: clients leave it out.
 pub(crate) fn must_be_json(headers: &HeaderMap) -> Result<(), ApiError> {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use cancel::{CancelId, RequestId};
 
 use crate::{
-    Store, StoreError, StoreFuture, async_configs, credentials, fault::unopenable, folder, functions,
+    Store, StoreError, StoreFuture, Told, async_configs, credentials, fault::unopenable, folder, functions,
     invocations, reader::Readers, receipts, record::*, schema, writer::Writer,
 };
 
@@ -75,6 +75,14 @@ impl Store for Embedded {
 
     fn accept(&self, invocation: NewInvocation) -> StoreFuture<()> {
         self.writer.admit(invocation.payload.len(), move |db| invocations::accept(db, &invocation))
+    }
+
+    fn accept_then(&self, invocation: NewInvocation, told: Told) {
+        self.writer.admit_then(
+            invocation.payload.len(),
+            move |db| invocations::accept(db, &invocation),
+            told,
+        );
     }
 
     fn mark_running(&self, request: RequestId, attempts: u32, started_ms: i64) -> StoreFuture<()> {

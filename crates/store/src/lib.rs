@@ -62,4 +62,4 @@ mod writer;
 
 pub use embedded::Embedded;
 pub use record::*;
-pub use store::{Store, StoreError, StoreFuture};
+pub use store::{Store, StoreError, StoreFuture, Told};

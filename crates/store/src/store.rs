@@ -11,6 +11,9 @@ use crate::record::*;
 /// still carried out, in the order of the asking.
 pub type StoreFuture<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'static>>;
 
+/// Hears the outcome of a write, once.
+pub type Told = Box<dyn FnOnce(Result<(), StoreError>) + Send + 'static>;
+
 /// Why the store could not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
@@ -57,6 +60,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Accepts an asynchronous request: once this resolves it survives power loss.
     fn accept(&self, invocation: NewInvocation) -> StoreFuture<()>;
+    /// The same for the hot path, without a task that waits: `told` hears the outcome exactly once, on a
+    /// thread of the store's, or here if the store takes no more. It must not block for long.
+    fn accept_then(&self, invocation: NewInvocation, told: Told);
     /// Notes that an attempt was handed to a runtime.
     fn mark_running(&self, request: RequestId, attempts: u32, started_ms: i64) -> StoreFuture<()>;
     /// Notes that a request waits again, after so many failed attempts, and not to be tried before then.

@@ -6,6 +6,7 @@
 
 use std::{
     io,
+    marker::PhantomData,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
 };
@@ -70,7 +71,9 @@ impl Writer {
         &self,
         work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> StoreFuture<T> {
-        self.queue(0, work)
+        let (told, outcome) = awaited();
+        self.queue(0, work, told);
+        outcome
     }
 
     /// The same for work that is new and brings `bytes` with it: it may not take the places kept for
@@ -80,40 +83,48 @@ impl Writer {
         bytes: usize,
         work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> StoreFuture<T> {
+        let (told, outcome) = awaited();
+        self.admit_then(bytes, work, told);
+        outcome
+    }
+
+    /// The same, and `told` is called with the outcome: from the writer's thread, or here and now if it
+    /// is refused.
+    pub(crate) fn admit_then<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        told: impl FnOnce(Result<T, StoreError>) + Send + 'static,
+    ) {
         let bytes = u32::try_from(bytes).unwrap_or(WAITING_BYTES).min(WAITING_BYTES);
         let Ok(weight) = Arc::clone(&self.bytes).try_acquire_many_owned(bytes) else {
-            return Box::pin(async { Err(StoreError::Busy) });
+            return told(Err(StoreError::Busy));
         };
-        self.queue(RESERVED, move |connection| {
+        let work = move |connection: &Connection| {
             let done = work(connection);
             drop(weight); // the event is SQLite's now
             done
-        })
+        };
+        self.queue(RESERVED, work, told);
     }
 
     fn queue<T: Send + 'static>(
         &self,
         reserved: usize,
         work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
-    ) -> StoreFuture<T> {
-        let (answer, answered) = oneshot::channel();
-        let write: Write = Box::new(move |group| {
-            let done = group.run(work);
-            Box::new(move |fate| {
-                // Whoever asked may have stopped waiting; the write stands.
-                answer.send(fate.clone().and(done)).ok();
-            })
-        });
-        let queued = match self.open().as_ref() {
-            None => Err(StoreError::Closed),
+        told: impl FnOnce(Result<T, StoreError>) + Send + 'static,
+    ) {
+        let told = Hearer(Some(told), PhantomData);
+        let refusal = match self.open().as_ref() {
+            None => StoreError::Closed,
             // Under the lock nobody else takes a place between the look and the sending.
-            Some(queue) if queue.writes.capacity() <= reserved => Err(StoreError::Busy),
-            Some(queue) => queue.writes.try_send(write).map_err(refused),
+            Some(queue) if queue.writes.capacity() <= reserved => StoreError::Busy,
+            Some(queue) => match queue.writes.try_reserve() {
+                Ok(place) => return place.send(in_group(work, told)),
+                Err(error) => refused(error),
+            },
         };
-        Box::pin(async move {
-            queued?;
-            answered.await.unwrap_or(Err(StoreError::Closed))
-        })
+        told.tell(Err(refusal));
     }
 
     /// Takes no more; resolves when all that was queued is written or was reported as failed, and
@@ -139,6 +150,44 @@ impl Drop for Writer {
             tracing::error!("the store's writer ended badly");
         }
     }
+}
+
+/// Hears the outcome of one write, exactly once: a write that is lost with the writer was not made.
+struct Hearer<T, F: FnOnce(Result<T, StoreError>)>(Option<F>, PhantomData<fn(T)>);
+
+impl<T, F: FnOnce(Result<T, StoreError>)> Hearer<T, F> {
+    fn tell(mut self, outcome: Result<T, StoreError>) {
+        if let Some(told) = self.0.take() {
+            told(outcome);
+        }
+    }
+}
+
+impl<T, F: FnOnce(Result<T, StoreError>)> Drop for Hearer<T, F> {
+    fn drop(&mut self) {
+        if let Some(told) = self.0.take() {
+            told(Err(StoreError::Closed));
+        }
+    }
+}
+
+/// A write as the writer's thread takes it.
+fn in_group<T: Send + 'static, F: FnOnce(Result<T, StoreError>) + Send + 'static>(
+    work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    told: Hearer<T, F>,
+) -> Write {
+    Box::new(move |group| {
+        let done = group.run(work);
+        Box::new(move |fate| told.tell(fate.clone().and(done)))
+    })
+}
+
+/// What hears an outcome, and a future of it.
+fn awaited<T: Send + 'static>() -> (impl FnOnce(Result<T, StoreError>) + Send + 'static, StoreFuture<T>) {
+    let (answer, answered) = oneshot::channel();
+    // Whoever asked may have stopped waiting; the write stands.
+    let told = move |outcome| drop(answer.send(outcome));
+    (told, Box::pin(async { answered.await.unwrap_or(Err(StoreError::Closed)) }))
 }
 
 /// One transaction, and what broke it.

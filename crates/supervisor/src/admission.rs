@@ -7,6 +7,7 @@ use std::{
 
 use cancel::{Attempt, CancelAsk, Cause, Event, InstanceId, Level, Policy, Refusal, RequestId, Scope, State};
 use store::{FunctionKey, NewInvocation, StoreError};
+use tokio::{runtime, sync::mpsc::error::TrySendError};
 
 use crate::{
     codes,
@@ -138,21 +139,27 @@ impl Shell {
         };
         let Some(accepting) = request.accepting.take() else { return self.runnable(id) };
         request.storing = true;
-        let write = self.store.accept(NewInvocation {
+        let row = NewInvocation {
             request: id,
             function: request.function.key.clone(),
             parent,
             payload: payload.clone(),
             created_ms: request.created_ms,
             hops: request.hops,
-        });
-        let inbox = self.inbox.clone();
-        tokio::spawn(async move {
-            let result = write.await;
+        };
+        let (inbox, runtime) = (self.inbox.clone(), runtime::Handle::current());
+        let told = move |result: Result<(), StoreError>| {
             // At once: what is durable is accepted, whatever waits in the inbox. The caller may be gone.
             accepting.send(result.clone().map_err(InvokeError::Store)).ok();
-            drop(inbox.send(Message::Stored(id, result)).await); // closed: the node has ended
-        });
+            match inbox.try_send(Message::Stored(id, result)) {
+                // Neither the store's thread nor the shell itself may wait for a place in the inbox.
+                Err(TrySendError::Full(message)) => {
+                    drop(runtime.spawn(async move { inbox.send(message).await }))
+                }
+                Ok(()) | Err(TrySendError::Closed(_)) => {} // closed: the node has ended
+            }
+        };
+        self.store.accept_then(row, Box::new(told));
     }
 
     /// The nearest asynchronous request above: what lies between ends with the node, and the next life
