@@ -1,4 +1,4 @@
-//! A disk that is full: nothing is accepted that could be lost, a cancel still stops what runs and says
+//! A disk that may not be written to, and one that is full: nothing is accepted that could be lost, a cancel still stops what runs and says
 //! what it could not record, and that is recorded once there is room.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)] // a test that cannot go on fails
 
@@ -33,6 +33,16 @@ impl Disk {
             let part = vec![0; size];
             while file.write_all(&part).is_ok() {}
         }
+    }
+
+    /// Nothing may be open for writing.
+    fn forbid_writing(&self) {
+        let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+        mount(None::<&str>, self.path(), None::<&str>, flags, None::<&str>).unwrap();
+    }
+
+    fn allow_writing(&self) {
+        mount(None::<&str>, self.path(), None::<&str>, MsFlags::MS_REMOUNT, None::<&str>).unwrap();
     }
 
     fn make_room(&self) {
@@ -88,4 +98,28 @@ async fn on_a_full_disk_a_cancel_stops_says_what_it_could_not_record_and_records
     assert_eq!(next.listed("f", &finishing).await, ("SUCCESS".to_owned(), 0));
     next.stop().await;
     assert!(bell.is_silent().await, "nothing ran again");
+}
+
+#[tokio::test]
+async fn on_a_read_only_disk_a_node_says_so_and_does_not_start_and_nothing_is_lost() {
+    let Some(disk) = Disk::of(64) else {
+        return println!("nothing may be mounted here, so nothing is tested");
+    };
+    let bell = Bell::hang().await;
+    let mut node = TestNode::start_in(disk.path(), &[]).await;
+    node.deploy_probe("f", 1, 4, json!({})).await;
+    let request = node.invoke_async("f", &json!({ "do": "wait", "port": bell.port })).await;
+    drop(bell.ring().await);
+    node.kill();
+    disk.forbid_writing();
+    let refused = TestNode::command(disk.path(), &[]).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.starts_with("quell: ") && said.contains("Read-only file system"), "{said}");
+
+    disk.allow_writing();
+    let next = TestNode::start_in(disk.path(), &[]).await;
+    bell.ring().await.release().await;
+    assert_eq!(next.settled("f", &request).await, ("SUCCESS".to_owned(), 0));
+    next.stop().await;
 }

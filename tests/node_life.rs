@@ -196,6 +196,38 @@ async fn after_sigkill_a_recursive_cancel_reaches_beyond_what_has_ended_in_the_m
 }
 
 #[tokio::test]
+async fn a_recursive_cancel_reaches_beyond_a_request_that_was_given_up_after_too_many_lives() {
+    let (data, bell) = (TestNode::folder(), Bell::hang().await);
+    let mut node = TestNode::start_in(data.path(), &[]).await;
+    let (root, mut rings) = three_deep(&node, &bell).await;
+    let middle = rings["middle"].request();
+    rings.get_mut("root").unwrap().release().await;
+    assert_eq!(node.settled("f", &root).await.0, "SUCCESS");
+    // In each life the middle one and all its leaves run again, and it invokes one more leaf.
+    let mut held = Vec::new();
+    for leaves in [2, 3] {
+        node.kill();
+        node = TestNode::start_in(data.path(), &[]).await;
+        for _ in 0..1 + leaves {
+            held.push(bell.ring().await);
+        }
+        assert_eq!(node.listed("f", &middle).await.0, "RUNNING"); // and that is on the disk
+    }
+    node.kill();
+    let last = TestNode::start_in(data.path(), &[]).await;
+    let orphans = [bell.ring().await, bell.ring().await];
+    assert_eq!(last.settled("f", &middle).await, ("FAIL".into(), 4204), "three lives are enough");
+    let reply = last.cancel("f", &root, Mode::Both).await;
+    assert_eq!((reply.status, reply.header("x-quell-stop")), (200, "stopped"), "{reply:?}");
+    for orphan in &orphans {
+        assert!(orphan.process.is_gone());
+        assert_eq!(last.listed("f", &orphan.request()).await, ("FAIL".into(), 4208));
+    }
+    last.stop().await;
+    assert!(bell.is_silent().await);
+}
+
+#[tokio::test]
 async fn after_sigkill_a_recursive_cancel_reaches_what_its_orphans_made_and_outlived() {
     let (mut node, bell) = (TestNode::start().await, Bell::hang().await);
     let (root, mut rings) = three_deep(&node, &bell).await;

@@ -1,6 +1,6 @@
 //! What the clients were told, and what they saw: the promises that the node is held to.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::plan::Mode;
 
@@ -120,6 +120,8 @@ pub struct Change {
 /// Everything that was told and seen.
 #[derive(Debug, Default)]
 pub struct Book {
+    /// Lives in which syncs were made to fail: what they did and could not write down may be done again.
+    pub failing: HashSet<u32>,
     /// Calls that were answered 202.
     pub accepted: Vec<Accepted>,
     /// Cancels that were sent.

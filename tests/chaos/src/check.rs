@@ -1,6 +1,6 @@
 //! The laws: what was promised, held against what was written down and what the node lists.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use crate::{
     book::{Acknowledged, Asked, Book, Row},
@@ -179,14 +179,15 @@ impl<'a> Case<'a> {
 
     /// An attempt starts once and is done once.
     fn attempts(&mut self) {
-        let mut seen = HashSet::new();
+        let mut seen = HashMap::new();
         for entry in self.entries {
             let what = match &entry.mark {
                 Mark::Start { .. } => "started",
                 Mark::Finish | Mark::Fail => "was done",
                 Mark::Child { .. } => continue,
             };
-            if !seen.insert((&entry.request, &entry.attempt, what)) {
+            let before = seen.insert((&entry.request, &entry.attempt, what), entry.life);
+            if before.is_some_and(|life| life == entry.life || !self.book.failing.contains(&life)) {
                 let what = format!("{}: attempt {} {what} twice", entry.request, entry.attempt);
                 self.break_law(Law::Twice, None, &entry.request, what);
             }

@@ -49,6 +49,8 @@ pub enum Canceled {
     Finished(String),
     /// 400: no such request.
     Unknown,
+    /// 500: it is stopped, and that is not on the disk.
+    Unrecorded(String),
     /// Nothing was promised.
     Nothing,
     /// An answer that has no place here.
@@ -129,6 +131,7 @@ impl Api {
             (400, Some("")) => Canceled::Unknown,
             (400, Some(told)) => Canceled::Finished(told.trim_start_matches(": ").to_owned()),
             (503, _) => Canceled::Nothing,
+            (500, _) if message.contains("could not be recorded") => Canceled::Unrecorded(message.to_owned()),
             _ => {
                 Canceled::Surprise(format!("cancel {function} {request} {mode:?}: {status} {answer} {stop}"))
             }

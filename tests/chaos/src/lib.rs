@@ -1,7 +1,8 @@
 //! The chaos harness: it kills the built node at random moments, over and over on one data folder, and
 //! checks that it kept every promise that it had given.
 //!
-//! [`plan`] draws what a round does from the seed, [`life`] starts and kills the node, [`load`] calls and
+//! [`plan`] draws what a round does from the seed, [`life`] starts and kills the node, [`weather`] makes its
+//! disk fail and its clock jump, [`load`] calls and
 //! cancels and writes into the [`book`] what it is told, the functions write into the [`ledger`] what they
 //! do, [`living`] looks for processes that should be dead, and [`check`] holds all that against the laws.
 
@@ -16,3 +17,4 @@ pub mod load;
 pub mod plan;
 pub mod program;
 pub mod run;
+pub mod weather;

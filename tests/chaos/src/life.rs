@@ -5,6 +5,7 @@ use std::{
     io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Child, ChildStderr, Command, ExitStatus, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
@@ -12,7 +13,7 @@ use anyhow::{Context as _, bail, ensure};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::{sync::oneshot, time::Instant};
 
-use crate::living::Token;
+use crate::{living::Token, weather::Weather};
 
 /// A start takes a hundredth of this, also after a kill.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -37,6 +38,8 @@ pub struct Setting {
     pub log: PathBuf,
     /// What its processes are known by.
     pub token: Token,
+    /// What it lives in.
+    pub weather: Arc<Weather>,
 }
 
 /// A started node. Dropped it is killed, so that no panic and no Ctrl-C leaves one behind.
@@ -69,6 +72,8 @@ impl Setting {
             }
         }
         command.env("PATH", self.token.path(number));
+        self.weather.clear()?;
+        self.weather.rule(&mut command);
         let mut child = command.spawn().with_context(|| self.program.display().to_string())?;
         let stderr = child.stderr.take();
         let (tell, listening) = oneshot::channel();

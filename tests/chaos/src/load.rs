@@ -170,6 +170,8 @@ impl Served {
                 self.surprised(&request, format!("cancel {function} {request}: unknown"), true)
             }
             Canceled::Nothing => return Ok(()),
+            Canceled::Unrecorded(_) if self.shared.book().failing.contains(&self.life) => return Ok(()),
+            Canceled::Unrecorded(what) => self.surprised(&request, what, false),
             Canceled::Surprise(what) => self.surprised(&request, what, false),
         }
         self.shared.count_answer();
@@ -192,6 +194,9 @@ impl Served {
     /// A cancel came too late: the node told how the request had ended, and is held to that.
     fn finished(&self, request: String, status: String, at: u64) {
         let mut book = self.shared.book();
+        if book.failing.contains(&self.life) {
+            return; // it may know that and not have been able to write it down
+        }
         let differs = book.ended.get(&request).filter(|ended| ended.row.status != status).cloned();
         if let Some(ended) = differs {
             let told = Row { request, status, code: -1, message: "told to a cancel".to_owned() };

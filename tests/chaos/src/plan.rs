@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::draw::Draw;
+use crate::{draw::Draw, weather::Turn};
 
 /// Calls of one round.
 const CALLS: (u64, u64) = (6, 14);
@@ -39,6 +39,8 @@ pub struct Round {
     pub older: Vec<OlderCancel>,
     /// How the life ends.
     pub end: End,
+    /// What disk and clock do meanwhile.
+    pub weather: Option<Turn>,
 }
 
 /// One asynchronous invocation, and who cancels it.
@@ -162,7 +164,8 @@ impl Round {
             }
             _ => End::Term(draw.ms(50, KILL_WITHIN_MS)),
         };
-        Self { stillborn, calls, older, end }
+        let weather = Turn::draw(&mut draw, CALLS_WITHIN_MS).filter(|_| round > 0); // it is set up in the first
+        Self { stillborn, calls, older, end, weather }
     }
 }
 
@@ -259,6 +262,7 @@ fn mode(draw: &mut Draw) -> Mode {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::weather::Change;
 
     #[test]
     fn the_schedule_is_a_function_of_the_seed() {
@@ -278,6 +282,12 @@ mod tests {
         assert!(ends(|end| matches!(end, End::KillIdle(_))));
         assert!(ends(|end| matches!(end, End::Term(_))));
         assert!(rounds.iter().any(|round| round.stillborn.len() == 2));
+        let turns = |which: fn(&Change) -> bool| {
+            rounds.iter().filter_map(|round| round.weather).any(|turn| which(&turn.change))
+        };
+        assert!(turns(|change| matches!(change, Change::Failing(_))));
+        assert!(turns(|change| matches!(change, Change::Slow(..))));
+        assert!(turns(|change| matches!(change, Change::Clock(_))));
         let calls: Vec<&Call> = rounds.iter().flat_map(|round| &round.calls).collect();
         for mode in Mode::ALL {
             assert!(calls.iter().flat_map(|call| &call.cancels).any(|cancel| cancel.mode == mode));

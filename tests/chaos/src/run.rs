@@ -15,6 +15,7 @@ use crate::{
     living::Token,
     load::{self, Served, Shared},
     plan::{End, Round},
+    weather::{Change, Weather},
 };
 
 mod figures;
@@ -102,6 +103,7 @@ impl Run {
             data: folder.path().join("data"),
             log: folder.path().join("node.log"),
             token: Token::of(&name),
+            weather: Arc::new(Weather::prepare(folder.path())?),
         };
         let shared = Shared::new(Ledger::create(folder.path().join("ledger"))?);
         Ok(Self { setting, folder, shared, figures: Figures::default(), life: 0, seed: order.seed })
@@ -156,13 +158,24 @@ impl Run {
             served.sample().await;
             Ok(())
         });
+        if let Some(turn) = plan.weather {
+            if matches!(turn.change, Change::Failing(_)) {
+                self.shared.book().failing.insert(life.number);
+            }
+            let weather = Arc::clone(&self.setting.weather);
+            clients.spawn(async move {
+                tokio::time::sleep(turn.at).await;
+                weather.turn(turn.change).await
+            });
+        }
         let number_of_life = life.number;
         let how = self.end(life, &watched, plan.end, number).await?;
         let lived = begin.elapsed();
         collect(clients).await?;
         let after = self.shared.book().counts();
         Ok(format!(
-            "life {number_of_life}, {how} after {:.2} s; accepted {}, cancels sent {}, answered 200 {}",
+            "life {number_of_life}{}, {how} after {:.2} s; accepted {}, cancels sent {}, answered 200 {}",
+            plan.weather.map(|turn| format!(", {:?}", turn.change)).unwrap_or_default(),
             lived.as_secs_f32(),
             after[0] - before[0],
             after[1] - before[1],
@@ -234,6 +247,7 @@ impl Run {
         let mut ledger = self.shared.ledger();
         ledger.catch_up()?;
         self.figures.listed = listing.len();
+        self.figures.syncs = self.setting.weather.felt()?;
         Ok(check::at_the_end(&self.shared.book(), &ledger.entries, &listing))
     }
 }

@@ -245,6 +245,16 @@ fn what_runs_after_it_was_seen_to_have_ended_is_found() {
 }
 
 #[test]
+fn an_attempt_of_a_life_that_could_not_write_it_down_may_be_made_again_by_a_later_one() {
+    let mut run = good();
+    run.book.failing.insert(1);
+    run.start(2, "a", "a1").breaks(&[]);
+    let mut run = good();
+    run.book.failing.insert(1);
+    run.start(1, "a", "a1").breaks(&[Law::Twice]);
+}
+
+#[test]
 fn an_attempt_that_starts_or_is_done_twice_is_found() {
     good().start(1, "a", "a1").breaks(&[Law::Twice]);
     good().finish(2, "a", "a2").breaks(&[Law::Twice]);

@@ -30,6 +30,8 @@ pub struct Figures {
     pub finished: usize,
     /// Cancels that were answered 200.
     pub canceled: HashMap<Mode, usize>,
+    /// Syncs that were made to fail, and to take longer.
+    pub syncs: [u64; 2],
     /// Lines that a kill tore in two.
     pub torn: u64,
     /// Broken promises by law.
@@ -74,6 +76,7 @@ impl fmt::Display for Figures {
             let word = format!("{mode:?}").to_lowercase();
             write!(to, " {word} {}", self.canceled.get(&mode).unwrap_or(&0))?;
         }
+        write!(to, ", syncs failed {} and delayed {}", self.syncs[0], self.syncs[1])?;
         for law in Law::ALL {
             write!(to, ", {} {}", law.word(), self.broken.get(&law).unwrap_or(&0))?;
         }
