@@ -4,12 +4,39 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::{CredentialRecord, StoreError, fault::unwritable};
 
-const COLUMNS: &str = "key_id, secret_hash, project, note, created_ms";
+const COLUMNS: &str =
+    "key_id, secret_hash, project, note, created_ms, scopes, login, password, expires_ms, generation";
 
+/// Adds a credential or replaces the one of its key. A login that another one has is refused.
 pub(crate) fn put(db: &Connection, credential: &CredentialRecord) -> Result<(), StoreError> {
-    let insert = format!("INSERT OR REPLACE INTO credentials ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5)");
-    let CredentialRecord { key_id, secret_hash, project, note, created_ms } = credential;
-    db.execute(&insert, params![key_id, secret_hash, project, note, created_ms]).map(drop).map_err(unwritable)
+    let CredentialRecord { key_id, login, .. } = credential;
+    let taken = "SELECT 1 FROM credentials WHERE login = ?1 AND key_id <> ?2";
+    let taken = db.query_row(taken, params![login, key_id], |_| Ok(())).optional().map_err(unwritable)?;
+    if taken.is_some() {
+        return Err(StoreError::Exists);
+    }
+    let insert = format!(
+        "INSERT OR REPLACE INTO credentials ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
+    );
+    let values = params![
+        key_id,
+        credential.secret_hash,
+        credential.project,
+        credential.note,
+        credential.created_ms,
+        credential.scopes,
+        login,
+        credential.password,
+        credential.expires_ms,
+        credential.generation
+    ];
+    db.execute(&insert, values).map(drop).map_err(unwritable)
+}
+
+/// False if there was none.
+pub(crate) fn delete(db: &Connection, key_id: &str) -> Result<bool, StoreError> {
+    let deleted = db.execute("DELETE FROM credentials WHERE key_id = ?1", [key_id]);
+    deleted.map(|rows| rows > 0).map_err(unwritable)
 }
 
 pub(crate) fn all(db: &Connection, project: Option<&str>) -> rusqlite::Result<Vec<CredentialRecord>> {
@@ -35,5 +62,10 @@ fn read(row: &Row<'_>) -> rusqlite::Result<CredentialRecord> {
         project: row.get(2)?,
         note: row.get(3)?,
         created_ms: row.get(4)?,
+        scopes: row.get(5)?,
+        login: row.get(6)?,
+        password: row.get(7)?,
+        expires_ms: row.get(8)?,
+        generation: row.get(9)?,
     })
 }

@@ -2,16 +2,16 @@
 
 use std::{
     collections::HashMap,
-    path::Path,
-    sync::{Arc, PoisonError, RwLock},
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock, RwLockWriteGuard},
 };
 
 use bytes::Bytes;
 use cancel::{CancelId, RequestId};
 
 use crate::{
-    Store, StoreError, StoreFuture, Told, async_configs, credentials, fault::unopenable, folder, functions,
-    invocations, reader::Readers, receipts, record::*, schema, writer::Writer,
+    Store, StoreError, StoreFuture, Told, async_configs, backup::Backups, credentials, fault::unopenable,
+    folder, functions, invocations, reader::Readers, receipts, record::*, schema, writer::Writer,
 };
 
 /// A store in a data folder, owned by this process alone.
@@ -20,8 +20,9 @@ use crate::{
 pub struct Embedded {
     writer: Writer,
     readers: Readers,
+    backups: Backups,
     /// Every credential there is: each call of the API asks for one, and nobody else writes them.
-    credentials: Arc<RwLock<HashMap<String, CredentialRecord>>>,
+    credentials: Arc<Known>,
 }
 
 impl Embedded {
@@ -38,12 +39,13 @@ impl Embedded {
         let connection = schema::open_writer(&database)?;
         let credentials =
             credentials::all(&connection, None).map_err(|error| unopenable(&database, error))?;
-        let by_key = credentials.into_iter().map(|kept| (kept.key_id.clone(), kept)).collect();
+        let by_key = credentials.into_iter().map(|kept| (kept.key_id.clone(), Arc::new(kept))).collect();
         let readers = Readers::start(|| schema::open_reader(&database), failed)?;
         // The writer holds the lock: a second process that had the folder while this one still writes
         // would run what it cancels.
         let writer = Writer::start(connection, lock).map_err(failed)?;
-        Ok(Self { writer, readers, credentials: Arc::new(RwLock::new(by_key)) })
+        let backups = Backups::of(database);
+        Ok(Self { writer, readers, backups, credentials: Arc::new(RwLock::new(by_key)) })
     }
 }
 
@@ -163,22 +165,28 @@ impl Store for Embedded {
     }
 
     fn put_credential(&self, credential: CredentialRecord) -> StoreFuture<()> {
-        let known = Arc::clone(&self.credentials);
-        self.writer.write(move |db| {
-            credentials::put(db, &credential)?;
-            // With its write and not after it: whoever asked may have stopped waiting by then. If the
-            // commit fails, who made it is told so, and nobody has it.
-            known
-                .write()
-                .unwrap_or_else(PoisonError::into_inner)
-                .insert(credential.key_id.clone(), credential);
-            Ok(())
-        })
+        let (known, credential) = (Arc::clone(&self.credentials), Arc::new(credential));
+        let row = Arc::clone(&credential);
+        // Once it is on the disk, and before anybody is told.
+        let then = move || drop(unlocked(&known).insert(credential.key_id.clone(), credential));
+        self.writer.write_then(move |db| credentials::put(db, &row), move |()| then())
     }
 
-    fn credential(&self, key_id: String) -> StoreFuture<Option<CredentialRecord>> {
+    fn delete_credential(&self, key_id: String) -> StoreFuture<bool> {
+        let (known, key) = (Arc::clone(&self.credentials), key_id.clone());
+        let then = move |_: &bool| drop(unlocked(&known).remove(&key));
+        self.writer.write_then(move |db| credentials::delete(db, &key_id), then)
+    }
+
+    fn credential(&self, key_id: &str) -> StoreFuture<Option<Arc<CredentialRecord>>> {
         let known = self.credentials.read().unwrap_or_else(PoisonError::into_inner);
-        let found = known.get(&key_id).cloned();
+        let found = known.get(key_id).cloned();
+        Box::pin(std::future::ready(Ok(found)))
+    }
+
+    fn credential_of(&self, login: &str) -> StoreFuture<Option<Arc<CredentialRecord>>> {
+        let known = self.credentials.read().unwrap_or_else(PoisonError::into_inner);
+        let found = known.values().find(|kept| kept.login.as_deref() == Some(login)).cloned();
         Box::pin(std::future::ready(Ok(found)))
     }
 
@@ -194,6 +202,10 @@ impl Store for Embedded {
         self.writer.write(move |db| credentials::put_fact(db, name, &value))
     }
 
+    fn backup(&self, to: PathBuf) -> StoreFuture<u64> {
+        self.backups.copy(to, self.writer.write(|_| Ok(())))
+    }
+
     fn barrier(&self) -> StoreFuture<()> {
         self.writer.write(|_| Ok(()))
     }
@@ -202,4 +214,10 @@ impl Store for Embedded {
         self.readers.close();
         self.writer.close()
     }
+}
+
+type Known = RwLock<HashMap<String, Arc<CredentialRecord>>>;
+
+fn unlocked(known: &Known) -> RwLockWriteGuard<'_, HashMap<String, Arc<CredentialRecord>>> {
+    known.write().unwrap_or_else(PoisonError::into_inner) // each change is one call: it is whole
 }

@@ -27,8 +27,7 @@
 //! # Files
 //!
 //! `quell.db`, beside it SQLite's `-wal` and `-shm` while open, and `lock`, in a folder of mode 0700,
-//! each of mode 0600. A copy taken while the daemon runs needs all of SQLite's files, or
-//! `sqlite3 quell.db ".backup ..."`.
+//! each of mode 0600. A copy is made by [`Store::backup`] while the store works on; it is a `quell.db` by itself.
 //!
 //! # Tables
 //!
@@ -39,7 +38,7 @@
 //! | `invocations` | request | `seq` (order of acceptance), function, parent, payload, status, error, attempts, times, `fenced_by` | request; function and time; not settled, by `seq`; end |
 //! | `receipts` | cancel | `seq`, target, function, body, time | cancel; function and time; project and time; time |
 //! | `fences` | request, cancel | `seq` (the first counts) | request; cancel |
-//! | `credentials` | key id | hash of the secret, project, note, time | key id |
+//! | `credentials` | key id | hash of the secret, project, note, scopes, login and hash of its password, times, generation | key id; login |
 //! | `facts` | name | text | name |
 //!
 //! Ids are blobs of 16 bytes, big-endian, so that `hex(request)` is the id without its dashes. Times are
@@ -47,6 +46,7 @@
 //! `PRAGMA user_version` is the version of the tables, `application_id` says that they are Quell's.
 
 mod async_configs;
+mod backup;
 mod credentials;
 mod embedded;
 mod fault;

@@ -203,8 +203,18 @@ pub struct CredentialRecord {
     pub secret_hash: [u8; 32],
     /// The one project it opens.
     pub project: String,
-    /// What it is for, in the words of who made it.
+    /// What it is for, in words.
     pub note: String,
     /// When it was made.
     pub created_ms: i64,
+    /// What it may do there: bits, owned by the API crate.
+    pub scopes: u8,
+    /// The name to log in with, of no other credential.
+    pub login: Option<String>,
+    /// The password's argon2 hash, in its own text form.
+    pub password: Option<String>,
+    /// From then on it opens nothing.
+    pub expires_ms: Option<i64>,
+    /// Rises when its secrets are exchanged: what was derived from the old ones is void.
+    pub generation: u32,
 }

@@ -21,7 +21,7 @@ const CHECKPOINT_PAGES: i64 = 4_096;
 const STATEMENTS: usize = 32;
 
 /// What takes a database from version n, its place here, to n + 1. Never edit one that was released.
-const STEPS: [&str; 2] = [TABLES, ASYNCHRONOUS];
+const STEPS: [&str; 3] = [TABLES, ASYNCHRONOUS, CREDENTIALS];
 /// The newest version this program knows.
 const KNOWN: usize = STEPS.len();
 
@@ -77,6 +77,16 @@ CREATE TABLE async_configs (
     body TEXT NOT NULL, created_ms INTEGER NOT NULL, modified_ms INTEGER NOT NULL,
     UNIQUE (project, package, name)
 );
+";
+
+/// Who had a credential before there were scopes could do everything.
+const CREDENTIALS: &str = "
+ALTER TABLE credentials ADD COLUMN scopes INTEGER NOT NULL DEFAULT 31;
+ALTER TABLE credentials ADD COLUMN login TEXT;
+ALTER TABLE credentials ADD COLUMN password TEXT;
+ALTER TABLE credentials ADD COLUMN expires_ms INTEGER;
+ALTER TABLE credentials ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;
+CREATE UNIQUE INDEX credentials_by_login ON credentials (login) WHERE login IS NOT NULL;
 ";
 
 /// Opens the database for writing: checks that it is ours and whole, and brings its tables up to date.
@@ -149,6 +159,50 @@ pub(crate) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A row of each kind, as the first version could have written it.
+    const FIRST_ROWS: &str = "
+        INSERT INTO functions VALUES ('p', 'default', 'f', 3, '{}', 'd', 4, 1, 2);
+        INSERT INTO code VALUES ('d', x'636f6465');
+        INSERT INTO invocations (request, project, package, name, payload, status, attempts, created_ms)
+            VALUES (x'00000000000000000000000000000007', 'p', 'default', 'f', x'7b7d', 1, 2, 5);
+        INSERT INTO receipts (cancel, target, project, package, name, body, created_ms, open)
+            VALUES (x'00000000000000000000000000000009', x'00000000000000000000000000000007',
+                    'p', 'default', 'f', '{\"cancel\":9}', 6, 1);
+        INSERT INTO credentials (key_id, secret_hash, project, note, created_ms)
+            VALUES ('AK', zeroblob(32), 'p', 'first', 7);
+        INSERT INTO facts VALUES ('node', 'n');";
+
+    #[test]
+    fn a_database_of_every_earlier_version_comes_up_to_date_with_all_it_has() {
+        for earlier in 1..=KNOWN {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("quell.db");
+            let old = Connection::open(&path).unwrap();
+            for (step, tables) in STEPS.iter().enumerate().take(earlier) {
+                old.execute_batch(tables).unwrap();
+                if step == 0 {
+                    old.execute_batch(FIRST_ROWS).unwrap();
+                }
+            }
+            old.pragma_update(None, "application_id", APPLICATION).unwrap();
+            old.pragma_update(None, "user_version", i64::try_from(earlier).unwrap()).unwrap();
+            drop(old);
+            let db = open_writer(&path).unwrap();
+            assert_eq!(version(&db, &path).unwrap(), KNOWN, "from version {earlier}");
+            let request = crate::invocations::unsettled(&db, None, 10).unwrap();
+            assert_eq!((request.len(), request[0].attempts, request[0].failures), (1, 2, 0));
+            assert_eq!(crate::functions::all(&db, None).unwrap()[0].revision, 3);
+            assert_eq!(crate::functions::code(&db, "d").unwrap().as_deref(), Some(&b"code"[..]));
+            assert_eq!(crate::receipts::open(&db, 10).unwrap().len(), 1);
+            let credential = &crate::credentials::all(&db, None).unwrap()[0];
+            assert_eq!(
+                (credential.note.as_str(), credential.scopes, credential.generation),
+                ("first", 31, 0)
+            );
+            assert_eq!(crate::credentials::fact(&db, "node").unwrap().as_deref(), Some("n"));
+        }
+    }
 
     #[test]
     fn a_commit_is_on_the_disk_when_it_returns_and_readers_cannot_write() {

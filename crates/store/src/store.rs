@@ -1,6 +1,6 @@
 //! The one trait of durability, and what can go wrong.
 
-use std::{future::Future, pin::Pin};
+use std::{future::Future, path::PathBuf, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use cancel::{CancelId, RequestId};
@@ -112,10 +112,14 @@ pub trait Store: Send + Sync + 'static {
         limit: u32,
     ) -> StoreFuture<Vec<ReceiptRecord>>;
 
-    /// Adds or replaces a credential.
+    /// Adds or replaces a credential; [`StoreError::Exists`] if another one has its login.
     fn put_credential(&self, credential: CredentialRecord) -> StoreFuture<()>;
+    /// Forgets a credential: once this resolves it opens nothing. False if there was none.
+    fn delete_credential(&self, key_id: String) -> StoreFuture<bool>;
     /// One credential.
-    fn credential(&self, key_id: String) -> StoreFuture<Option<CredentialRecord>>;
+    fn credential(&self, key_id: &str) -> StoreFuture<Option<Arc<CredentialRecord>>>;
+    /// The credential with this login.
+    fn credential_of(&self, login: &str) -> StoreFuture<Option<Arc<CredentialRecord>>>;
     /// All credentials of a project (of all projects if `None`).
     fn credentials(&self, project: Option<String>) -> StoreFuture<Vec<CredentialRecord>>;
 
@@ -123,6 +127,9 @@ pub trait Store: Send + Sync + 'static {
     fn fact(&self, name: &'static str) -> StoreFuture<Option<String>>;
     /// Keeps such a fact.
     fn put_fact(&self, name: &'static str, value: String) -> StoreFuture<()>;
+    /// Writes a copy of everything, as of now, into a new file; returns its size in bytes. The store works
+    /// on meanwhile.
+    fn backup(&self, to: PathBuf) -> StoreFuture<u64>;
     /// Resolves once everything asked for before is on the disk, or was reported as failed: a read
     /// after it sees all of it.
     fn barrier(&self) -> StoreFuture<()>;

@@ -76,6 +76,23 @@ impl Writer {
         outcome
     }
 
+    /// The same, with something to do once it is committed and before anybody is told.
+    pub(crate) fn write_then<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        then: impl FnOnce(&T) + Send + 'static,
+    ) -> StoreFuture<T> {
+        let (told, outcome) = awaited();
+        let told = move |done: Result<T, StoreError>| {
+            if let Ok(done) = &done {
+                then(done);
+            }
+            told(done);
+        };
+        self.queue(0, work, told);
+        outcome
+    }
+
     /// The same for work that is new and brings `bytes` with it: it may not take the places kept for
     /// what is running already.
     pub(crate) fn admit<T: Send + 'static>(

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "what a test cannot do without ends it")]
 #![allow(clippy::print_stdout, reason = "the child of the SIGKILL test tells its parent so")]
 
+mod backups;
 mod cancels;
+mod credentials;
 mod functions;
 mod kill;
 mod listings;

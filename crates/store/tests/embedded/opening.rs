@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use cancel::{CancelId, RequestId};
 use rusqlite::Connection;
-use store::{CredentialRecord, Embedded, Status, Store, StoreError};
+use store::{Embedded, Status, Store, StoreError};
 
 use crate::samples::*;
 
@@ -28,13 +28,7 @@ fn database(dir: &Path) -> Connection {
 #[tokio::test]
 async fn a_new_life_finds_everything_that_was_acknowledged() {
     let (store, dir) = fresh();
-    let credential = CredentialRecord {
-        key_id: "AK1".into(),
-        secret_hash: [7; 32],
-        project: "p".into(),
-        note: "for tests".into(),
-        created_ms: 3,
-    };
+    let credential = credential("AK1", Some("ann"));
     store.create_function(function("f", "d"), Bytes::from_static(b"code")).await.unwrap();
     store.accept(invocation(1)).await.unwrap();
     store.mark_running(RequestId(1), 2, 50).await.unwrap();
@@ -55,7 +49,8 @@ async fn a_new_life_finds_everything_that_was_acknowledged() {
     assert_eq!(row.error_message, "function invocation canceled");
     let receipt = store.receipt(CancelId(9)).await.unwrap().unwrap();
     assert_eq!((receipt.target, receipt.body.as_str()), (RequestId(1), r#"{"cancel":9}"#));
-    assert_eq!(store.credential("AK1".into()).await.unwrap(), Some(credential.clone()));
+    assert_eq!(store.credential("AK1").await.unwrap().as_deref(), Some(&credential));
+    assert_eq!(store.credential_of("ann").await.unwrap().as_deref(), Some(&credential));
     assert_eq!(store.credentials(Some("p".into())).await.unwrap(), vec![credential]);
     assert_eq!(store.credentials(Some("other".into())).await.unwrap(), vec![]);
     assert_eq!(store.fact("lives").await.unwrap(), Some("3".into()));

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use cancel::{CancelId, RequestId};
 use store::{
-    Embedded, FunctionKey, FunctionRecord, InvocationQuery, NewInvocation, NewReceipt, Settlement, Status,
+    CredentialRecord, Embedded, FunctionKey, FunctionRecord, InvocationQuery, NewInvocation, NewReceipt,
+    Settlement, Status,
 };
 use tempfile::TempDir;
 
@@ -25,6 +26,21 @@ pub(crate) fn function(name: &str, code_digest: &str) -> FunctionRecord {
         code_size: 4,
         created_ms: 10,
         modified_ms: 10,
+    }
+}
+
+pub(crate) fn credential(key_id: &str, login: Option<&str>) -> CredentialRecord {
+    CredentialRecord {
+        key_id: key_id.into(),
+        secret_hash: [7; 32],
+        project: "p".into(),
+        note: "for tests".into(),
+        created_ms: 3,
+        scopes: 5,
+        login: login.map(str::to_owned),
+        password: login.map(|_| "$argon2id$".into()),
+        expires_ms: Some(4),
+        generation: 2,
     }
 }
 
