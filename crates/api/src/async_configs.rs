@@ -6,7 +6,7 @@ use axum::{
     Json,
     body::Body,
     extract::{Path, Query, State},
-    http::{HeaderMap, StatusCode},
+    http::StatusCode,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -14,8 +14,14 @@ use store::AsyncConfigRecord;
 use supervisor::FunctionSpec;
 
 use crate::{
-    async_config::AsyncConfig, auth::Right, body, error::ApiError, functions::number, registry::Api,
-    spec::Fields, urn::Urn,
+    async_config::AsyncConfig,
+    auth::{Head, Right},
+    body,
+    error::ApiError,
+    functions::number,
+    registry::Api,
+    spec::Fields,
+    urn::Urn,
 };
 
 /// Of a body: each of its fields is small.
@@ -24,12 +30,8 @@ const DEFAULT_ROWS: usize = 10;
 const MAX_ROWS: usize = 100;
 
 impl Api {
-    async fn asked(
-        &self,
-        headers: &HeaderMap,
-        named: &(String, String),
-    ) -> Result<Arc<FunctionSpec>, ApiError> {
-        self.caller(headers, &named.0, Right::Use).await?;
+    async fn asked(&self, head: &Head, named: &(String, String)) -> Result<Arc<FunctionSpec>, ApiError> {
+        self.caller(head, &named.0, Right::Read)?;
         self.named(named)
     }
 
@@ -51,9 +53,9 @@ impl Api {
 pub(crate) async fn show(
     State(api): State<Arc<Api>>,
     Path(named): Path<(String, String)>,
-    headers: HeaderMap,
+    head: Head,
 ) -> Result<Json<Value>, ApiError> {
-    let function = api.asked(&headers, &named).await?;
+    let function = api.asked(&head, &named).await?;
     Ok(Json(api.shown(&api.kept(&function).await?)?))
 }
 
@@ -61,12 +63,12 @@ pub(crate) async fn show(
 pub(crate) async fn put(
     State(api): State<Arc<Api>>,
     Path(named): Path<(String, String)>,
-    headers: HeaderMap,
+    head: Head,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
-    api.caller(&headers, &named.0, Right::Manage).await?;
+    api.caller(&head, &named.0, Right::Admin)?;
     let body = body::read(body, MAX_BODY).await?;
-    body::must_be_json(&headers)?;
+    body::must_be_json(&head)?;
     let object: Map<String, Value> = body::object(&body).map_err(body::not_json)?;
     let _changing = api.changing.lock().await;
     let function = api.named(&named)?;
@@ -84,9 +86,9 @@ pub(crate) async fn put(
 pub(crate) async fn delete(
     State(api): State<Arc<Api>>,
     Path(named): Path<(String, String)>,
-    headers: HeaderMap,
+    head: Head,
 ) -> Result<StatusCode, ApiError> {
-    api.caller(&headers, &named.0, Right::Manage).await?;
+    api.caller(&head, &named.0, Right::Admin)?;
     let _changing = api.changing.lock().await;
     let function = api.named(&named)?;
     api.kept(&function).await?;
@@ -106,9 +108,9 @@ pub(crate) async fn list(
     State(api): State<Arc<Api>>,
     Path(named): Path<(String, String)>,
     Query(query): Query<ListQuery>,
-    headers: HeaderMap,
+    head: Head,
 ) -> Result<Json<Value>, ApiError> {
-    let function = api.asked(&headers, &named).await?;
+    let function = api.asked(&head, &named).await?;
     let marker = number(query.marker.as_deref(), "marker")?.unwrap_or(0);
     let limit = match number(query.limit.as_deref(), "limit")? {
         None | Some(0) => DEFAULT_ROWS,

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::{
-    Extension,
     body::Body,
     extract::{Path, State},
     http::{HeaderMap, HeaderName, StatusCode, header},
@@ -11,10 +10,10 @@ use axum::{
 };
 use cancel::{Cause, Level, RequestId, Scope};
 use serde_json::Value;
-use supervisor::{Actor, CancelAnswer, CancelOrder, Stop, http::Ends};
+use supervisor::{Actor, CancelAnswer, CancelOrder, Stop};
 
 use crate::{
-    auth::Right,
+    auth::{Head, Right},
     body,
     error::ApiError,
     registry::Api,
@@ -41,13 +40,12 @@ pub(crate) struct Ask {
 pub(crate) async fn cancel(
     State(api): State<Arc<Api>>,
     Path((project, urn)): Path<(String, String)>,
-    ends: Option<Extension<Ends>>,
-    headers: HeaderMap,
+    head: Head,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let caller = api.caller_or_403(&headers, &project, Right::Manage).await?;
+    let caller = api.caller_or_403(&head, &project, Right::Cancel)?;
     let body = body::read(body, MAX_CANCEL_BODY).await?;
-    body::must_be_json(&headers).map_err(|error| ApiError::invalid(error.message))?;
+    body::must_be_json(&head).map_err(|error| ApiError::invalid(error.message))?;
     let ask = parse(&body).map_err(ApiError::invalid)?;
     let urn = Urn::parse(&urn, &project)?;
     if urn.key.project != project || !urn.is_latest() {
@@ -55,12 +53,12 @@ pub(crate) async fn cancel(
     }
     // Requests of a function that was deleted meanwhile can be stopped as ever.
     let exists = api.function(&urn, &project).is_some();
-    let early = prefers_early(&headers);
+    let early = prefers_early(&head);
     let reason = match ask.reason {
         Some(reason) => Some(reason),
-        None => header_reason(&headers)?,
+        None => header_reason(&head)?,
     };
-    let remote = ends.map(|Extension(ends)| ends.peer.ip());
+    let remote = head.peer();
     let order = CancelOrder {
         request: ask.request,
         function: urn.key,
@@ -72,7 +70,7 @@ pub(crate) async fn cancel(
     };
     let mut response = match api.handle.cancel(order).await {
         CancelAnswer::Unknown if !exists => return Err(ApiError::cannot_find_function()),
-        told => answer(told, &headers)?,
+        told => answer(told, &head)?,
     };
     if early {
         set(&mut response, PREFERENCE_APPLIED, "respond-async");

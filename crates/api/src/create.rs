@@ -6,13 +6,13 @@ use axum::{
     Json,
     body::Body,
     extract::{Path, State},
-    http::{HeaderMap, StatusCode},
+    http::StatusCode,
 };
 use serde_json::Value;
 use store::{FunctionKey, FunctionRecord, StoreError};
 
 use crate::{
-    auth::Right,
+    auth::{Head, Right},
     body, code,
     error::ApiError,
     package,
@@ -25,12 +25,12 @@ use crate::{
 pub(crate) async fn create(
     State(api): State<Arc<Api>>,
     Path(project): Path<String>,
-    headers: HeaderMap,
+    head: Head,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
-    api.caller(&headers, &project, Right::Manage).await?;
+    api.caller(&head, &project, Right::Admin)?;
     let body = body::read(body, MAX_FUNCTION_BODY).await?;
-    body::must_be_json(&headers)?;
+    body::must_be_json(&head)?;
     let object = body::object(&body).map_err(body::not_json)?;
     let fields = Fields(&object);
     let key = FunctionKey { package: package_name(&fields)?, name: name(&fields)?, project };

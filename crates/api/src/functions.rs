@@ -6,7 +6,7 @@ use axum::{
     Json,
     body::Body,
     extract::{Path, Query, State},
-    http::{HeaderMap, StatusCode},
+    http::StatusCode,
 };
 use base64::Engine as _;
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use store::FunctionRecord;
 
 use crate::{
-    auth::Right,
+    auth::{Head, Right},
     body, code,
     error::ApiError,
     package,
@@ -38,9 +38,9 @@ pub(crate) async fn list(
     State(api): State<Arc<Api>>,
     Path(project): Path<String>,
     Query(query): Query<ListQuery>,
-    headers: HeaderMap,
+    head: Head,
 ) -> Result<Json<Value>, ApiError> {
-    api.caller(&headers, &project, Right::Use).await?;
+    api.caller(&head, &project, Right::Read)?;
     let marker = number(query.marker.as_deref(), "marker")?.unwrap_or(0);
     let most = match number(query.maxitems.as_deref(), "maxitems")? {
         None | Some(0) => MAX_FUNCTIONS,
@@ -76,9 +76,9 @@ pub(crate) fn number(text: Option<&str>, name: &str) -> Result<Option<usize>, Ap
 pub(crate) async fn show(
     State(api): State<Arc<Api>>,
     Path((project, urn)): Path<(String, String)>,
-    headers: HeaderMap,
+    head: Head,
 ) -> Result<Json<Value>, ApiError> {
-    api.caller(&headers, &project, Right::Use).await?;
+    api.caller(&head, &project, Right::Read)?;
     let record = api.record(&Urn::parse(&urn, &project)?, &project).await?;
     Ok(Json(config(&record)?.show(&record, &api.settings.region)))
 }
@@ -87,9 +87,9 @@ pub(crate) async fn show(
 pub(crate) async fn show_code(
     State(api): State<Arc<Api>>,
     Path((project, urn)): Path<(String, String)>,
-    headers: HeaderMap,
+    head: Head,
 ) -> Result<Json<Value>, ApiError> {
-    api.caller(&headers, &project, Right::Manage).await?;
+    api.caller(&head, &project, Right::Admin)?;
     let record = api.record(&Urn::parse(&urn, &project)?, &project).await?;
     let code = api.store.code(record.code_digest.clone()).await?;
     let code = code.ok_or_else(|| ApiError::internal("the code of the function is not in the store"))?;
@@ -103,20 +103,20 @@ pub(crate) async fn show_code(
 pub(crate) async fn update_config(
     State(api): State<Arc<Api>>,
     Path((project, urn)): Path<(String, String)>,
-    headers: HeaderMap,
+    head: Head,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
     let change = |fields: &Fields<'_>, before: &FunctionConfig| {
         Ok((FunctionConfig::read(fields, Some(before))?, None))
     };
-    update(&api, &project, &urn, &headers, body, change).await
+    update(&api, &project, &urn, &head, body, change).await
 }
 
 /// UpdateFunctionCode.
 pub(crate) async fn update_code(
     State(api): State<Arc<Api>>,
     Path((project, urn)): Path<(String, String)>,
-    headers: HeaderMap,
+    head: Head,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
     let change = |fields: &Fields<'_>, before: &FunctionConfig| {
@@ -124,14 +124,14 @@ pub(crate) async fn update_code(
         let (code_type, code_filename) = (code.kind, code.filename);
         Ok((FunctionConfig { code_type, code_filename, ..before.clone() }, Some(code.bytes)))
     };
-    update(&api, &project, &urn, &headers, body, change).await
+    update(&api, &project, &urn, &head, body, change).await
 }
 
 /// UpdateFunctionMaxInstanceConfig.
 pub(crate) async fn update_max_instances(
     State(api): State<Arc<Api>>,
     Path((project, urn)): Path<(String, String)>,
-    headers: HeaderMap,
+    head: Head,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
     let change = |fields: &Fields<'_>, before: &FunctionConfig| {
@@ -139,7 +139,7 @@ pub(crate) async fn update_max_instances(
         let number = number.ok_or_else(|| bad("FSS.1026", "max_instance_num is not an integer".into()))?;
         Ok((FunctionConfig { max_instances: instances(number)?, ..before.clone() }, None))
     };
-    update(&api, &project, &urn, &headers, body, change).await
+    update(&api, &project, &urn, &head, body, change).await
 }
 
 /// Reads, checks, changes, keeps, makes ready: one change at a time.
@@ -147,13 +147,13 @@ async fn update(
     api: &Api,
     project: &str,
     urn: &str,
-    headers: &HeaderMap,
+    head: &Head,
     body: Body,
     change: impl FnOnce(&Fields<'_>, &FunctionConfig) -> Result<(FunctionConfig, Option<Bytes>), ApiError>,
 ) -> Result<Json<Value>, ApiError> {
-    api.caller(headers, project, Right::Manage).await?;
+    api.caller(head, project, Right::Admin)?;
     let body = body::read(body, MAX_FUNCTION_BODY).await?;
-    body::must_be_json(headers)?;
+    body::must_be_json(head)?;
     let object: Map<String, Value> = body::object(&body).map_err(body::not_json)?;
     let urn = Urn::parse(urn, project)?;
     let _changing = api.changing.lock().await;
@@ -180,9 +180,9 @@ async fn update(
 pub(crate) async fn delete(
     State(api): State<Arc<Api>>,
     Path((project, urn)): Path<(String, String)>,
-    headers: HeaderMap,
+    head: Head,
 ) -> Result<StatusCode, ApiError> {
-    api.caller(&headers, &project, Right::Manage).await?;
+    api.caller(&head, &project, Right::Admin)?;
     let urn = Urn::parse(&urn, &project)?;
     let _changing = api.changing.lock().await;
     let record = api.record(&urn, &project).await?;

@@ -6,7 +6,7 @@ use axum::{
     Json,
     body::Body,
     extract::{Path, State},
-    http::{HeaderMap, HeaderName, StatusCode, header},
+    http::{HeaderName, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use supervisor::{Completion, FunctionSpec, Invocation, InvokeError};
 
 use crate::{
-    auth::{Caller, Right},
+    auth::{Caller, Head, Right},
     body,
     error::ApiError,
     registry::Api,
@@ -38,14 +38,14 @@ const FIRST_SYSTEM_CODE: u16 = 10_000;
 pub(crate) async fn invoke(
     State(api): State<Arc<Api>>,
     Path((project, urn)): Path<(String, String)>,
-    headers: HeaderMap,
+    head: Head,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let caller = api.caller(&headers, &project, Right::Use).await?;
-    let (function, payload) = read(&api, &project, &urn, &headers, body, MAX_SYNC_EVENT).await?;
-    let wrapped = headers.get("x-cff-request-version").is_some_and(|version| version == "v1");
+    let caller = api.caller(&head, &project, Right::Invoke)?;
+    let (function, payload) = read(&api, &project, &urn, &head, body, MAX_SYNC_EVENT).await?;
+    let wrapped = head.get("x-cff-request-version").is_some_and(|version| version == "v1");
     let memory = function.memory_mb;
-    let invocation = invocation(function, payload, &caller, &headers);
+    let invocation = invocation(function, payload, &caller, &head);
     let request = invocation.request;
     let mut response = match api.handle.invoke(invocation).await {
         Ok(completion) => answer(request, &completion, wrapped, memory),
@@ -60,12 +60,12 @@ pub(crate) async fn invoke(
 pub(crate) async fn invoke_async(
     State(api): State<Arc<Api>>,
     Path((project, urn)): Path<(String, String)>,
-    headers: HeaderMap,
+    head: Head,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let caller = api.caller(&headers, &project, Right::Use).await?;
-    let (function, payload) = read(&api, &project, &urn, &headers, body, MAX_ASYNC_EVENT).await?;
-    let invocation = invocation(function, payload, &caller, &headers);
+    let caller = api.caller(&head, &project, Right::Invoke)?;
+    let (function, payload) = read(&api, &project, &urn, &head, body, MAX_ASYNC_EVENT).await?;
+    let invocation = invocation(function, payload, &caller, &head);
     let request = invocation.request;
     let mut response = match api.handle.invoke_async(invocation).await {
         Ok(()) => (StatusCode::ACCEPTED, Json(json!({ "request_id": request.to_string() }))).into_response(),
@@ -80,11 +80,11 @@ async fn read(
     api: &Api,
     project: &str,
     urn: &str,
-    headers: &HeaderMap,
+    head: &Head,
     body: Body,
     limit: usize,
 ) -> Result<(Arc<FunctionSpec>, Bytes), ApiError> {
-    body::must_be_json(headers)?;
+    body::must_be_json(head)?;
     let urn = Urn::parse(urn, project)?;
     let function = api.function(&urn, project).ok_or_else(ApiError::no_function)?;
     let mut payload = body::read(body, limit).await?;
@@ -96,18 +96,13 @@ async fn read(
     Ok((function, payload))
 }
 
-fn invocation(
-    function: Arc<FunctionSpec>,
-    payload: Bytes,
-    caller: &Caller,
-    headers: &HeaderMap,
-) -> Invocation {
+fn invocation(function: Arc<FunctionSpec>, payload: Bytes, caller: &Caller, head: &Head) -> Invocation {
     Invocation {
         request: RequestId(uuid::Uuid::new_v4().as_u128()),
         function,
         payload,
         parent: caller.request,
-        detached: headers.get("x-quell-detached").is_some_and(|detached| detached == "true"),
+        detached: head.get("x-quell-detached").is_some_and(|detached| detached == "true"),
     }
 }
 

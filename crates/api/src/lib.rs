@@ -7,12 +7,15 @@
 mod async_config;
 mod async_configs;
 mod auth;
+mod backup;
 mod body;
 mod cancel;
 mod code;
 mod create;
+mod credentials;
 mod error;
 mod functions;
+mod identity;
 mod invoke;
 mod list_invocations;
 mod package;
@@ -24,7 +27,10 @@ mod settings;
 mod spec;
 mod urn;
 
-pub use auth::mint_credential;
+pub use auth::{
+    RateLimits,
+    secrets::{NodeKey, Secrets, mint_operator, secrets_of},
+};
 pub use error::ApiError;
 pub use registry::{Api, ApiSettings};
 pub use router::router;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use axum::{
     Json,
     extract::{Path, Query, State},
-    http::HeaderMap,
 };
 use cancel::RequestId;
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
@@ -14,7 +13,12 @@ use serde_json::{Value, json};
 use store::{InvocationPage, InvocationQuery, InvocationRecord, Status};
 
 use crate::{
-    auth::Right, error::ApiError, functions::number, registry::Api, settings::MAX_INVOCATIONS, spec::bad,
+    auth::{Head, Right},
+    error::ApiError,
+    functions::number,
+    registry::Api,
+    settings::MAX_INVOCATIONS,
+    spec::bad,
     urn::Urn,
 };
 
@@ -38,9 +42,9 @@ pub(crate) async fn list(
     State(api): State<Arc<Api>>,
     Path(named): Path<(String, String)>,
     Query(query): Query<ListQuery>,
-    headers: HeaderMap,
+    head: Head,
 ) -> Result<Json<Value>, ApiError> {
-    page(&api, named, query, &headers, false).await
+    page(&api, named, query, &head, false).await
 }
 
 /// ListActiveAsyncInvocations: the same of what is not over.
@@ -48,19 +52,19 @@ pub(crate) async fn list_active(
     State(api): State<Arc<Api>>,
     Path(named): Path<(String, String)>,
     Query(query): Query<ListQuery>,
-    headers: HeaderMap,
+    head: Head,
 ) -> Result<Json<Value>, ApiError> {
-    page(&api, named, query, &headers, true).await
+    page(&api, named, query, &head, true).await
 }
 
 async fn page(
     api: &Api,
     (project, urn): (String, String),
     query: ListQuery,
-    headers: &HeaderMap,
+    head: &Head,
     active: bool,
 ) -> Result<Json<Value>, ApiError> {
-    api.caller_or_403(headers, &project, Right::Use).await?;
+    api.caller_or_403(head, &project, Right::Read)?;
     let urn = Urn::parse(&urn, &project)?;
     let function = api.function(&urn, &project).ok_or_else(ApiError::cannot_find_function)?;
     let now = Timestamp::now().as_millisecond();

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use axum::{
     Json,
     extract::{Path, Query, State},
-    http::HeaderMap,
 };
 use cancel::{CancelId, Cause, Level, RequestId, Scope};
 use serde::Deserialize;
@@ -14,8 +13,13 @@ use store::FunctionKey;
 use supervisor::{Actor, CancelAnswer, CancelOrder, NodeView, PlanView, Receipt, RequestRow, TreeView};
 
 use crate::{
-    auth::Caller, error::ApiError, functions::number, list_invocations, registry::Api,
-    settings::MAX_RECEIPTS, urn::Urn,
+    auth::{Caller, Head, Right},
+    error::ApiError,
+    functions::number,
+    list_invocations,
+    registry::Api,
+    settings::MAX_RECEIPTS,
+    urn::Urn,
 };
 
 pub(crate) async fn health(State(api): State<Arc<Api>>) -> Result<Json<Value>, ApiError> {
@@ -27,11 +31,8 @@ pub(crate) async fn health(State(api): State<Arc<Api>>) -> Result<Json<Value>, A
     }
 }
 
-pub(crate) async fn node(
-    State(api): State<Arc<Api>>,
-    headers: HeaderMap,
-) -> Result<Json<NodeView>, ApiError> {
-    let caller = api.any_caller(&headers).await?;
+pub(crate) async fn node(State(api): State<Arc<Api>>, head: Head) -> Result<Json<NodeView>, ApiError> {
+    let caller = api.any_caller(&head, Right::Read)?;
     let view = api.handle.node(Some(caller.project)).await;
     view.map(Json).ok_or_else(|| ApiError::unavailable("the node has ended"))
 }
@@ -49,18 +50,18 @@ async fn own_tree(api: &Api, caller: &Caller, id: &str) -> Result<(RequestId, Tr
 pub(crate) async fn tree(
     State(api): State<Arc<Api>>,
     Path(id): Path<String>,
-    headers: HeaderMap,
+    head: Head,
 ) -> Result<Json<TreeView>, ApiError> {
-    let caller = api.any_caller(&headers).await?;
+    let caller = api.any_caller(&head, Right::Read)?;
     Ok(Json(own_tree(&api, &caller, &id).await?.1))
 }
 
 pub(crate) async fn request(
     State(api): State<Arc<Api>>,
     Path(id): Path<String>,
-    headers: HeaderMap,
+    head: Head,
 ) -> Result<Json<Value>, ApiError> {
-    let caller = api.any_caller(&headers).await?;
+    let caller = api.any_caller(&head, Right::Read)?;
     if let Ok((request, tree)) = own_tree(&api, &caller, &id).await
         && let Some(row) = row(&tree, request)
     {
@@ -96,9 +97,9 @@ pub(crate) async fn plan(
     State(api): State<Arc<Api>>,
     Path(id): Path<String>,
     Query(query): Query<PlanQuery>,
-    headers: HeaderMap,
+    head: Head,
 ) -> Result<Json<PlanView>, ApiError> {
-    let caller = api.any_caller(&headers).await?;
+    let caller = api.any_caller(&head, Right::Read)?;
     let (request, tree) = own_tree(&api, &caller, &id).await?;
     let (recursive, force) = match query.kind.as_deref() {
         None => (query.recursive, query.force),
@@ -131,9 +132,9 @@ pub(crate) async fn plan(
 pub(crate) async fn output(
     State(api): State<Arc<Api>>,
     Path(id): Path<String>,
-    headers: HeaderMap,
+    head: Head,
 ) -> Result<String, ApiError> {
-    let caller = api.any_caller(&headers).await?;
+    let caller = api.any_caller(&head, Right::Read)?;
     let output = api.handle.output(id, caller.project).await;
     output.ok_or_else(|| ApiError::not_found("instance"))
 }
@@ -141,9 +142,9 @@ pub(crate) async fn output(
 pub(crate) async fn receipt(
     State(api): State<Arc<Api>>,
     Path(id): Path<String>,
-    headers: HeaderMap,
+    head: Head,
 ) -> Result<Json<Receipt>, ApiError> {
-    let caller = api.any_caller(&headers).await?;
+    let caller = api.any_caller(&head, Right::Read)?;
     let cancel = CancelId::parse(&id).ok_or_else(|| ApiError::not_found("receipt"))?;
     let receipt = api.handle.receipt(cancel).await?;
     let receipt = receipt.filter(|receipt| receipt.project == caller.project);
@@ -162,9 +163,9 @@ pub(crate) struct ReceiptsQuery {
 pub(crate) async fn receipts(
     State(api): State<Arc<Api>>,
     Query(query): Query<ReceiptsQuery>,
-    headers: HeaderMap,
+    head: Head,
 ) -> Result<Json<Value>, ApiError> {
-    let caller = api.any_caller(&headers).await?;
+    let caller = api.any_caller(&head, Right::Read)?;
     let function = query.function.as_deref().map(|urn| Urn::parse(urn, &caller.project)).transpose()?;
     let function = function.map(|urn| urn.key).filter(|key| key.project == caller.project);
     if query.function.is_some() && function.is_none() {

@@ -12,6 +12,8 @@ use supervisor::{AsyncPolicy, FunctionSpec, Handle, RuntimeImage};
 
 use crate::{
     async_config::AsyncConfig,
+    auth::{Guard, Locks, RateLimits, secrets::NodeKey},
+    backup,
     error::ApiError,
     package,
     spec::{FunctionConfig, bad},
@@ -25,6 +27,8 @@ pub struct ApiSettings {
     pub region: String,
     /// Code is unpacked below it.
     pub data_dir: PathBuf,
+    /// How much callers may ask.
+    pub limits: RateLimits,
 }
 
 /// The API's state. Functions are cached: the store is asked when they change, not when they run.
@@ -32,6 +36,10 @@ pub struct Api {
     pub(crate) handle: Handle,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) settings: ApiSettings,
+    pub(crate) key: NodeKey,
+    pub(crate) guard: Guard,
+    /// Wrong passwords.
+    pub(crate) logins: Locks,
     images: Vec<Arc<RuntimeImage>>,
     functions: RwLock<HashMap<FunctionKey, Arc<FunctionSpec>>>,
     /// One change of functions at a time: a change reads, checks and writes.
@@ -43,13 +51,18 @@ impl Api {
     pub fn new(
         handle: Handle,
         store: Arc<dyn Store>,
+        key: NodeKey,
         images: Vec<Arc<RuntimeImage>>,
         settings: ApiSettings,
     ) -> Arc<Self> {
+        let guard = Guard::new(settings.limits);
         Arc::new(Self {
             handle,
             store,
             settings,
+            key,
+            guard,
+            logins: Locks::default(),
             images,
             functions: RwLock::default(),
             changing: tokio::sync::Mutex::new(()),
@@ -62,6 +75,7 @@ impl Api {
     /// # Errors
     /// When the store cannot be read.
     pub async fn load(&self) -> Result<HashMap<FunctionKey, Arc<FunctionSpec>>, ApiError> {
+        backup::clear(&self.settings.data_dir);
         for record in self.store.functions(None).await? {
             let key = record.key.clone();
             if let Err(error) = self.ready(&record, None).await {

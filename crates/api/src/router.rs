@@ -11,8 +11,8 @@ use axum::{
 };
 
 use crate::{
-    async_configs, cancel, create, error::ApiError, functions, invoke, list_invocations, quell,
-    registry::Api, response,
+    async_configs, auth, backup, cancel, create, credentials, error::ApiError, functions, identity, invoke,
+    list_invocations, quell, registry::Api, response,
 };
 
 /// Literal segments of operations a node does not have, where a URN could stand: without these routes
@@ -67,7 +67,13 @@ pub fn router(api: Arc<Api>) -> Router {
         // Their first names.
         .route("/quell/v1/receipts", get(quell::receipts))
         .route("/quell/v1/receipts/{id}", get(quell::receipt))
+        .route("/quell/v1/credentials", get(credentials::list).post(credentials::create))
+        .route("/quell/v1/credentials/{id}", delete(credentials::revoke))
+        .route("/quell/v1/credentials/{id}/rotate", post(credentials::rotate))
+        .route("/quell/v1/backup", get(backup::backup))
+        .route("/v3/auth/tokens", post(identity::create_token))
         .fallback(response::unknown_route)
+        .layer(middleware::from_fn_with_state(Arc::clone(&api), auth::authenticate))
         .layer(middleware::from_fn(response::complete))
         .with_state(api)
 }

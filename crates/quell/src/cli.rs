@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{demo, deploy, runtime_user::RuntimeUser, serve, verbs};
+use crate::{credentials, demo, deploy, runtime_user::RuntimeUser, serve, verbs};
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -93,6 +93,16 @@ enum Command {
         #[command(flatten)]
         node: NodeArgs,
     },
+    /// Say who may do what: create, list, revoke, rotate credentials.
+    #[command(subcommand)]
+    Credentials(CredentialsCommand),
+    /// Write a copy of all that the node must not forget, while it works on.
+    Backup {
+        /// A file that is not there yet.
+        file: PathBuf,
+        #[command(flatten)]
+        node: NodeArgs,
+    },
     /// Show what contains runtimes on this machine, and what each layer guarantees.
     Doctor {
         /// The data folder that the node has or will have.
@@ -157,6 +167,63 @@ pub(crate) struct ServeArgs {
     /// Instances the node runs at once.
     #[arg(long, env = "QUELL_MAX_INSTANCES", default_value_t = 512)]
     pub(crate) max_instances: usize,
+    /// Requests a second that one credential may make, and one address; more are answered 429. 0: as many
+    /// as come.
+    #[arg(long, env = "QUELL_RATE_LIMIT", default_value_t = 0)]
+    pub(crate) rate_limit: u32,
+    /// The same for one running request with its own credentials: a function that calls in a loop.
+    #[arg(long, env = "QUELL_FUNCTION_RATE_LIMIT", default_value_t = 1_000)]
+    pub(crate) function_rate_limit: u32,
+    /// Wrong credentials a second that one address is told of; more are answered 429. 0: all of them.
+    #[arg(long, env = "QUELL_REFUSAL_LIMIT", default_value_t = 100)]
+    pub(crate) refusal_limit: u32,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum CredentialsCommand {
+    /// Make a credential; its secrets are shown this once.
+    Create(NewCredentialArgs),
+    /// Show the credentials of the project; an operator's of every project.
+    List {
+        #[command(flatten)]
+        node: NodeArgs,
+    },
+    /// From now on it opens nothing, nor do the logins and signatures made with it.
+    Revoke {
+        /// Its key, as `list` shows it.
+        key: String,
+        #[command(flatten)]
+        node: NodeArgs,
+    },
+    /// Give it other secrets; the old ones open nothing from now on.
+    Rotate {
+        /// Its key, as `list` shows it.
+        key: String,
+        #[command(flatten)]
+        node: NodeArgs,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct NewCredentialArgs {
+    /// What it may do: read, invoke, cancel; admin is all of these and changes functions and credentials;
+    /// operator makes credentials of other projects and backups.
+    #[arg(long = "scope", value_delimiter = ',', required = true)]
+    pub(crate) scopes: Vec<String>,
+    /// The project it opens, if not that of the credential you use (which must be an operator's).
+    #[arg(long)]
+    pub(crate) for_project: Option<String>,
+    /// What it is for.
+    #[arg(long, default_value = "")]
+    pub(crate) note: String,
+    /// A name to log in with at POST /v3/auth/tokens; its password is read from stdin.
+    #[arg(long)]
+    pub(crate) login: Option<String>,
+    /// It opens nothing after so many days.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=36_500))]
+    pub(crate) expires_days: Option<u64>,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -242,6 +309,8 @@ impl Cli {
             Command::Ls { node } => verbs::ls(&node).await,
             Command::Logs { what, node } => verbs::logs(&what, &node).await,
             Command::Receipt { cancel, node } => verbs::receipt(&cancel, &node).await,
+            Command::Credentials(command) => credentials::credentials(command).await,
+            Command::Backup { file, node } => credentials::backup(&file, &node).await,
             Command::Doctor { data } => verbs::doctor(&data),
             Command::Demo => demo::demo().await,
         }

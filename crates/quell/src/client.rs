@@ -52,22 +52,39 @@ impl Client {
         headers: &[(&str, &str)],
         body: Option<Vec<u8>>,
     ) -> Result<Reply, ClientError> {
-        let url = format!("{}{path}", self.config.endpoint.trim_end_matches('/'));
-        let mut request = self.http.request(method, url).header("X-Auth-Token", &self.config.token);
+        let mut request = self.request(method, path);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         if let Some(body) = body {
             request = request.header("Content-Type", "application/json").body(body);
         }
-        let unreachable = |error: reqwest::Error| ClientError::Unreachable {
-            endpoint: self.config.endpoint.clone(),
-            cause: innermost(&error),
-        };
-        let response = request.send().await.map_err(unreachable)?;
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        self.reply(response).await
+    }
+
+    /// Sends a request whose answer is read piece by piece; anything but a success is an error.
+    pub(crate) async fn open(&self, method: Method, path: &str) -> Result<reqwest::Response, ClientError> {
+        let response = self.request(method, path).send().await.map_err(|error| self.unreachable(&error))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        Err(self.reply(response).await?.refusal())
+    }
+
+    fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        let url = format!("{}{path}", self.config.endpoint.trim_end_matches('/'));
+        self.http.request(method, url).header("X-Auth-Token", &self.config.token)
+    }
+
+    async fn reply(&self, response: reqwest::Response) -> Result<Reply, ClientError> {
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let body = response.bytes().await.map_err(unreachable)?.to_vec();
+        let body = response.bytes().await.map_err(|error| self.unreachable(&error))?.to_vec();
         Ok(Reply { status, headers, body })
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> ClientError {
+        ClientError::Unreachable { endpoint: self.config.endpoint.clone(), cause: innermost(error) }
     }
 
     /// Sends a request and reads its answer as JSON; anything but a success is an error.

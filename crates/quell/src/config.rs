@@ -13,6 +13,11 @@ pub(crate) struct ClientConfig {
     pub(crate) endpoint: String,
     pub(crate) token: String,
     pub(crate) project: String,
+    /// For clients that sign, such as the service's own SDKs. Empty in what an earlier version wrote.
+    #[serde(default)]
+    pub(crate) access_key: String,
+    #[serde(default)]
+    pub(crate) secret_key: String,
 }
 
 const FILE: &str = "client.json";
@@ -66,6 +71,8 @@ impl ClientConfig {
             endpoint,
             token: token.with_context(|| missing("token"))?,
             project: project.unwrap_or_else(|| "default".to_owned()),
+            access_key: kept.as_ref().map(|kept| kept.access_key.clone()).unwrap_or_default(),
+            secret_key: kept.map(|kept| kept.secret_key).unwrap_or_default(),
         })
     }
 }

@@ -52,6 +52,9 @@ pub(crate) async fn demo() -> anyhow::Result<ExitCode> {
         max_processes: 1_024,
         tmp_size: 64,
         runtime_user: RuntimeUser::Auto,
+        rate_limit: 0,
+        function_rate_limit: 0,
+        refusal_limit: 0,
     })
     .await?;
     output::line(format_args!("A node runs at http://{}, its data in a scratch folder.", running.address));

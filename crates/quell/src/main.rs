@@ -3,6 +3,7 @@
 mod cli;
 mod client;
 mod config;
+mod credentials;
 mod demo;
 mod deploy;
 mod images;

@@ -1,9 +1,11 @@
 //! A node from its options to its end: wiring, and nothing that decides.
 
-use std::{ffi::OsString, net::SocketAddr, path::Path, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    ffi::OsString, net::SocketAddr, num::NonZeroU32, path::Path, process::ExitCode, sync::Arc, time::Duration,
+};
 
 use anyhow::{Context as _, bail};
-use api::{Api, ApiSettings};
+use api::{Api, ApiSettings, NodeKey, RateLimits, Secrets};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use store::{Embedded, Store};
 use supervisor::{
@@ -109,10 +111,16 @@ pub(crate) async fn start(args: &ServeArgs) -> anyhow::Result<Running> {
         ..Settings::default()
     };
     // Everything that may fail comes before the node, which takes up the work of its last life.
-    let client = credential(args, &data, store.as_ref(), address).await?;
+    let key = NodeKey::of(store.as_ref()).await?;
+    let client = credential(args, &data, store.as_ref(), &key, address).await?;
     let node = Node::start(settings, Arc::clone(&store), spawner)?;
-    let api_settings = ApiSettings { region: args.region.clone(), data_dir: data.clone() };
-    let api = Api::new(node.handle.clone(), Arc::clone(&store), images, api_settings);
+    let limits = RateLimits {
+        requests: NonZeroU32::new(args.rate_limit),
+        running: NonZeroU32::new(args.function_rate_limit),
+        refusals: NonZeroU32::new(args.refusal_limit),
+    };
+    let api_settings = ApiSettings { region: args.region.clone(), data_dir: data.clone(), limits };
+    let api = Api::new(node.handle.clone(), Arc::clone(&store), key, images, api_settings);
     if let Err(error) = take_over(&api, &node, containment.base().is_some()).await {
         node.handle.drain(Duration::ZERO).await; // what it had taken up already
         node.ended().await;
@@ -199,19 +207,28 @@ async fn credential(
     args: &ServeArgs,
     data: &Path,
     store: &dyn Store,
+    key: &NodeKey,
     address: SocketAddr,
 ) -> anyhow::Result<ClientConfig> {
     let endpoint = format!("http://{}", reachable(address));
     let kept = ClientConfig::read(data)?.filter(|kept| kept.project == args.project);
-    let client = match kept {
-        Some(kept) => ClientConfig { endpoint, ..kept },
+    let project = args.project.clone();
+    let known = match &kept {
+        // One that was revoked or is of another store opens nothing: then there is a new one.
+        Some(kept) => api::secrets_of(store, key, &kept.token).await?,
+        None => None,
+    };
+    let secrets = match known {
+        Some(secrets) => secrets,
         None => {
-            let token = api::mint_credential(store, &args.project, "made at the start of the node").await?;
+            let made = api::mint_operator(store, key, &project, "made at the start of the node").await?;
             // Not the credential itself: logs are read by more people than the file.
-            tracing::info!(project = %args.project, data = %data.display(), "made a credential, see client.json");
-            ClientConfig { endpoint, token, project: args.project.clone() }
+            tracing::info!(%project, data = %data.display(), "made a credential, see client.json");
+            made
         }
     };
+    let Secrets { token, access_key, secret_key } = secrets;
+    let client = ClientConfig { endpoint, token, project, access_key, secret_key };
     client.write(data)?;
     Ok(client)
 }

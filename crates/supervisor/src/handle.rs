@@ -8,7 +8,7 @@ use store::{FunctionKey, StoreError};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    credentials::{AttemptCredentials, AttemptIdentity},
+    credentials::{AttemptCredentials, AttemptIdentity, AttemptSigner},
     message::{Arrival, Message, Mode, Question},
     receipt::Receipt,
     spec::FunctionSpec,
@@ -249,6 +249,11 @@ impl Handle {
     /// Whom an attempt token speaks for.
     pub fn identify(&self, token: &str) -> Option<AttemptIdentity> {
         self.credentials.identify(token)
+    }
+
+    /// Who signs with an attempt's access key.
+    pub fn signer(&self, access_key: &str) -> Option<AttemptSigner> {
+        self.credentials.signer(access_key)
     }
 
     /// Takes no new requests; resolves once everything is reaped, or can be killed no further: with how

@@ -37,7 +37,7 @@ mod unwritten;
 mod view;
 
 pub use codes::message as code_message;
-pub use credentials::{AttemptCredentials, AttemptIdentity, is_attempt_token};
+pub use credentials::{AttemptCredentials, AttemptIdentity, AttemptSecrets, AttemptSigner, is_attempt_token};
 pub use handle::{Actor, CancelAnswer, CancelOrder, Completion, Handle, Invocation, InvokeError, Stop};
 pub use node::{Node, Recovered, StartError};
 pub use receipt::{AskedBy, Receipt, TouchedInstance, TouchedRequest};

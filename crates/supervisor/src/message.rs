@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    credentials::AttemptSecrets,
     group::{Exit, Group, NotProven, OutOfMemory, Proof},
     handle::{CancelAnswer, CancelOrder, Completion, Invocation, InvokeError},
     receipt::Receipt,
@@ -57,7 +58,7 @@ pub(crate) struct Delivery {
     pub(crate) request: RequestId,
     pub(crate) attempt: Attempt,
     pub(crate) payload: Bytes,
-    pub(crate) token: String,
+    pub(crate) secrets: AttemptSecrets,
     pub(crate) asynchronous: bool,
     pub(crate) deadline_ms: i64,
     pub(crate) function_urn: String,

@@ -56,8 +56,8 @@ impl Shell {
         };
         let payload = payload.clone();
         let fence = request.fence.get_or_insert_with(|| self.life.child_token()).clone();
-        let token = match self.credentials.mint(id, &request.function.key.project) {
-            Ok(token) => token,
+        let secrets = match self.credentials.mint(id, &request.function.key.project) {
+            Ok(secrets) => secrets,
             Err(error) => {
                 tracing::error!(%error, "no randomness for a credential; the request waits");
                 return self.follow_up.push_back(failed);
@@ -68,7 +68,7 @@ impl Shell {
             request: id,
             attempt,
             payload,
-            token,
+            secrets,
             asynchronous: request.asynchronous,
             deadline_ms: now.saturating_add(i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX)),
             function_urn: request.function.urn.clone(),

@@ -43,6 +43,9 @@ const MAX_ERROR_BYTES: usize = 256 << 10;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-cff-request-id");
 const AUTH_TOKEN: HeaderName = HeaderName::from_static("x-cff-auth-token");
+const ACCESS_KEY: HeaderName = HeaderName::from_static("x-cff-access-key");
+const SECRET_KEY: HeaderName = HeaderName::from_static("x-cff-secret-key");
+const SECURITY_TOKEN: HeaderName = HeaderName::from_static("x-cff-security-token");
 const INVOKE_TYPE: HeaderName = HeaderName::from_static("x-cff-invoke-type");
 const INVOCATION_ID: HeaderName = HeaderName::from_static("x-quell-invocation-id");
 const DEADLINE: HeaderName = HeaderName::from_static("x-quell-deadline-ms");
@@ -133,7 +136,10 @@ fn deliver(delivery: Delivery) -> Response {
     let kind = if delivery.asynchronous { "async" } else { "sync" };
     let values = [
         (REQUEST_ID, delivery.request.to_string()),
-        (AUTH_TOKEN, delivery.token),
+        (SECURITY_TOKEN, delivery.secrets.token.clone()),
+        (AUTH_TOKEN, delivery.secrets.token),
+        (ACCESS_KEY, delivery.secrets.access_key),
+        (SECRET_KEY, delivery.secrets.secret_key),
         (INVOKE_TYPE, kind.to_owned()),
         (INVOCATION_ID, invocation),
         (DEADLINE, delivery.deadline_ms.to_string()),

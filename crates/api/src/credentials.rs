@@ -1,0 +1,216 @@
+//! `/quell/v1/credentials`: who may do what. Secrets are shown once, when they are made.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Path, Query, State},
+    http::StatusCode,
+};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use store::{CredentialRecord, StoreError};
+
+use crate::{
+    auth::{
+        Caller, Head, Right, Scopes,
+        secrets::{self, NewCredential, Secrets},
+    },
+    body,
+    error::ApiError,
+    identity::{self, MAX_PASSWORD},
+    list_invocations,
+    registry::Api,
+};
+
+/// A few short fields.
+const MAX_BODY: usize = 16 << 10;
+/// Credentials of a node. Each call looks one up in memory; a few hundred bytes each.
+const MAX_CREDENTIALS: usize = 10_000;
+const MAX_NOTE: usize = 512;
+/// A project, a login: as long as the parts of a URN may be.
+const MAX_NAME: usize = 64;
+const MIN_PASSWORD: usize = 8;
+/// A hundred years: longer is a mistake of units.
+const MAX_LIFE_S: u64 = 100 * 365 * 24 * 3_600;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct New {
+    project: Option<String>,
+    #[serde(default)]
+    note: String,
+    scopes: Vec<String>,
+    login: Option<String>,
+    password: Option<String>,
+    expires_in_s: Option<u64>,
+}
+
+/// Makes one.
+pub(crate) async fn create(
+    State(api): State<Arc<Api>>,
+    head: Head,
+    body: Body,
+) -> Result<(StatusCode, Json<Value>), ApiError> {
+    let caller = api.any_caller(&head, Right::Admin)?;
+    let body = body::read(body, MAX_BODY).await?;
+    let new: New = serde_json::from_slice(&body).map_err(|error| ApiError::invalid(error.to_string()))?;
+    let mut made = checked(&caller, &new)?;
+    let _one_at_a_time = api.changing.lock().await;
+    if api.store.credentials(None).await?.len() >= MAX_CREDENTIALS {
+        let message = format!("a node has at most {MAX_CREDENTIALS} credentials");
+        return Err(ApiError::new(StatusCode::FORBIDDEN, "FSS.0403", message));
+    }
+    if let Some(password) = new.password {
+        made.password = Some(identity::hash_password(password).await?);
+    }
+    let (record, secrets) = secrets::make(made, &api.key)?;
+    kept(&api, &record).await?;
+    tracing::info!(target: "audit", by = caller.credential, credential = record.key_id,
+                   project = record.project, "audit: credential made");
+    Ok((StatusCode::CREATED, Json(with_secrets(&record, secrets))))
+}
+
+fn checked(caller: &Caller, new: &New) -> Result<NewCredential, ApiError> {
+    let project = new.project.clone().unwrap_or_else(|| caller.project.clone());
+    if project != caller.project && !caller.scopes.include(Right::Operate) {
+        return Err(ApiError::invalid_token());
+    }
+    let name = |name: &str| {
+        let fits = |c: char| c.is_ascii_alphanumeric() || "-_.@".contains(c);
+        (1..=MAX_NAME).contains(&name.len()) && name.chars().all(fits)
+    };
+    if !name(&project) {
+        return Err(ApiError::invalid(format!("project: 1 to {MAX_NAME} letters, digits, - _ . @")));
+    }
+    let nothing = Scopes::from_bits(0);
+    let scopes = new.scopes.iter().try_fold(nothing, |all, word| Some(all.and(Scopes::word(word)?)));
+    let scopes = scopes
+        .filter(|scopes| *scopes != nothing)
+        .ok_or_else(|| ApiError::invalid("scopes: one or more of read, invoke, cancel, admin, operator"))?;
+    if !caller.scopes.may_give(scopes) {
+        return Err(ApiError::invalid_token());
+    }
+    if new.note.len() > MAX_NOTE {
+        return Err(ApiError::invalid(format!("note: at most {MAX_NOTE} bytes")));
+    }
+    match (&new.login, &new.password) {
+        (None, None) => {}
+        (Some(login), Some(password)) if name(login) => {
+            if !(MIN_PASSWORD..=MAX_PASSWORD).contains(&password.len()) {
+                return Err(ApiError::invalid(format!("password: {MIN_PASSWORD} to {MAX_PASSWORD} bytes")));
+            }
+        }
+        _ => {
+            return Err(ApiError::invalid("login and password go together; login: letters, digits, - _ . @"));
+        }
+    }
+    let expires_ms = match new.expires_in_s {
+        None => None,
+        Some(seconds @ 1..=MAX_LIFE_S) => {
+            let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+            Some(Timestamp::now().as_millisecond().saturating_add(seconds.saturating_mul(1_000)))
+        }
+        Some(_) => return Err(ApiError::invalid(format!("expires_in_s: 1 to {MAX_LIFE_S}"))),
+    };
+    let (note, login) = (new.note.clone(), new.login.clone());
+    Ok(NewCredential { project, note, scopes: scopes.bits(), login, password: None, expires_ms })
+}
+
+async fn kept(api: &Api, record: &CredentialRecord) -> Result<(), ApiError> {
+    match api.store.put_credential(record.clone()).await {
+        Err(StoreError::Exists) => {
+            Err(ApiError::new(StatusCode::CONFLICT, "FSS.0409", "another credential has this login"))
+        }
+        other => Ok(other?),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct ListQuery {
+    project: Option<String>,
+}
+
+/// Those of the caller's project; an operator's of every project, or of the one named.
+pub(crate) async fn list(
+    State(api): State<Arc<Api>>,
+    Query(query): Query<ListQuery>,
+    head: Head,
+) -> Result<Json<Value>, ApiError> {
+    let caller = api.any_caller(&head, Right::Admin)?;
+    let project = match query.project {
+        Some(project) if project == caller.project => Some(project),
+        Some(_) | None if caller.scopes.include(Right::Operate) => query.project,
+        None => Some(caller.project),
+        Some(_) => return Err(ApiError::invalid_token()),
+    };
+    let credentials = api.store.credentials(project).await?;
+    let shown: Vec<Value> = credentials.iter().map(show).collect();
+    Ok(Json(json!({ "count": shown.len(), "credentials": shown })))
+}
+
+/// Revokes one: from the answer on it opens nothing, nor do its logins and keys.
+pub(crate) async fn revoke(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    head: Head,
+) -> Result<StatusCode, ApiError> {
+    let caller = api.any_caller(&head, Right::Admin)?;
+    let _one_at_a_time = api.changing.lock().await;
+    let old = own(&api, &caller, &id).await?;
+    if !api.store.delete_credential(old.key_id.clone()).await? {
+        return Err(ApiError::not_found("credential"));
+    }
+    tracing::info!(target: "audit", by = caller.credential, credential = old.key_id, "audit: credential revoked");
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Gives one other secrets: from the answer on the old ones open nothing.
+pub(crate) async fn rotate(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    head: Head,
+) -> Result<Json<Value>, ApiError> {
+    let caller = api.any_caller(&head, Right::Admin)?;
+    let _one_at_a_time = api.changing.lock().await;
+    let old = own(&api, &caller, &id).await?;
+    let (record, secrets) = secrets::rotate(&old, &api.key)?;
+    kept(&api, &record).await?;
+    tracing::info!(target: "audit", by = caller.credential, credential = record.key_id, "audit: credential rotated");
+    Ok(Json(with_secrets(&record, secrets)))
+}
+
+/// A credential the caller may change: of its project, and with nothing that the caller has not.
+async fn own(api: &Api, caller: &Caller, id: &str) -> Result<Arc<CredentialRecord>, ApiError> {
+    let kept = api.store.credential(id).await?;
+    let operates = caller.scopes.include(Right::Operate);
+    let kept = kept.filter(|kept| operates || kept.project == caller.project);
+    let kept = kept.ok_or_else(|| ApiError::not_found("credential"))?;
+    if !caller.scopes.may_give(Scopes::from_bits(kept.scopes)) {
+        return Err(ApiError::invalid_token());
+    }
+    Ok(kept)
+}
+
+fn show(record: &CredentialRecord) -> Value {
+    json!({
+        "key_id": record.key_id,
+        "project": record.project,
+        "note": record.note,
+        "scopes": Scopes::from_bits(record.scopes).words(),
+        "login": record.login,
+        "generation": record.generation,
+        "created": list_invocations::shown_time(record.created_ms),
+        "expires": record.expires_ms.map(list_invocations::shown_time),
+    })
+}
+
+fn with_secrets(record: &CredentialRecord, secrets: Secrets) -> Value {
+    let mut shown = show(record);
+    shown["token"] = json!(secrets.token);
+    shown["access_key"] = json!(secrets.access_key);
+    shown["secret_key"] = json!(secrets.secret_key);
+    shown
+}
