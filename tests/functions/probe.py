@@ -36,7 +36,8 @@ def handler(event, context):
     print("the handler begins", flush=True)
     children = [invoke_child(context, child) for child in event.get("children", [])]
     line = ring(event["port"], tag=event.get("tag"), request=context.getRequestID(), children=children,
-                api=os.environ["RUNTIME_API_ADDR"])
+                api=os.environ["RUNTIME_API_ADDR"], token=context.getToken(),
+                access_key=context.getSecurityAccessKey(), secret_key=context.getSecuritySecretKey())
     return BEHAVIOURS[event["do"]](event, line)
 
 

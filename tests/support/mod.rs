@@ -151,7 +151,7 @@ impl TestNode {
     }
 
     pub fn command(dir: &Path, options: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_quell"));
+        let mut command = Self::quell();
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--data"])
             .arg(dir)
@@ -159,6 +159,18 @@ impl TestNode {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
+        command
+    }
+
+    /// The command line as a client of the node with this data folder.
+    pub fn client_command(dir: &Path, args: &[&str]) -> Command {
+        let mut command = Self::quell();
+        command.args(args).arg("--data").arg(dir);
+        command
+    }
+
+    fn quell() -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quell"));
         for (name, _) in std::env::vars() {
             if name.starts_with("QUELL_") {
                 command.env_remove(name);
