@@ -15,6 +15,8 @@ mod create;
 mod credentials;
 mod error;
 mod functions;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod identity;
 mod invoke;
 mod list_invocations;

@@ -10,6 +10,8 @@ mod codes;
 mod credentials;
 mod doors;
 mod drafts;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod group;
 mod handle;
 pub mod http;

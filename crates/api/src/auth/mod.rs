@@ -18,7 +18,7 @@ use crate::{error::ApiError, registry::Api};
 mod guard;
 mod identify;
 pub(crate) mod secrets;
-mod signature;
+pub(crate) mod signature;
 
 pub use guard::RateLimits;
 pub(crate) use guard::{Guard, Locks, Refusal};
