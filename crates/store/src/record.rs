@@ -62,8 +62,12 @@ impl FunctionFilter {
     /// Whether it means this version of this function.
     pub fn fits(&self, key: &FunctionKey) -> bool {
         let FunctionKey { project, package, name, version } = key;
-        (&self.project, &self.package, &self.name) == (project, package, name)
-            && (self.versions.is_empty() || self.versions.contains(version))
+        (&self.project, &self.package, &self.name) == (project, package, name) && self.names(version)
+    }
+
+    /// Whether it means this version, if it is of this function.
+    pub fn names(&self, version: &str) -> bool {
+        self.versions.is_empty() || self.versions.iter().any(|named| named == version)
     }
 }
 
