@@ -4,6 +4,8 @@
 //! to the supervisor's handle or the store; what comes back is put into the API's own shapes. The
 //! contract is `docs/api.md`.
 
+mod alias;
+mod aliases;
 mod async_config;
 mod async_configs;
 mod auth;
@@ -18,6 +20,7 @@ mod functions;
 mod identity;
 mod invoke;
 mod list_invocations;
+mod named;
 mod package;
 mod quell;
 mod registry;
@@ -26,6 +29,7 @@ mod router;
 mod settings;
 mod spec;
 mod urn;
+mod versions;
 
 pub use auth::{
     RateLimits,

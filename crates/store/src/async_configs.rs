@@ -2,7 +2,9 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use crate::{AsyncConfigRecord, FunctionKey, StoreError, fault::unwritable, functions::named};
+use crate::{
+    AsyncConfigRecord, FunctionFilter, FunctionKey, StoreError, fault::unwritable, functions::named,
+};
 
 const COLUMNS: &str = "project, package, name, version, body, created_ms, modified_ms";
 /// One version of one function.
@@ -35,9 +37,16 @@ pub(crate) fn one(db: &Connection, key: &FunctionKey) -> rusqlite::Result<Option
     db.prepare_cached(&select)?.query_row(named(key), read).optional()
 }
 
-pub(crate) fn all(db: &Connection) -> rusqlite::Result<Vec<AsyncConfigRecord>> {
-    let select = format!("SELECT {COLUMNS} FROM async_configs ORDER BY project, package, name, version");
-    db.prepare_cached(&select)?.query_map([], read)?.collect()
+pub(crate) fn all(db: &Connection, function: &FunctionFilter) -> rusqlite::Result<Vec<AsyncConfigRecord>> {
+    let select = format!(
+        "SELECT {COLUMNS} FROM async_configs WHERE project = ?1 AND package = ?2 AND name = ?3
+         ORDER BY version"
+    );
+    let of = [&function.project, &function.package, &function.name];
+    let mut rows: Vec<AsyncConfigRecord> =
+        db.prepare_cached(&select)?.query_map(of, read)?.collect::<Result<_, _>>()?;
+    rows.retain(|row| function.fits(&row.key));
+    Ok(rows)
 }
 
 pub(crate) fn delete(db: &Connection, key: &FunctionKey) -> Result<bool, StoreError> {

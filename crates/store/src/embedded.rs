@@ -128,8 +128,8 @@ impl Store for Embedded {
         self.readers.read(move |db| async_configs::one(db, &key))
     }
 
-    fn async_configs(&self) -> StoreFuture<Vec<AsyncConfigRecord>> {
-        self.readers.read(async_configs::all)
+    fn async_configs(&self, function: FunctionFilter) -> StoreFuture<Vec<AsyncConfigRecord>> {
+        self.readers.read(move |db| async_configs::all(db, &function))
     }
 
     fn delete_async_config(&self, key: FunctionKey) -> StoreFuture<bool> {

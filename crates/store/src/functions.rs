@@ -119,11 +119,11 @@ pub(crate) fn all(db: &Connection, project: Option<&str>) -> rusqlite::Result<Ve
     db.prepare_cached(&select)?.query_map([project], read)?.collect()
 }
 
-/// Newest first, and `latest` before them.
+/// Newest first, and `latest` before them. By revision: a clock may be set back.
 pub(crate) fn versions(db: &Connection, key: &FunctionKey) -> rusqlite::Result<Vec<FunctionRecord>> {
     let select = format!(
         "SELECT {COLUMNS} FROM functions WHERE {WHOLE}
-         ORDER BY version <> '{LATEST}', created_ms DESC, rowid DESC"
+         ORDER BY version <> '{LATEST}', revision DESC"
     );
     let of = [&key.project, &key.package, &key.name];
     db.prepare_cached(&select)?.query_map(of, read)?.collect()

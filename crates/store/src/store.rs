@@ -88,10 +88,10 @@ pub trait Store: Send + Sync + 'static {
     /// Sets what a version of a function says of its asynchronous requests; `now_ms` is when. False, and nothing is
     /// set, if there is no such function. Deleted with its version.
     fn put_async_config(&self, key: FunctionKey, body: String, now_ms: i64) -> StoreFuture<bool>;
-    /// What a function says of its asynchronous requests, if it says anything.
+    /// What a version of a function says of its asynchronous requests, if it says anything.
     fn async_config(&self, key: FunctionKey) -> StoreFuture<Option<AsyncConfigRecord>>;
-    /// All of them, of every project.
-    fn async_configs(&self) -> StoreFuture<Vec<AsyncConfigRecord>>;
+    /// Those of the versions that are meant, ordered by version.
+    fn async_configs(&self, function: FunctionFilter) -> StoreFuture<Vec<AsyncConfigRecord>>;
     /// Forgets it. False if there was none.
     fn delete_async_config(&self, key: FunctionKey) -> StoreFuture<bool>;
     /// One request, payload included.

@@ -83,8 +83,14 @@ impl Shell {
             return tracing::warn!(%request, "its function is gone; the next life settles it");
         };
         let kept = Kept { hops, created_ms, ..Kept::default() };
-        let invocation =
-            Invocation { request, function, alias: None, payload: Bytes::new(), parent: None, detached: false };
+        let invocation = Invocation {
+            request,
+            function,
+            alias: None,
+            payload: Bytes::new(),
+            parent: None,
+            detached: false,
+        };
         self.arrived(Arrival { invocation, mode: Mode::Kept(kept) });
     }
 }

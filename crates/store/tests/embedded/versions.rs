@@ -1,7 +1,7 @@
 //! Versions of functions, and the aliases that name them.
 
 use bytes::Bytes;
-use store::{AliasRecord, FunctionRecord, LATEST, Share, Store, StoreError};
+use store::{AliasRecord, FunctionFilter, FunctionRecord, LATEST, Share, Store, StoreError};
 
 use crate::samples::*;
 
@@ -9,7 +9,8 @@ const OLD: Bytes = Bytes::from_static(b"old");
 const NEW: Bytes = Bytes::from_static(b"new");
 
 fn version(version: &str, digest: &str, created_ms: i64) -> FunctionRecord {
-    FunctionRecord { key: key("f").at(version), created_ms, ..function("f", digest) }
+    let revision = created_ms.cast_unsigned();
+    FunctionRecord { key: key("f").at(version), revision, created_ms, ..function("f", digest) }
 }
 
 fn alias(name: &str, version: &str, additional: Option<(&str, u8)>) -> AliasRecord {
@@ -59,6 +60,12 @@ async fn a_version_takes_along_what_latest_says_of_its_asynchronous_requests() {
     };
     assert_eq!(of("v1").await, Some(("first".into(), 20)));
     assert_eq!(of(LATEST).await, Some(("second".into(), 2)));
+    let bodies = async |function| {
+        let kept = store.async_configs(function).await.unwrap();
+        kept.into_iter().map(|kept| kept.body).collect::<Vec<_>>()
+    };
+    assert_eq!(bodies(FunctionFilter::whole(key("f"))).await, ["second", "first"]);
+    assert_eq!(bodies(FunctionFilter::exactly(key("f").at("v1"))).await, ["first"]);
     assert!(store.delete_version(key("f").at("v1")).await.unwrap());
     assert_eq!(of("v1").await, None);
 }
