@@ -335,6 +335,56 @@ async fn a_request_is_cancelled_and_listed_by_the_version_it_runs() {
 }
 
 #[tokio::test]
+async fn a_later_life_knows_of_a_cancelled_request_which_version_it_ran() {
+    let (mut node, bell) = (node_with_f().await, Bell::hang().await);
+    two_versions(&node).await;
+    let event = json!({ "port": bell.port });
+    let asynchronous = node.invoke_async(&f("v1"), &event).await;
+    let _ring = bell.ring().await;
+    let caller = node.invoke(&f("v2"), &event);
+    let ring = bell.ring().await;
+    let synchronous = ring.request();
+    for (request, last) in [(&asynchronous, "v1"), (&synchronous, "v2")] {
+        let reply = node.cancel(&f(last), request, Mode::Force).await;
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        node.receipt(reply.header("x-quell-cancel-id")).await; // it is closed, and its last form on its way
+    }
+    assert_eq!(node.get("/quell/v1/cancels").await.json()["count"], 2); // what was on its way has been written
+    assert_eq!(within("the end of the call", caller).await.unwrap().status, 500);
+    node.kill();
+    let node = TestNode::start_in(&node.dir.clone(), &[]).await;
+    for (request, last, other) in [(&asynchronous, "v1", "v2"), (&synchronous, "v2", "latest")] {
+        assert_eq!(node.cancel(&f(last), request, Mode::Plain).await.status, 200, "{last}");
+        assert_eq!(node.cancel("f", request, Mode::Plain).await.status, 200, "{last}");
+        refused(&node.cancel(&f(other), request, Mode::Plain).await, 400, "FSS.0400");
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_result_goes_to_the_version_it_is_sent_to() {
+    let (node, bell) = (node_with_f().await, Bell::hang().await);
+    node.deploy("g", SOURCE, json!({})).await;
+    two_versions(&node).await;
+    let to = |urn: &str| {
+        let param = json!({ "func_urn": urn }).to_string();
+        json!({ "destination_config": { "on_success": { "destination": "FunctionGraph", "param": param } } })
+    };
+    let config = path("g", "/async-invoke-config");
+    for nowhere in [f("v9"), f("!prod")] {
+        refused(&put(&node, &config, &to(&nowhere)).await, 400, "FSS.1001");
+    }
+    assert_eq!(put(&node, &config, &to(&f("v1"))).await.status, 200);
+    node.invoke_async("g", &json!({ "port": bell.port })).await;
+    bell.ring().await.release().await;
+    let mut ring = bell.ring().await;
+    assert_eq!((&ring.facts["function"], &ring.facts["version"]), (&json!("f"), &json!("v1")));
+    ring.release().await;
+    assert_eq!(node.settled(&f("v1"), &ring.request()).await, ("SUCCESS".to_owned(), 0));
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn what_was_accepted_for_an_alias_keeps_its_version_over_retries_switches_and_lives() {
     let (mut node, bell) = (node_with_f().await, Bell::hang().await);
     two_versions(&node).await;
