@@ -158,7 +158,7 @@ async fn urns_are_taken_in_every_form_and_a_malformed_one_is_refused() {
         ("invocations-async", error(404, "FSS.1051", "Not found the function")),
         ("cancel", error(404, "FSS.0404", "can not find function")),
     ] {
-        for urn in ["nobody", "default:nobody", "other:default:f", &format!("{long}:v7")] {
+        for urn in ["nobody", "default:nobody", "other:default:f", "default:default:nobody:v7"] {
             let path = format!("{FUNCTIONS}/{urn}/{operation}");
             let reply = node.post(&path, &json!({ "request_id": NOBODY })).await;
             assert_eq!(reply.error(), expected, "{path}");

@@ -53,6 +53,11 @@ async fn a_function_is_deployed_invoked_watched_cancelled_and_looked_up() {
     let (code, out, _) = quell(&node, &["invoke", "probe", "--event", "{\"name\": 1}"]).await;
     assert_eq!((code, serde_json::from_str::<Value>(&out).unwrap()["event"]["name"].clone()), (0, json!(1)));
 
+    for (last, status) in [("latest", 0), ("!nobody", 5), ("v20260131-235959", 5)] {
+        let (code, _, said) = quell(&node, &["invoke", &format!("probe:{last}")]).await;
+        assert_eq!(code, status, "{last}: {said}");
+    }
+
     let child = json!({ "do": "wait", "port": bell.port, "tag": "child" });
     let event = json!({ "do": "wait", "port": bell.port, "tag": "parent", "children": [child] }).to_string();
     let (code, out, _) = quell(&node, &["invoke", "probe", "--async", "--event", &event]).await;

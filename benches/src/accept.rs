@@ -6,7 +6,7 @@ use std::{
     path::Path,
     process::{Child, Command, Stdio},
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::Instant,
@@ -17,7 +17,7 @@ use axum::{Router, body::Bytes, extract::State, http::StatusCode, routing::post}
 use cancel::RequestId;
 use reqwest::Client;
 use serde_json::json;
-use store::{Embedded, FunctionKey, NewInvocation, Store};
+use store::{Embedded, FunctionKey, LATEST, NewInvocation, Store};
 
 use crate::node::BenchNode;
 
@@ -36,11 +36,28 @@ pub(crate) async fn serve_floor(dir: &Path) -> anyhow::Result<()> {
     Ok(axum::serve(listener, router).await?)
 }
 
+/// As the node has it when it accepts.
+static FUNCTION: LazyLock<Arc<FunctionKey>> = LazyLock::new(|| {
+    Arc::new(FunctionKey {
+        project: "p".into(),
+        package: "default".into(),
+        name: "f".into(),
+        version: LATEST.into(),
+    })
+});
+
 async fn commit(State(store): State<Arc<dyn Store>>, payload: Bytes) -> StatusCode {
     // As the node's: random ids cost the store's index more than counted ones.
     let request = RequestId(uuid::Uuid::new_v4().as_u128());
-    let function = FunctionKey { project: "p".into(), package: "default".into(), name: "f".into() };
-    let row = NewInvocation { request, function, parent: None, payload, created_ms: 1, hops: 0 };
+    let row = NewInvocation {
+        request,
+        function: Arc::clone(&FUNCTION),
+        alias: None,
+        parent: None,
+        payload,
+        created_ms: 1,
+        hops: 0,
+    };
     match store.accept(row).await {
         Ok(()) => StatusCode::ACCEPTED,
         Err(_) => StatusCode::SERVICE_UNAVAILABLE,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use cancel::RequestId;
 use reqwest::Method;
 use serde_json::{Value, json};
-use store::{Embedded, FunctionKey, NewInvocation, Store};
+use store::{Embedded, FunctionKey, LATEST, NewInvocation, Store};
 
 use crate::node::BenchNode;
 
@@ -68,6 +68,12 @@ fn database_mib(data: &std::path::Path) -> anyhow::Result<u64> {
 /// As an earlier life of the node would have accepted them.
 async fn fill(data: &std::path::Path, count: u64) -> anyhow::Result<()> {
     let store = Embedded::open(data)?;
+    let function = Arc::new(FunctionKey {
+        project: "default".into(),
+        package: "default".into(),
+        name: "f".into(),
+        version: LATEST.into(),
+    });
     let payload = Bytes::from(json!({ "padding": "x".repeat(EVENT_BYTES) }).to_string());
     let created_ms =
         i64::try_from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_millis())?;
@@ -78,11 +84,8 @@ async fn fill(data: &std::path::Path, count: u64) -> anyhow::Result<()> {
             .map(|id| {
                 store.accept(NewInvocation {
                     request: RequestId(u128::from(*id)),
-                    function: FunctionKey {
-                        project: "default".into(),
-                        package: "default".into(),
-                        name: "f".into(),
-                    },
+                    function: Arc::clone(&function),
+                    alias: None,
                     parent: None,
                     payload: payload.clone(),
                     created_ms,

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use store::{AsyncConfigRecord, FunctionKey};
+use store::{AsyncConfigRecord, FunctionKey, LATEST};
 use supervisor::AsyncPolicy;
 
 use crate::{
     error::ApiError,
     list_invocations::shown_time,
     spec::{Fields, bad},
-    urn::{self, Urn},
+    urn::{self, Named, Urn},
 };
 
 /// No code of the wire is for these fields; this is that of a parameter that is not understood.
@@ -51,12 +51,24 @@ pub(crate) struct AsyncConfig {
 struct Destination {
     package: String,
     name: String,
+    #[serde(default = "latest")]
+    version: String,
     param: String,
+}
+
+/// What a destination that was kept without a version means.
+fn latest() -> String {
+    LATEST.to_owned()
 }
 
 impl Destination {
     fn key(&self, project: &str) -> FunctionKey {
-        FunctionKey { project: project.to_owned(), package: self.package.clone(), name: self.name.clone() }
+        FunctionKey {
+            project: project.to_owned(),
+            package: self.package.clone(),
+            name: self.name.clone(),
+            version: self.version.clone(),
+        }
     }
 }
 
@@ -163,14 +175,18 @@ fn read_destination(
         bad(CODE, format!("{name}: param is not the text of a JSON object with a func_urn: {param:?}"))
     })?;
     let to = Urn::parse(text, &own.project)?;
-    if to.key == *own {
+    if let Named::Alias(alias) = &to.named {
+        return Err(bad(CODE, format!("{name}: !{alias} is an alias: a node sends results to a version")));
+    }
+    if to.key.at(LATEST) == own.at(LATEST) {
         return Err(bad(CODE, format!("{name}: a function cannot be invoked with its own results")));
     }
     // A function of another project is as good as none: nothing is told of it.
-    if to.key.project != own.project || !to.is_latest() || !exists(&to.key) {
+    if to.key.project != own.project || !exists(&to.key) {
         return Err(bad(CODE, format!("{name}: there is no function {text:?}")));
     }
-    Ok(Some(Destination { package: to.key.package, name: to.key.name, param: param.to_owned() }))
+    let FunctionKey { package, name, version, .. } = to.key;
+    Ok(Some(Destination { package, name, version, param: param.to_owned() }))
 }
 
 #[cfg(test)]
@@ -178,11 +194,18 @@ mod tests {
     use super::*;
 
     fn own() -> FunctionKey {
-        FunctionKey { project: "p".into(), package: "default".into(), name: "f".into() }
+        FunctionKey {
+            project: "p".into(),
+            package: "default".into(),
+            name: "f".into(),
+            version: LATEST.into(),
+        }
     }
 
     fn read(body: &Value) -> Result<AsyncConfig, ApiError> {
-        AsyncConfig::read(&Fields(body.as_object().unwrap()), &own(), |key| key.name == "g")
+        AsyncConfig::read(&Fields(body.as_object().unwrap()), &own(), |key| {
+            key.name == "g" && ["latest", "v1"].contains(&key.version.as_str())
+        })
     }
 
     fn to(kind: &str, param: &str) -> Value {
@@ -201,7 +224,11 @@ mod tests {
     fn a_destination_is_another_function_of_the_same_project() {
         let urn = "{\"func_urn\":\"urn:fss:r:p:function:default:g\"}";
         let policy = read(&to(FUNCTION, urn)).unwrap().policy("p");
-        assert_eq!(policy.on_success.unwrap().name, "g");
+        let key = policy.on_success.unwrap();
+        assert_eq!((key.name.as_str(), key.version.as_str()), ("g", LATEST));
+        let of_version = "{\"func_urn\":\"p:default:g:v1\"}";
+        let policy = read(&to(FUNCTION, of_version)).unwrap().policy("p");
+        assert_eq!(policy.on_success.unwrap().version, "v1");
         assert_eq!(read(&to("", "")).unwrap(), AsyncConfig::default());
         for (kind, param) in [
             ("OBS", "{}"),
@@ -210,6 +237,9 @@ mod tests {
             (FUNCTION, "[]"),
             (FUNCTION, "{\"func_urn\":7}"),
             (FUNCTION, "{\"func_urn\":\"f\"}"),
+            (FUNCTION, "{\"func_urn\":\"p:default:f:v1\"}"),
+            (FUNCTION, "{\"func_urn\":\"p:default:g:v2\"}"),
+            (FUNCTION, "{\"func_urn\":\"p:default:g:!prod\"}"),
             (FUNCTION, "{\"func_urn\":\"h\"}"),
             (FUNCTION, "{\"func_urn\":\"g:g:g:g:g:g\"}"),
             (FUNCTION, "{\"func_urn\":\"urn:fss:r:other:function:default:g\"}"),

@@ -10,7 +10,7 @@ use axum::{
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use store::AsyncConfigRecord;
+use store::{AsyncConfigRecord, FunctionKey};
 use supervisor::FunctionSpec;
 
 use crate::{
@@ -20,8 +20,8 @@ use crate::{
     error::ApiError,
     functions::number,
     registry::Api,
-    spec::Fields,
-    urn::Urn,
+    spec::{Fields, bad},
+    urn::{Named, Urn},
 };
 
 /// Of a body: each of its fields is small.
@@ -36,11 +36,20 @@ impl Api {
     }
 
     fn named(&self, (project, urn): &(String, String)) -> Result<Arc<FunctionSpec>, ApiError> {
-        self.function(&Urn::parse(urn, project)?, project).ok_or_else(ApiError::no_function)
+        self.version(&Urn::parse(urn, project)?, project)
+    }
+
+    /// The version to change: an alias has no configuration of its own.
+    fn changed(&self, (project, urn): &(String, String)) -> Result<Arc<FunctionSpec>, ApiError> {
+        let urn = Urn::parse(urn, project)?;
+        if let Named::Alias(alias) = &urn.named {
+            return Err(bad("FSS.1014", format!("!{alias} is an alias: name the version")));
+        }
+        self.version(&urn, project)
     }
 
     async fn kept(&self, function: &FunctionSpec) -> Result<AsyncConfigRecord, ApiError> {
-        let kept = self.store.async_config(function.key.clone()).await?;
+        let kept = self.store.async_config(FunctionKey::clone(&function.key)).await?;
         kept.ok_or_else(|| ApiError::not_found("the configuration of asynchronous requests"))
     }
 
@@ -71,11 +80,11 @@ pub(crate) async fn put(
     body::must_be_json(&head)?;
     let object: Map<String, Value> = body::object(&body).map_err(body::not_json)?;
     let _changing = api.changing.lock().await;
-    let function = api.named(&named)?;
+    let function = api.changed(&named)?;
     let config = AsyncConfig::read(&Fields(&object), &function.key, |key| api.has(key))?;
     let text = serde_json::to_string(&config).map_err(|error| ApiError::internal(error.to_string()))?;
     let now = jiff::Timestamp::now().as_millisecond();
-    if !api.store.put_async_config(function.key.clone(), text, now).await? {
+    if !api.store.put_async_config(FunctionKey::clone(&function.key), text, now).await? {
         return Err(ApiError::no_function());
     }
     api.set_policy(&function, config.policy(&function.key.project)).await;
@@ -90,9 +99,9 @@ pub(crate) async fn delete(
 ) -> Result<StatusCode, ApiError> {
     api.caller(&head, &named.0, Right::Admin)?;
     let _changing = api.changing.lock().await;
-    let function = api.named(&named)?;
+    let function = api.changed(&named)?;
     api.kept(&function).await?;
-    api.store.delete_async_config(function.key.clone()).await?;
+    api.store.delete_async_config(FunctionKey::clone(&function.key)).await?;
     api.set_policy(&function, supervisor::AsyncPolicy::default()).await;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -103,27 +112,29 @@ pub(crate) struct ListQuery {
     limit: Option<String>,
 }
 
-/// ListFunctionAsyncInvokeConfig. A node has one version of each function, and so at most one to list.
+/// ListFunctionAsyncInvokeConfig: one for each version that has one.
 pub(crate) async fn list(
     State(api): State<Arc<Api>>,
     Path(named): Path<(String, String)>,
     Query(query): Query<ListQuery>,
     head: Head,
 ) -> Result<Json<Value>, ApiError> {
-    let function = api.asked(&head, &named).await?;
+    api.asked(&head, &named).await?;
     let marker = number(query.marker.as_deref(), "marker")?.unwrap_or(0);
     let limit = match number(query.limit.as_deref(), "limit")? {
         None | Some(0) => DEFAULT_ROWS,
         Some(limit) => limit.min(MAX_ROWS),
     };
-    let kept = api.store.async_config(function.key.clone()).await?;
-    let count = usize::from(kept.is_some());
+    let of = api.requests_of(&Urn::parse(&named.1, &named.0)?).ok_or_else(ApiError::no_function)?;
+    let kept = api.store.async_configs(of).await?;
+    let count = kept.len();
     let page = kept.iter().skip(marker).take(limit).map(|kept| api.shown(kept));
     let page = page.collect::<Result<Vec<_>, _>>()?;
+    let next = marker + page.len();
     Ok(Json(json!({
         "count": count,
         "page_info": {
-            "next_marker": 0,
+            "next_marker": if next < count { next } else { 0 },
             "previous_marker": marker.saturating_sub(limit),
             "current_count": page.len(),
         },

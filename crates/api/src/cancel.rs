@@ -48,11 +48,12 @@ pub(crate) async fn cancel(
     body::must_be_json(&head).map_err(|error| ApiError::invalid(error.message))?;
     let ask = parse(&body).map_err(ApiError::invalid)?;
     let urn = Urn::parse(&urn, &project)?;
-    if urn.key.project != project || !urn.is_latest() {
+    if urn.key.project != project {
         return Err(ApiError::cannot_find_function());
     }
-    // Requests of a function that was deleted meanwhile can be stopped as ever.
-    let exists = api.function(&urn, &project).is_some();
+    let function = api.requests_of(&urn).ok_or_else(ApiError::cannot_find_function)?;
+    // Requests of a function or version that was deleted meanwhile can be stopped as ever.
+    let exists = api.version(&urn, &project).is_ok();
     let early = prefers_early(&head);
     let reason = match ask.reason {
         Some(reason) => Some(reason),
@@ -61,7 +62,7 @@ pub(crate) async fn cancel(
     let remote = head.peer();
     let order = CancelOrder {
         request: ask.request,
-        function: urn.key,
+        function,
         scope: ask.scope,
         level: ask.level,
         cause: Cause::Asked,

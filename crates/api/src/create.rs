@@ -9,7 +9,7 @@ use axum::{
     http::StatusCode,
 };
 use serde_json::Value;
-use store::{FunctionKey, FunctionRecord, StoreError};
+use store::{FunctionKey, FunctionRecord, LATEST, StoreError};
 
 use crate::{
     auth::{Head, Right},
@@ -33,7 +33,8 @@ pub(crate) async fn create(
     body::must_be_json(&head)?;
     let object = body::object(&body).map_err(body::not_json)?;
     let fields = Fields(&object);
-    let key = FunctionKey { package: package_name(&fields)?, name: name(&fields)?, project };
+    let (package, name) = (package_name(&fields)?, name(&fields)?);
+    let key = FunctionKey { project, package, name, version: LATEST.to_owned() };
     let mut config = FunctionConfig::read(&fields, None)?;
     let code = code::read(&fields)?;
     (config.code_type, config.code_filename) = (code.kind, code.filename);
@@ -83,7 +84,8 @@ fn package_name(fields: &Fields<'_>) -> Result<String, ApiError> {
     Err(bad("FSS.1027", format!("package {package:?} is not a name")))
 }
 
-fn is_name(name: &str, longest: usize) -> bool {
+/// Letters, digits, `-` and `_`; begins with a letter, ends with a letter or digit.
+pub(crate) fn is_name(name: &str, longest: usize) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     name.len() <= longest
         && name.chars().all(plain)

@@ -22,7 +22,8 @@ use crate::{
     registry::{Api, config},
     settings::{MAX_FUNCTION_BODY, MAX_FUNCTIONS},
     spec::{Fields, FunctionConfig, bad, instances},
-    urn::Urn,
+    urn::{Named, Urn},
+    versions,
 };
 
 #[derive(Debug, Deserialize)]
@@ -47,6 +48,9 @@ pub(crate) async fn list(
         Some(most) => most.min(MAX_FUNCTIONS),
     };
     let fits = |record: &FunctionRecord| {
+        if !record.key.is_latest() {
+            return false;
+        }
         let package = query.package_name.as_deref().is_none_or(|package| record.key.package == package);
         package && query.func_name.as_deref().is_none_or(|name| record.key.name.contains(name))
     };
@@ -156,6 +160,7 @@ async fn update(
     body::must_be_json(head)?;
     let object: Map<String, Value> = body::object(&body).map_err(body::not_json)?;
     let urn = Urn::parse(urn, project)?;
+    urn.must_be_latest()?;
     let _changing = api.changing.lock().await;
     let mut record = api.record(&urn, project).await?;
     let (config, code) = change(&Fields(&object), &config(&record)?)?;
@@ -176,7 +181,7 @@ async fn update(
     Ok(Json(config.show(&record, &api.settings.region)))
 }
 
-/// DeleteFunction.
+/// DeleteFunction: all of it, or one published version.
 pub(crate) async fn delete(
     State(api): State<Arc<Api>>,
     Path((project, urn)): Path<(String, String)>,
@@ -184,12 +189,32 @@ pub(crate) async fn delete(
 ) -> Result<StatusCode, ApiError> {
     api.caller(&head, &project, Right::Admin)?;
     let urn = Urn::parse(&urn, &project)?;
+    let whole = match &urn.named {
+        Named::Whole => true,
+        Named::Version if !urn.key.is_latest() => false,
+        Named::Version => {
+            let why = "version latest is not deleted alone: name the function without a version";
+            return Err(bad("FSS.1015", why.to_owned()));
+        }
+        Named::Alias(alias) => {
+            return Err(bad("FSS.1014", format!("!{alias} is an alias: delete .../aliases/{alias}")));
+        }
+    };
     let _changing = api.changing.lock().await;
-    let record = api.record(&urn, &project).await?;
-    if !api.store.delete_function(record.key.clone()).await? {
-        return Err(ApiError::no_function());
+    let key = api.record(&urn, &project).await?.key;
+    let gone = if whole {
+        let versions = api.store.versions(key.clone()).await?;
+        api.store.delete_function(key.clone()).await?;
+        api.forget_aliases(&key, None);
+        versions.into_iter().map(|record| record.key).collect()
+    } else {
+        versions::must_be_unused(&api, &key)?;
+        api.store.delete_version(key.clone()).await?;
+        vec![key]
+    };
+    for key in gone {
+        api.forget(&key);
+        api.handle.function_deleted(key).await;
     }
-    api.forget(&record.key);
-    api.handle.function_deleted(record.key).await;
     Ok(StatusCode::NO_CONTENT)
 }

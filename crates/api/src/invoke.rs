@@ -12,12 +12,13 @@ use axum::{
 use bytes::Bytes;
 use cancel::{Outcome, RequestId};
 use serde_json::{Value, json};
-use supervisor::{Completion, FunctionSpec, Invocation, InvokeError};
+use supervisor::{Completion, Invocation, InvokeError};
 
 use crate::{
     auth::{Caller, Head, Right},
     body,
     error::ApiError,
+    named::Serving,
     registry::Api,
     response::{REQUEST_ID, set},
     settings::{MAX_ASYNC_EVENT, MAX_SYNC_EVENT},
@@ -42,11 +43,11 @@ pub(crate) async fn invoke(
     body: Body,
 ) -> Result<Response, ApiError> {
     let caller = api.caller(&head, &project, Right::Invoke)?;
-    let (function, payload) = read(&api, &project, &urn, &head, body, MAX_SYNC_EVENT).await?;
+    let request = fresh();
+    let (serving, payload) = read(&api, &project, &urn, &head, body, MAX_SYNC_EVENT, request).await?;
     let wrapped = head.get("x-cff-request-version").is_some_and(|version| version == "v1");
-    let memory = function.memory_mb;
-    let invocation = invocation(function, payload, &caller, &head);
-    let request = invocation.request;
+    let memory = serving.0.memory_mb;
+    let invocation = invocation(request, serving, payload, &caller, &head);
     let mut response = match api.handle.invoke(invocation).await {
         Ok(completion) => answer(request, &completion, wrapped, memory),
         Err(error) => refused(error),
@@ -64,9 +65,9 @@ pub(crate) async fn invoke_async(
     body: Body,
 ) -> Result<Response, ApiError> {
     let caller = api.caller(&head, &project, Right::Invoke)?;
-    let (function, payload) = read(&api, &project, &urn, &head, body, MAX_ASYNC_EVENT).await?;
-    let invocation = invocation(function, payload, &caller, &head);
-    let request = invocation.request;
+    let request = fresh();
+    let (serving, payload) = read(&api, &project, &urn, &head, body, MAX_ASYNC_EVENT, request).await?;
+    let invocation = invocation(request, serving, payload, &caller, &head);
     let mut response = match api.handle.invoke_async(invocation).await {
         Ok(()) => (StatusCode::ACCEPTED, Json(json!({ "request_id": request.to_string() }))).into_response(),
         Err(error) => refused(error),
@@ -75,7 +76,11 @@ pub(crate) async fn invoke_async(
     Ok(response)
 }
 
-/// Reads what both need: the function, and an event that is JSON.
+fn fresh() -> RequestId {
+    RequestId(uuid::Uuid::new_v4().as_u128())
+}
+
+/// Reads what both need: the version of the function that serves it, and an event that is JSON.
 async fn read(
     api: &Api,
     project: &str,
@@ -83,23 +88,31 @@ async fn read(
     head: &Head,
     body: Body,
     limit: usize,
-) -> Result<(Arc<FunctionSpec>, Bytes), ApiError> {
+    request: RequestId,
+) -> Result<(Serving, Bytes), ApiError> {
     body::must_be_json(head)?;
     let urn = Urn::parse(urn, project)?;
-    let function = api.function(&urn, project).ok_or_else(ApiError::no_function)?;
+    let serving = api.serving(&urn, project, request)?;
     let mut payload = body::read(body, limit).await?;
     if payload.is_empty() {
         payload = Bytes::from_static(b"{}");
     } else if let Err(error) = serde_json::from_slice::<&serde_json::value::RawValue>(&payload) {
         return Err(body::not_json(format!("the event is not JSON: {error}")));
     }
-    Ok((function, payload))
+    Ok((serving, payload))
 }
 
-fn invocation(function: Arc<FunctionSpec>, payload: Bytes, caller: &Caller, head: &Head) -> Invocation {
+fn invocation(
+    request: RequestId,
+    (function, alias): Serving,
+    payload: Bytes,
+    caller: &Caller,
+    head: &Head,
+) -> Invocation {
     Invocation {
-        request: RequestId(uuid::Uuid::new_v4().as_u128()),
+        request,
         function,
+        alias,
         payload,
         parent: caller.request,
         detached: head.get("x-quell-detached").is_some_and(|detached| detached == "true"),

@@ -4,6 +4,8 @@
 //! to the supervisor's handle or the store; what comes back is put into the API's own shapes. The
 //! contract is `docs/api.md`.
 
+mod alias;
+mod aliases;
 mod async_config;
 mod async_configs;
 mod auth;
@@ -20,6 +22,7 @@ pub mod fuzzing;
 mod identity;
 mod invoke;
 mod list_invocations;
+mod named;
 mod package;
 mod quell;
 mod registry;
@@ -28,6 +31,7 @@ mod router;
 mod settings;
 mod spec;
 mod urn;
+mod versions;
 
 pub use auth::{
     RateLimits,

@@ -66,7 +66,8 @@ async fn page(
 ) -> Result<Json<Value>, ApiError> {
     api.caller_or_403(head, &project, Right::Read)?;
     let urn = Urn::parse(&urn, &project)?;
-    let function = api.function(&urn, &project).ok_or_else(ApiError::cannot_find_function)?;
+    api.version(&urn, &project).map_err(|_| ApiError::cannot_find_function())?;
+    let function = api.requests_of(&urn).ok_or_else(ApiError::cannot_find_function)?;
     let now = Timestamp::now().as_millisecond();
     let given = |text: &Option<String>| {
         text.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
@@ -87,7 +88,7 @@ async fn page(
     let limit = number(query.limit.as_deref(), "limit")?.unwrap_or(0);
     let limit = u32::try_from(limit).unwrap_or(u32::MAX);
     let filter = InvocationQuery {
-        function: function.key.clone(),
+        function,
         requests,
         unsettled: active,
         status: given(&query.status).map(|word| status(&word)).transpose()?,

@@ -9,7 +9,7 @@ use axum::{
 use cancel::{CancelId, Cause, Level, RequestId, Scope};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use store::FunctionKey;
+use store::FunctionFilter;
 use supervisor::{Actor, CancelAnswer, CancelOrder, NodeView, PlanView, Receipt, RequestRow, TreeView};
 
 use crate::{
@@ -73,6 +73,8 @@ pub(crate) async fn request(
     let record = record.filter(|record| record.function.project == caller.project);
     let record = record.ok_or_else(|| ApiError::not_found("request"))?;
     let mut shown = list_invocations::row(&record);
+    shown["version"] = json!(record.function.version);
+    shown["alias"] = json!(record.alias);
     shown["function"] = json!(format!("{}:{}", record.function.package, record.function.name));
     shown["cancel_id"] = json!(record.fenced_by.map(|cancel| cancel.to_string()));
     Ok(Json(shown))
@@ -111,7 +113,12 @@ pub(crate) async fn plan(
     let (package, name) = function.ok_or_else(|| ApiError::not_found("request"))?;
     let order = CancelOrder {
         request,
-        function: FunctionKey { project: caller.project, package: package.to_owned(), name: name.to_owned() },
+        function: FunctionFilter {
+            project: caller.project,
+            package: package.to_owned(),
+            name: name.to_owned(),
+            versions: Vec::new(),
+        },
         scope: if recursive { Scope::Subtree } else { Scope::Request },
         level: if force { Level::Kill } else { Level::Ask },
         cause: Cause::Asked,
@@ -167,7 +174,8 @@ pub(crate) async fn receipts(
 ) -> Result<Json<Value>, ApiError> {
     let caller = api.any_caller(&head, Right::Read)?;
     let function = query.function.as_deref().map(|urn| Urn::parse(urn, &caller.project)).transpose()?;
-    let function = function.map(|urn| urn.key).filter(|key| key.project == caller.project);
+    let function = function.filter(|urn| urn.key.project == caller.project);
+    let function = function.and_then(|urn| api.requests_of(&urn));
     if query.function.is_some() && function.is_none() {
         return Err(ApiError::no_function());
     }

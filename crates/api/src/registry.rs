@@ -1,13 +1,13 @@
 //! What handlers share: the way to the supervisor and the store, and the functions ready to run.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     path::PathBuf,
     sync::{Arc, PoisonError, RwLock},
 };
 
 use bytes::Bytes;
-use store::{FunctionKey, FunctionRecord, Store};
+use store::{AliasRecord, FunctionKey, FunctionRecord, LATEST, Store};
 use supervisor::{AsyncPolicy, FunctionSpec, Handle, RuntimeImage};
 
 use crate::{
@@ -17,7 +17,6 @@ use crate::{
     error::ApiError,
     package,
     spec::{FunctionConfig, bad},
-    urn::Urn,
 };
 
 /// What can be set of the API.
@@ -31,7 +30,10 @@ pub struct ApiSettings {
     pub limits: RateLimits,
 }
 
-/// The API's state. Functions are cached: the store is asked when they change, not when they run.
+/// The aliases of one function by name. Bounded by `MAX_ALIASES`.
+pub(crate) type Aliases = BTreeMap<Arc<str>, AliasRecord>;
+
+/// The API's state. Functions and aliases are cached: the store is asked when they change, not when they run.
 pub struct Api {
     pub(crate) handle: Handle,
     pub(crate) store: Arc<dyn Store>,
@@ -41,7 +43,10 @@ pub struct Api {
     /// Wrong passwords.
     pub(crate) logins: Locks,
     images: Vec<Arc<RuntimeImage>>,
-    functions: RwLock<HashMap<FunctionKey, Arc<FunctionSpec>>>,
+    /// Every version by its key.
+    pub(crate) functions: RwLock<HashMap<FunctionKey, Arc<FunctionSpec>>>,
+    /// By the function, in its latest version.
+    aliases: RwLock<HashMap<FunctionKey, Aliases>>,
     /// One change of functions at a time: a change reads, checks and writes.
     pub(crate) changing: tokio::sync::Mutex<()>,
 }
@@ -65,11 +70,12 @@ impl Api {
             logins: Locks::default(),
             images,
             functions: RwLock::default(),
+            aliases: RwLock::default(),
             changing: tokio::sync::Mutex::new(()),
         })
     }
 
-    /// Reads every function of the store and makes it ready to run. A function whose image or code is
+    /// Reads every function of the store, in every version, and makes it ready to run. A function whose image or code is
     /// missing is logged and left out; the others start.
     ///
     /// # Errors
@@ -81,6 +87,9 @@ impl Api {
             if let Err(error) = self.ready(&record, None).await {
                 tracing::error!(?key, %error, "a stored function cannot run");
             }
+        }
+        for alias in self.store.aliases().await? {
+            self.keep_alias(alias);
         }
         Ok(self.functions.read().unwrap_or_else(PoisonError::into_inner).clone())
     }
@@ -110,10 +119,13 @@ impl Api {
     pub(crate) async fn set_policy(&self, function: &FunctionSpec, asynchronous: AsyncPolicy) {
         let spec = Arc::new(FunctionSpec { asynchronous, ..function.clone() });
         self.handle.function_changed(Arc::clone(&spec)).await;
-        self.functions.write().unwrap_or_else(PoisonError::into_inner).insert(spec.key.clone(), spec);
+        self.functions
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(FunctionKey::clone(&spec.key), spec);
     }
 
-    /// Whether there is such a function.
+    /// Whether there is such a version of a function.
     pub(crate) fn has(&self, key: &FunctionKey) -> bool {
         self.functions.read().unwrap_or_else(PoisonError::into_inner).contains_key(key)
     }
@@ -154,20 +166,29 @@ impl Api {
         self.functions.write().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 
-    /// A function of this project that is ready to run.
-    pub(crate) fn function(&self, urn: &Urn, project: &str) -> Option<Arc<FunctionSpec>> {
-        if urn.key.project != project || !urn.is_latest() {
-            return None;
-        }
-        self.functions.read().unwrap_or_else(PoisonError::into_inner).get(&urn.key).cloned()
+    /// Looks at the aliases of a function, which the key names in its latest version.
+    pub(crate) fn aliases<T>(&self, key: &FunctionKey, look: impl FnOnce(&Aliases) -> T) -> Option<T> {
+        self.aliases.read().unwrap_or_else(PoisonError::into_inner).get(key).map(look)
     }
 
-    /// The stored record of a function of this project.
-    pub(crate) async fn record(&self, urn: &Urn, project: &str) -> Result<FunctionRecord, ApiError> {
-        if urn.key.project != project || !urn.is_latest() {
-            return Err(ApiError::no_function());
+    /// Has an alias that is in the store decide from here on.
+    pub(crate) fn keep_alias(&self, alias: AliasRecord) {
+        let mut aliases = self.aliases.write().unwrap_or_else(PoisonError::into_inner);
+        let of_function = aliases.entry(alias.function.at(LATEST)).or_default();
+        of_function.insert(alias.name.as_str().into(), alias);
+    }
+
+    /// Forgets an alias of a function, or all of them.
+    pub(crate) fn forget_aliases(&self, key: &FunctionKey, alias: Option<&str>) {
+        let mut aliases = self.aliases.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(of_function) = aliases.get_mut(key) else { return };
+        match alias {
+            Some(alias) => drop(of_function.remove(alias)),
+            None => of_function.clear(),
         }
-        self.store.function(urn.key.clone()).await?.ok_or_else(ApiError::no_function)
+        if of_function.is_empty() {
+            aliases.remove(key);
+        }
     }
 }
 

@@ -11,8 +11,8 @@ use axum::{
 };
 
 use crate::{
-    async_configs, auth, backup, cancel, create, credentials, error::ApiError, functions, identity, invoke,
-    list_invocations, quell, registry::Api, response,
+    aliases, async_configs, auth, backup, cancel, create, credentials, error::ApiError, functions, identity,
+    invoke, list_invocations, quell, registry::Api, response, versions,
 };
 
 /// Literal segments of operations a node does not have, where a URN could stand: without these routes
@@ -41,6 +41,9 @@ pub fn router(api: Arc<Api>) -> Router {
             &function("/async-invoke-config"),
             get(async_configs::show).put(async_configs::put).delete(async_configs::delete),
         )
+        .route(&function("/versions"), post(versions::publish).get(versions::list))
+        .route(&function("/aliases"), post(aliases::create).get(aliases::list))
+        .route(&function("/aliases/{alias}"), get(aliases::show).put(aliases::update).delete(aliases::delete))
         .layer(middleware::from_fn(carried_out));
     let mut router = Router::new()
         .merge(changes)

@@ -22,6 +22,18 @@ pub(crate) const MAX_REQUEST_ID: usize = 64;
 pub(crate) const MAX_INVOCATIONS: u32 = 500;
 /// Rows of a list of functions.
 pub(crate) const MAX_FUNCTIONS: usize = 400;
+/// Published versions of a function (`functiongraph.md` 3: 20 of the service).
+pub(crate) const MAX_VERSIONS: usize = 20;
+/// Aliases of a function (`functiongraph.md` 3: 10 of the service).
+pub(crate) const MAX_ALIASES: usize = 10;
+/// A version's name; 42 is what the service takes too, and leaves room in a URN.
+pub(crate) const MAX_VERSION_NAME: usize = 42;
+/// An alias's name.
+pub(crate) const MAX_ALIAS_NAME: usize = 63;
+/// Description of a function, a version or an alias, in characters (`functiongraph.md` 5.1, FSS.1019).
+pub(crate) const MAX_DESCRIPTION: usize = 512;
+/// Body that publishes a version or sets an alias: a few names and a description.
+pub(crate) const MAX_SMALL_BODY: usize = 64 << 10;
 /// Rows of a list of receipts.
 pub(crate) const MAX_RECEIPTS: u32 = 500;
 /// Grace a function may ask for: an hour is an eternity for a stop.

@@ -9,7 +9,11 @@ use serde_json::{Map, Value, json};
 use store::FunctionRecord;
 use supervisor::{AsyncPolicy, FunctionSpec, OnDisconnect, RuntimeImage};
 
-use crate::{error::ApiError, settings::MAX_GRACE_MS, urn};
+use crate::{
+    error::ApiError,
+    settings::{MAX_DESCRIPTION, MAX_GRACE_MS},
+    urn,
+};
 
 const MEMORY_SIZES: [u64; 15] =
     [128, 256, 512, 768, 1024, 1280, 1536, 1792, 2048, 2560, 3072, 3584, 4096, 8192, 10240];
@@ -36,6 +40,9 @@ pub(crate) struct FunctionConfig {
     pub(crate) max_instances: i64,
     pub(crate) concurrent_num: u32,
     pub(crate) quell: QuellOptions,
+    /// What its publisher says of a version; nothing for `latest`.
+    #[serde(default)]
+    pub(crate) version_description: String,
 }
 
 /// What the API of the cloud has no words for.
@@ -73,6 +80,16 @@ impl Fields<'_> {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
             Some(_) => Err(bad(code, format!("{name} is not a string"))),
+        }
+    }
+
+    /// A description of whatever the body is about.
+    pub(crate) fn description(&self) -> Result<Option<&str>, ApiError> {
+        match self.text("description", "FSS.1019")? {
+            Some(text) if text.chars().count() > MAX_DESCRIPTION => {
+                Err(bad("FSS.1019", format!("description is longer than {MAX_DESCRIPTION} characters")))
+            }
+            text => Ok(text),
         }
     }
 
@@ -136,10 +153,7 @@ impl FunctionConfig {
             handler: handler(fields)?,
             timeout: timeout.ok_or_else(|| bad("FSS.1008", "timeout is missing".into()))?,
             memory_size,
-            description: match fields.text("description", "FSS.1019")? {
-                Some(text) if text.chars().count() > 512 => {
-                    return Err(bad("FSS.1019", "description is longer than 512 characters".into()));
-                }
+            description: match fields.description()? {
                 Some(text) => text.to_owned(),
                 None => kept(|config| &config.description),
             },
@@ -165,7 +179,14 @@ impl FunctionConfig {
             max_instances,
             concurrent_num,
             quell: options(fields, before)?,
+            version_description: String::new(),
         })
+    }
+
+    /// Whether a published configuration is this one of `latest`, whatever its publisher said of it.
+    pub(crate) fn was_published_from(&self, latest: &Self) -> bool {
+        let published = Self { version_description: String::new(), ..self.clone() };
+        published == *latest
     }
 
     /// What the supervisor runs.
@@ -179,7 +200,7 @@ impl FunctionConfig {
     ) -> FunctionSpec {
         let start = self.initializer_timeout.unwrap_or(0).max(self.quell.start_timeout_s);
         FunctionSpec {
-            key: record.key.clone(),
+            key: Arc::new(record.key.clone()),
             urn: urn::long(region, &record.key),
             revision: record.revision,
             image,
@@ -217,7 +238,6 @@ impl FunctionConfig {
 
     /// The function as the API shows it.
     pub(crate) fn show(&self, record: &FunctionRecord, region: &str) -> Value {
-        let modified = jiff::Timestamp::from_millisecond(record.modified_ms).unwrap_or_default();
         json!({
             "func_urn": urn::long(region, &record.key),
             "func_name": record.key.name,
@@ -234,9 +254,10 @@ impl FunctionConfig {
             "code_filename": self.code_filename,
             "code_size": record.code_size,
             "digest": record.code_digest,
-            "version": urn::LATEST,
+            "version": record.key.version,
+            "version_description": self.version_description,
             "image_name": format!("{}-{}", record.key.name, record.revision),
-            "last_modified": modified.strftime("%Y-%m-%dT%H:%M:%S+00:00").to_string(),
+            "last_modified": modified(record.modified_ms),
             "description": self.description,
             "user_data": self.user_data,
             "initializer_handler": self.initializer_handler,
@@ -246,6 +267,12 @@ impl FunctionConfig {
             "quell": self.quell,
         })
     }
+}
+
+/// When something was last changed, as the API shows it.
+pub(crate) fn modified(ms: i64) -> String {
+    let at = jiff::Timestamp::from_millisecond(ms).unwrap_or_default();
+    at.strftime("%Y-%m-%dT%H:%M:%S+00:00").to_string()
 }
 
 fn handler(fields: &Fields<'_>) -> Result<String, ApiError> {

@@ -54,7 +54,7 @@ enum Command {
     },
     /// Invoke a function and print its result.
     Invoke {
-        /// The function: a name, package:name, or a URN.
+        /// The function: a name, package:name, or a URN; then perhaps :!alias or :version (see docs/api.md).
         function: String,
         /// The event, JSON; `-` reads it from stdin.
         #[arg(long, default_value = "{}")]

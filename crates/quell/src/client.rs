@@ -1,6 +1,6 @@
 //! The client half: requests to a node's API, and errors that say what to do next.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use reqwest::{Method, StatusCode, header::HeaderMap};
 use serde_json::Value;
@@ -100,7 +100,8 @@ impl Client {
 
     /// The path of a function, below the project.
     pub(crate) fn function(&self, function: &str, rest: &str) -> String {
-        format!("{}/{}{rest}", self.functions(), encode(function))
+        let function = with_project(&self.config.project, function);
+        format!("{}/{}{rest}", self.functions(), encode(&function))
     }
 
     /// The path of all functions of the project.
@@ -141,6 +142,26 @@ impl Reply {
     }
 }
 
+/// A short name that ends with a version or an alias, as the API takes it: there two parts are always
+/// `package:name`, and a version needs the project before it.
+fn with_project<'a>(project: &str, function: &'a str) -> Cow<'a, str> {
+    let parts: Vec<&str> = function.split(':').collect();
+    match parts.as_slice() {
+        [name, last] if is_version(last) => format!("{project}:default:{name}:{last}").into(),
+        [package, name, last] if is_version(last) => format!("{project}:{package}:{name}:{last}").into(),
+        _ => function.into(),
+    }
+}
+
+/// Whether a text is sure to be no function's name: an alias, `latest`, or `vYYYYMMDD-HHMMSS`.
+fn is_version(text: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let made = text.strip_prefix('v').and_then(|text| text.split_once('-'));
+    let made =
+        made.is_some_and(|(day, time)| day.len() == 8 && time.len() == 6 && digits(day) && digits(time));
+    text.starts_with('!') || text == "latest" || made
+}
+
 fn innermost(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(source) = cause.source() {
@@ -164,6 +185,25 @@ pub(crate) fn encode(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_short_name_may_end_with_a_version_or_an_alias() {
+        for (text, whole) in [
+            ("f", "f"),
+            ("k:f", "k:f"),
+            ("f:!prod", "p:default:f:!prod"),
+            ("f:latest", "p:default:f:latest"),
+            ("f:v20260131-235959", "p:default:f:v20260131-235959"),
+            ("k:f:v20260131-235959", "p:k:f:v20260131-235959"),
+            ("f:v1", "f:v1"),
+            ("f:v20260131-2359599", "f:v20260131-2359599"),
+            ("p:k:f", "p:k:f"),
+            ("p:k:f:v1", "p:k:f:v1"),
+            ("urn:fss:r:p:function:k:f:latest", "urn:fss:r:p:function:k:f:latest"),
+        ] {
+            assert_eq!(with_project("p", text), whole);
+        }
+    }
 
     #[test]
     fn colons_and_slashes_are_encoded() {

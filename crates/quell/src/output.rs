@@ -74,6 +74,14 @@ pub(crate) fn failed(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(code)
 }
 
+/// A function in a table: without its version where that is `latest`, or not known.
+pub(crate) fn function(function: &str, version: &str) -> String {
+    if version.is_empty() || version == "latest" {
+        return function.to_owned();
+    }
+    format!("{function}:{version}")
+}
+
 /// Prints rows under a header, columns as wide as they need to be.
 pub(crate) fn table<const N: usize>(header: [&str; N], rows: &[[String; N]]) {
     let mut widths = header.map(str::len);

@@ -119,7 +119,12 @@ async fn plan(args: &CancelArgs, client: &Client) -> anyhow::Result<ExitCode> {
                 Some(then) => format!("{}, then {then}", stop.how),
                 None => stop.how.clone(),
             };
-            [stop.request_id.clone(), stop.function.clone(), how, stop.instance.clone().unwrap_or_default()]
+            [
+                stop.request_id.clone(),
+                output::function(&stop.function, &stop.version),
+                how,
+                stop.instance.clone().unwrap_or_default(),
+            ]
         })
         .collect();
     output::table(["WOULD STOP", "FUNCTION", "HOW", "INSTANCE"], &rows);
@@ -182,7 +187,7 @@ pub(crate) fn show_tree(tree: &TreeView) {
             let pid = row.pid.map(|pid| pid.to_string()).unwrap_or_default();
             [
                 format!("{indent}{}", row.request_id),
-                row.function.clone(),
+                output::function(&row.function, &row.version),
                 state(row),
                 row.instance.clone().unwrap_or_default(),
                 pid,
@@ -217,7 +222,13 @@ pub(crate) async fn ls(node: &NodeArgs) -> anyhow::Result<ExitCode> {
         .map(|row| {
             let parent = row.parent.clone().unwrap_or_else(|| "-".to_owned());
             let instance = row.instance.clone().unwrap_or_default();
-            [row.request_id.clone(), row.function.clone(), state(row), instance, parent]
+            [
+                row.request_id.clone(),
+                output::function(&row.function, &row.version),
+                state(row),
+                instance,
+                parent,
+            ]
         })
         .collect();
     output::table(["REQUEST", "FUNCTION", "STATE", "INSTANCE", "PARENT"], &rows);
@@ -227,7 +238,13 @@ pub(crate) async fn ls(node: &NodeArgs) -> anyhow::Result<ExitCode> {
         .iter()
         .map(|row| {
             let load = format!("{}/{}", row.requests.len(), row.capacity);
-            [row.instance.clone(), row.function.clone(), row.state.clone(), load, processes(row)]
+            [
+                row.instance.clone(),
+                output::function(&row.function, &row.version),
+                row.state.clone(),
+                load,
+                processes(row),
+            ]
         })
         .collect();
     output::table(["INSTANCE", "FUNCTION", "STATE", "REQUESTS", "PROCESSES"], &rows);
@@ -323,7 +340,7 @@ fn show_touched_requests(receipt: &Receipt) {
         .map(|(row, why)| {
             [
                 row.request_id.clone(),
-                row.function.clone(),
+                output::function(&row.function, &row.version),
                 why.to_owned(),
                 row.found.clone(),
                 row.code.map(|code| code.to_string()).unwrap_or_default(),

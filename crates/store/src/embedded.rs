@@ -10,8 +10,9 @@ use bytes::Bytes;
 use cancel::{CancelId, RequestId};
 
 use crate::{
-    Store, StoreError, StoreFuture, Told, async_configs, backup::Backups, credentials, fault::unopenable,
-    folder, functions, invocations, reader::Readers, receipts, record::*, schema, writer::Writer,
+    Store, StoreError, StoreFuture, Told, aliases, async_configs, backup::Backups, credentials,
+    fault::unopenable, folder, functions, invocations, reader::Readers, receipts, record::*, schema,
+    writer::Writer,
 };
 
 /// A store in a data folder, owned by this process alone.
@@ -59,12 +60,24 @@ impl Store for Embedded {
         self.writer.admit(bytes, move |db| functions::update(db, &record, code.as_deref()))
     }
 
+    fn publish_version(&self, record: FunctionRecord) -> StoreFuture<bool> {
+        self.writer.admit(record.config.len(), move |db| functions::publish(db, &record))
+    }
+
     fn delete_function(&self, key: FunctionKey) -> StoreFuture<bool> {
         self.writer.write(move |db| functions::delete(db, &key))
     }
 
+    fn delete_version(&self, key: FunctionKey) -> StoreFuture<bool> {
+        self.writer.write(move |db| functions::delete_version(db, &key))
+    }
+
     fn function(&self, key: FunctionKey) -> StoreFuture<Option<FunctionRecord>> {
         self.readers.read(move |db| functions::one(db, &key))
+    }
+
+    fn versions(&self, key: FunctionKey) -> StoreFuture<Vec<FunctionRecord>> {
+        self.readers.read(move |db| functions::versions(db, &key))
     }
 
     fn functions(&self, project: Option<String>) -> StoreFuture<Vec<FunctionRecord>> {
@@ -73,6 +86,18 @@ impl Store for Embedded {
 
     fn code(&self, digest: String) -> StoreFuture<Option<Bytes>> {
         self.readers.read(move |db| functions::code(db, &digest))
+    }
+
+    fn put_alias(&self, alias: AliasRecord) -> StoreFuture<bool> {
+        self.writer.admit(alias.description.len(), move |db| aliases::put(db, &alias))
+    }
+
+    fn delete_alias(&self, key: FunctionKey, alias: String) -> StoreFuture<bool> {
+        self.writer.write(move |db| aliases::delete(db, &key, &alias))
+    }
+
+    fn aliases(&self) -> StoreFuture<Vec<AliasRecord>> {
+        self.readers.read(aliases::all)
     }
 
     fn accept(&self, invocation: NewInvocation) -> StoreFuture<()> {
@@ -103,8 +128,8 @@ impl Store for Embedded {
         self.readers.read(move |db| async_configs::one(db, &key))
     }
 
-    fn async_configs(&self) -> StoreFuture<Vec<AsyncConfigRecord>> {
-        self.readers.read(async_configs::all)
+    fn async_configs(&self, function: FunctionFilter) -> StoreFuture<Vec<AsyncConfigRecord>> {
+        self.readers.read(move |db| async_configs::all(db, &function))
     }
 
     fn delete_async_config(&self, key: FunctionKey) -> StoreFuture<bool> {
@@ -156,7 +181,7 @@ impl Store for Embedded {
     fn receipts(
         &self,
         project: String,
-        function: Option<FunctionKey>,
+        function: Option<FunctionFilter>,
         window: (i64, i64),
         offset: u64,
         limit: u32,

@@ -5,21 +5,22 @@ use cancel::{CancelId, RequestId};
 use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params, types::FromSqlError};
 
 use crate::{
-    FunctionKey, InvocationPage, InvocationQuery, InvocationRecord, NewInvocation, Settlement, Status,
-    StoreError,
+    FunctionFilter, FunctionKey, InvocationPage, InvocationQuery, InvocationRecord, NewInvocation,
+    Settlement, Status, StoreError,
     fault::{uninsertable, unwritable},
 };
 
 const COLUMNS: &str = "request, project, package, name, parent, status, error_code, error_message, attempts, \
                        created_ms, started_ms, ended_ms, fenced_by, failures, not_before_ms, hops, \
-                       length(payload)";
+                       length(payload), version, alias";
 
 pub(crate) fn accept(db: &Connection, invocation: &NewInvocation) -> Result<(), StoreError> {
-    let FunctionKey { project, package, name } = &invocation.function;
+    let FunctionKey { project, package, name, version } = invocation.function.as_ref();
     let mut insert = db
         .prepare_cached(
-            "INSERT INTO invocations (request, project, package, name, parent, payload, status, created_ms, hops)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            "INSERT INTO invocations (request, project, package, name, parent, payload, status, created_ms, hops,
+                                      version, alias)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         )
         .map_err(unwritable)?;
     let values = params![
@@ -31,7 +32,9 @@ pub(crate) fn accept(db: &Connection, invocation: &NewInvocation) -> Result<(), 
         invocation.payload.as_ref(),
         number(Status::Wait),
         invocation.created_ms,
-        invocation.hops
+        invocation.hops,
+        version,
+        invocation.alias.as_deref()
     ];
     insert.execute(values).map(drop).map_err(uninsertable)
 }
@@ -86,7 +89,7 @@ pub(crate) fn settle(db: &Connection, settlement: &Settlement) -> Result<bool, S
 pub(crate) fn one(db: &Connection, request: RequestId) -> rusqlite::Result<Option<InvocationRecord>> {
     let select = format!("SELECT {COLUMNS}, payload FROM invocations WHERE request = ?1");
     let whole =
-        |row: &Row<'_>| Ok(InvocationRecord { payload: row.get::<_, Vec<u8>>(17)?.into(), ..read(row)? });
+        |row: &Row<'_>| Ok(InvocationRecord { payload: row.get::<_, Vec<u8>>(19)?.into(), ..read(row)? });
     db.prepare_cached(&select)?.query_row([blob(request.0)], whole).optional()
 }
 
@@ -107,7 +110,7 @@ pub(crate) fn unsettled(
 }
 
 pub(crate) fn page(db: &Connection, query: &InvocationQuery) -> rusqlite::Result<InvocationPage> {
-    let FunctionKey { project, package, name } = &query.function;
+    let FunctionFilter { project, package, name, versions } = &query.function;
     let status = query.status.map(number);
     // The ids go as one value: however many there are, the statement stays the same.
     let ids: Vec<String> = query.requests.iter().map(|id| format!("\"{:032x}\"", id.0)).collect();
@@ -118,10 +121,13 @@ pub(crate) fn page(db: &Connection, query: &InvocationQuery) -> rusqlite::Result
     } else {
         ("+", "request IN (SELECT unhex(value) FROM json_each(?7))")
     };
+    let of_version =
+        if versions.is_empty() { "?8 = '[]'" } else { "version IN (SELECT value FROM json_each(?8))" };
+    let versions = json_array(versions);
     let open = if query.unsettled { "AND status IN (0, 1)" } else { "" };
     let terms = format!(
         "FROM invocations WHERE {plus}project = ?1 AND package = ?2 AND name = ?3
-         AND created_ms BETWEEN ?4 AND ?5 AND (?6 IS NULL OR status = ?6) {open} AND {among}"
+         AND created_ms BETWEEN ?4 AND ?5 AND (?6 IS NULL OR status = ?6) {open} AND {among} AND {of_version}"
     );
     let (from, until) = (query.from_ms, query.until_ms);
     let (limit, offset) = (query.limit, clamped(query.offset));
@@ -129,11 +135,11 @@ pub(crate) fn page(db: &Connection, query: &InvocationQuery) -> rusqlite::Result
     let look = db.unchecked_transaction()?;
     let total: i64 = look
         .prepare_cached(&format!("SELECT count(*) {terms}"))?
-        .query_row(params![project, package, name, from, until, status, ids], |row| row.get(0))?;
-    let select = format!("SELECT {COLUMNS} {terms} ORDER BY created_ms DESC, seq DESC LIMIT ?8 OFFSET ?9");
+        .query_row(params![project, package, name, from, until, status, ids, versions], |row| row.get(0))?;
+    let select = format!("SELECT {COLUMNS} {terms} ORDER BY created_ms DESC, seq DESC LIMIT ?9 OFFSET ?10");
     let rows = look
         .prepare_cached(&select)?
-        .query_map(params![project, package, name, from, until, status, ids, limit, offset], read)?
+        .query_map(params![project, package, name, from, until, status, ids, versions, limit, offset], read)?
         .collect::<Result<_, _>>()?;
     Ok(InvocationPage { rows, total: total.cast_unsigned() })
 }
@@ -160,7 +166,13 @@ fn execute(db: &Connection, statement: &str, values: &[&dyn ToSql]) -> Result<us
 fn read(row: &Row<'_>) -> rusqlite::Result<InvocationRecord> {
     Ok(InvocationRecord {
         request: RequestId(u128::from_be_bytes(row.get(0)?)),
-        function: FunctionKey { project: row.get(1)?, package: row.get(2)?, name: row.get(3)? },
+        function: FunctionKey {
+            project: row.get(1)?,
+            package: row.get(2)?,
+            name: row.get(3)?,
+            version: row.get(17)?,
+        },
+        alias: row.get(18)?,
         parent: row.get::<_, Option<[u8; 16]>>(4)?.map(|id| RequestId(u128::from_be_bytes(id))),
         payload: Bytes::new(),
         status: status(row.get(5)?)?,
@@ -176,6 +188,11 @@ fn read(row: &Row<'_>) -> rusqlite::Result<InvocationRecord> {
         hops: row.get(15)?,
         payload_len: row.get::<_, i64>(16)?.cast_unsigned(),
     })
+}
+
+/// Texts as one value: however many there are, the statement stays the same.
+pub(crate) fn json_array(texts: &[String]) -> String {
+    serde_json::Value::from(texts).to_string()
 }
 
 pub(crate) fn blob(id: u128) -> [u8; 16] {

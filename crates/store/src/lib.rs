@@ -33,10 +33,12 @@
 //!
 //! | table | key | else | looked up by |
 //! |---|---|---|---|
-//! | `functions` | project, package, name | revision, configuration, digest and size of the code, times | key; code digest |
+//! | `functions` | project, package, name, version | revision, configuration, digest and size of the code, times | key; code digest |
+//! | `aliases` | project, package, name, alias | version, another with its share, description, times | key |
+//! | `async_configs` | project, package, name, version | the configuration, times | key |
 //! | `code` | digest | the package's bytes; gone with the last function that names it | digest |
-//! | `invocations` | request | `seq` (order of acceptance), function, parent, payload, status, error, attempts, times, `fenced_by` | request; function and time; not settled, by `seq`; end |
-//! | `receipts` | cancel | `seq`, target, function, body, time | cancel; function and time; project and time; time |
+//! | `invocations` | request | `seq` (order of acceptance), function and version, alias, parent, payload, status, error, attempts, times, `fenced_by` | request; function and time; not settled, by `seq`; end |
+//! | `receipts` | cancel | `seq`, target, function and version, body, time | cancel; function and time; project and time; time |
 //! | `fences` | request, cancel | `seq` (the first counts) | request; cancel |
 //! | `credentials` | key id | hash of the secret, project, note, scopes, login and hash of its password, times, generation | key id; login |
 //! | `facts` | name | text | name |
@@ -45,6 +47,7 @@
 //! milliseconds since the Unix epoch. Status: 0 WAIT, 1 RUNNING, 2 SUCCESS, 3 FAIL, 4 DISCARD.
 //! `PRAGMA user_version` is the version of the tables, `application_id` says that they are Quell's.
 
+mod aliases;
 mod async_configs;
 mod backup;
 mod credentials;

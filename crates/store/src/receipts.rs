@@ -4,17 +4,17 @@ use cancel::{CancelId, RequestId};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::{
-    FunctionKey, NewReceipt, ReceiptRecord, StoreError,
+    FunctionFilter, FunctionKey, NewReceipt, ReceiptRecord, StoreError,
     fault::unwritable,
-    invocations::{self, blob, clamped},
+    invocations::{self, blob, clamped, json_array},
 };
 
-const COLUMNS: &str = "cancel, target, project, package, name, body, created_ms";
+const COLUMNS: &str = "cancel, target, project, package, name, version, body, created_ms";
 
 pub(crate) fn record(db: &Connection, receipt: &NewReceipt) -> Result<(), StoreError> {
-    let FunctionKey { project, package, name } = &receipt.function;
+    let FunctionKey { project, package, name, version } = &receipt.function;
     let upsert = format!(
-        "INSERT INTO receipts ({COLUMNS}, open) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 1)
+        "INSERT INTO receipts ({COLUMNS}, open) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 1)
          ON CONFLICT (cancel) DO UPDATE SET body = excluded.body, open = 1"
     );
     db.prepare_cached(&upsert)
@@ -25,6 +25,7 @@ pub(crate) fn record(db: &Connection, receipt: &NewReceipt) -> Result<(), StoreE
                 project,
                 package,
                 name,
+                version,
                 receipt.body,
                 receipt.created_ms
             ])
@@ -71,19 +72,24 @@ pub(crate) fn of(db: &Connection, request: RequestId) -> rusqlite::Result<Option
 pub(crate) fn page(
     db: &Connection,
     project: &str,
-    function: Option<&FunctionKey>,
+    function: Option<&FunctionFilter>,
     (from_ms, until_ms): (i64, i64),
     offset: u64,
     limit: u32,
 ) -> rusqlite::Result<Vec<ReceiptRecord>> {
-    // Two statements, each with an index that has the order; one with an OR would have neither.
-    let of_function = if function.is_some() { "AND package = ?2 AND name = ?3" } else { "" };
+    // A statement for each, with an index that has the order; one with an OR would have neither.
+    let of_function = match function {
+        None => "AND ?8 = '[]'",
+        Some(function) if function.versions.is_empty() => "AND package = ?2 AND name = ?3 AND ?8 = '[]'",
+        Some(_) => "AND package = ?2 AND name = ?3 AND version IN (SELECT value FROM json_each(?8))",
+    };
+    let versions = json_array(function.map_or(&[], |function| &function.versions));
     let select = format!(
         "SELECT {COLUMNS} FROM receipts WHERE project = ?1 {of_function} AND created_ms BETWEEN ?6 AND ?7
          ORDER BY created_ms DESC, seq DESC LIMIT ?4 OFFSET ?5"
     );
     let (package, name) = function.map(|key| (&key.package, &key.name)).unzip();
-    let values = params![project, package, name, limit, clamped(offset), from_ms, until_ms];
+    let values = params![project, package, name, limit, clamped(offset), from_ms, until_ms, versions];
     db.prepare_cached(&select)?.query_map(values, read)?.collect()
 }
 
@@ -100,8 +106,13 @@ fn read(row: &Row<'_>) -> rusqlite::Result<ReceiptRecord> {
     Ok(ReceiptRecord {
         cancel: CancelId(u128::from_be_bytes(row.get(0)?)),
         target: RequestId(u128::from_be_bytes(row.get(1)?)),
-        function: FunctionKey { project: row.get(2)?, package: row.get(3)?, name: row.get(4)? },
-        body: row.get(5)?,
-        created_ms: row.get(6)?,
+        function: FunctionKey {
+            project: row.get(2)?,
+            package: row.get(3)?,
+            name: row.get(4)?,
+            version: row.get(5)?,
+        },
+        body: row.get(6)?,
+        created_ms: row.get(7)?,
     })
 }

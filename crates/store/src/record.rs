@@ -1,9 +1,14 @@
 //! What is kept, as plain data. Times are milliseconds since the Unix epoch, UTC.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use cancel::{CancelId, RequestId};
 
-/// Names one function: `urn:fss:<region>:<project>:function:<package>:<name>`.
+/// The version that changes; every other one is as it was published.
+pub const LATEST: &str = "latest";
+
+/// Names one version of a function: `urn:fss:<region>:<project>:function:<package>:<name>:<version>`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FunctionKey {
     /// The project the function belongs to.
@@ -12,9 +17,61 @@ pub struct FunctionKey {
     pub package: String,
     /// The function's own name.
     pub name: String,
+    /// [`LATEST`], or the name it was published under.
+    pub version: String,
 }
 
-/// A deployed function: its configuration as the API's JSON text, and which code it runs.
+impl FunctionKey {
+    /// Another version of the same function.
+    pub fn at(&self, version: &str) -> Self {
+        Self { version: version.to_owned(), ..self.clone() }
+    }
+
+    /// Whether it is the version that changes.
+    pub fn is_latest(&self) -> bool {
+        self.version == LATEST
+    }
+}
+
+/// Which requests are meant where a function is named: those of all its versions, or of some.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FunctionFilter {
+    /// The project the function belongs to.
+    pub project: String,
+    /// The package within the project.
+    pub package: String,
+    /// The function's own name.
+    pub name: String,
+    /// Only these versions (empty: all).
+    pub versions: Vec<String>,
+}
+
+impl FunctionFilter {
+    /// All versions of the function of this key, those that are deleted too.
+    pub fn whole(key: FunctionKey) -> Self {
+        let FunctionKey { project, package, name, .. } = key;
+        Self { project, package, name, versions: Vec::new() }
+    }
+
+    /// This version alone.
+    pub fn exactly(key: FunctionKey) -> Self {
+        let FunctionKey { project, package, name, version } = key;
+        Self { project, package, name, versions: vec![version] }
+    }
+
+    /// Whether it means this version of this function.
+    pub fn fits(&self, key: &FunctionKey) -> bool {
+        let FunctionKey { project, package, name, version } = key;
+        (&self.project, &self.package, &self.name) == (project, package, name) && self.names(version)
+    }
+
+    /// Whether it means this version, if it is of this function.
+    pub fn names(&self, version: &str) -> bool {
+        self.versions.is_empty() || self.versions.iter().any(|named| named == version)
+    }
+}
+
+/// A version of a deployed function: its configuration as the API's JSON text, and which code it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FunctionRecord {
     /// Whose configuration this is.
@@ -53,8 +110,10 @@ pub enum Status {
 pub struct NewInvocation {
     /// Its id.
     pub request: RequestId,
-    /// What it invokes.
-    pub function: FunctionKey,
+    /// What it invokes. Shared with who runs it: a copy for each accept would be four strings.
+    pub function: Arc<FunctionKey>,
+    /// The alias it was invoked by, if it was.
+    pub alias: Option<Arc<str>>,
     /// The request that made it, where one did.
     pub parent: Option<RequestId>,
     /// The event.
@@ -70,8 +129,10 @@ pub struct NewInvocation {
 pub struct InvocationRecord {
     /// Its id.
     pub request: RequestId,
-    /// What it invokes.
+    /// What it invokes: the version that was chosen when it was accepted.
     pub function: FunctionKey,
+    /// The alias it was invoked by, if it was.
+    pub alias: Option<String>,
     /// The request that made it, where one did.
     pub parent: Option<RequestId>,
     /// The event; empty where a list is asked for.
@@ -132,6 +193,32 @@ pub struct AsyncConfigRecord {
     pub modified_ms: i64,
 }
 
+/// A name for a version of a function that may be given to another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AliasRecord {
+    /// The function, in the version that the alias names.
+    pub function: FunctionKey,
+    /// The alias, without the `!` it has in URNs.
+    pub name: String,
+    /// Another version that gets a share of the invocations.
+    pub additional: Option<Share>,
+    /// In the words of its owner.
+    pub description: String,
+    /// When it was made.
+    pub created_ms: i64,
+    /// When it was last changed.
+    pub modified_ms: i64,
+}
+
+/// A version and its part of the invocations by an alias.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Which version.
+    pub version: String,
+    /// Of a hundred invocations so many, 0 to 100.
+    pub percent: u8,
+}
+
 /// A cancel at the moment of its fence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewReceipt {
@@ -168,7 +255,7 @@ pub struct ReceiptRecord {
 #[derive(Clone, Debug)]
 pub struct InvocationQuery {
     /// Of this function.
-    pub function: FunctionKey,
+    pub function: FunctionFilter,
     /// Only these ids (empty: all).
     pub requests: Vec<RequestId>,
     /// Only this status.

@@ -18,10 +18,10 @@ const BUSY: Duration = Duration::from_secs(5);
 /// checkpoints are the 99th percentile of a commit.
 const CHECKPOINT_PAGES: i64 = 4_096;
 /// Prepared statements kept per connection: more than this crate has.
-const STATEMENTS: usize = 32;
+const STATEMENTS: usize = 48;
 
 /// What takes a database from version n, its place here, to n + 1. Never edit one that was released.
-const STEPS: [&str; 3] = [TABLES, ASYNCHRONOUS, CREDENTIALS];
+const STEPS: [&str; 4] = [TABLES, ASYNCHRONOUS, CREDENTIALS, VERSIONS];
 /// The newest version this program knows.
 const KNOWN: usize = STEPS.len();
 
@@ -87,6 +87,42 @@ ALTER TABLE credentials ADD COLUMN password TEXT;
 ALTER TABLE credentials ADD COLUMN expires_ms INTEGER;
 ALTER TABLE credentials ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;
 CREATE UNIQUE INDEX credentials_by_login ON credentials (login) WHERE login IS NOT NULL;
+";
+
+/// A UNIQUE constraint cannot be changed: two small tables are made anew, with `version` in their keys. The
+/// large ones get columns with a default, which rewrites none of their rows.
+const VERSIONS: &str = "
+CREATE TABLE functions_with_versions (
+    project TEXT NOT NULL, package TEXT NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL,
+    revision INTEGER NOT NULL, config TEXT NOT NULL,
+    code_digest TEXT NOT NULL, code_size INTEGER NOT NULL,
+    created_ms INTEGER NOT NULL, modified_ms INTEGER NOT NULL,
+    UNIQUE (project, package, name, version)
+);
+INSERT INTO functions_with_versions
+    SELECT project, package, name, 'latest', revision, config, code_digest, code_size, created_ms, modified_ms
+    FROM functions;
+DROP TABLE functions;
+ALTER TABLE functions_with_versions RENAME TO functions;
+CREATE INDEX functions_by_code ON functions (code_digest);
+CREATE TABLE async_configs_with_versions (
+    project TEXT NOT NULL, package TEXT NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL,
+    body TEXT NOT NULL, created_ms INTEGER NOT NULL, modified_ms INTEGER NOT NULL,
+    UNIQUE (project, package, name, version)
+);
+INSERT INTO async_configs_with_versions
+    SELECT project, package, name, 'latest', body, created_ms, modified_ms FROM async_configs;
+DROP TABLE async_configs;
+ALTER TABLE async_configs_with_versions RENAME TO async_configs;
+CREATE TABLE aliases (
+    project TEXT NOT NULL, package TEXT NOT NULL, name TEXT NOT NULL, alias TEXT NOT NULL,
+    version TEXT NOT NULL, additional_version TEXT, additional_percent INTEGER,
+    description TEXT NOT NULL, created_ms INTEGER NOT NULL, modified_ms INTEGER NOT NULL,
+    UNIQUE (project, package, name, alias)
+);
+ALTER TABLE invocations ADD COLUMN version TEXT NOT NULL DEFAULT 'latest';
+ALTER TABLE invocations ADD COLUMN alias TEXT;
+ALTER TABLE receipts ADD COLUMN version TEXT NOT NULL DEFAULT 'latest';
 ";
 
 /// Opens the database for writing: checks that it is ours and whole, and brings its tables up to date.
@@ -158,7 +194,10 @@ pub(crate) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
 
 #[cfg(test)]
 mod tests {
+    use cancel::{CancelId, RequestId};
+
     use super::*;
+    use crate::{FunctionKey, FunctionRecord, LATEST, async_configs, functions, invocations, receipts};
 
     /// A row of each kind, as the first version could have written it.
     const FIRST_ROWS: &str = "
@@ -216,5 +255,45 @@ mod tests {
         assert_eq!(number("user_version"), KNOWN as i64);
         let reader = open_reader(&path).unwrap();
         assert!(reader.execute("DELETE FROM facts", []).is_err());
+    }
+
+    #[test]
+    fn what_was_there_before_versions_is_latest_after_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let before = STEPS.iter().position(|step| *step == VERSIONS).unwrap();
+        let old = Connection::open(&path).unwrap();
+        for tables in &STEPS[..before] {
+            old.execute_batch(tables).unwrap();
+        }
+        old.execute_batch(&format!(
+            "INSERT INTO functions VALUES ('p', 'k', 'f', 7, '{{}}', 'd', 4, 1, 2);
+             INSERT INTO async_configs VALUES ('p', 'k', 'f', 'says', 3, 4);
+             INSERT INTO invocations (request, project, package, name, payload, status, created_ms)
+                 VALUES (x'{:032x}', 'p', 'k', 'f', x'', 0, 5);
+             INSERT INTO receipts (cancel, target, project, package, name, body, created_ms, open)
+                 VALUES (x'{:032x}', x'{:032x}', 'p', 'k', 'f', '{{}}', 6, 0);
+             PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {before};",
+            1, 2, 1
+        ))
+        .unwrap();
+        drop(old);
+        let db = open_writer(&path).unwrap();
+        let key = FunctionKey {
+            project: "p".into(),
+            package: "k".into(),
+            name: "f".into(),
+            version: LATEST.into(),
+        };
+        let function = functions::one(&db, &key).unwrap().unwrap();
+        assert_eq!((function.revision, function.code_size, function.modified_ms), (7, 4, 2));
+        assert_eq!(async_configs::one(&db, &key).unwrap().unwrap().body, "says");
+        let request = invocations::one(&db, RequestId(1)).unwrap().unwrap();
+        assert_eq!((&request.function, request.alias), (&key, None));
+        assert_eq!(receipts::one(&db, CancelId(2)).unwrap().unwrap().function, key);
+        // The keys of the new tables hold a version.
+        let published = FunctionRecord { key: key.at("v1"), ..function };
+        assert!(functions::publish(&db, &published).unwrap());
+        assert_eq!(functions::publish(&db, &published).unwrap_err(), StoreError::Exists);
     }
 }

@@ -49,14 +49,29 @@ pub trait Store: Send + Sync + 'static {
     fn create_function(&self, record: FunctionRecord, code: Bytes) -> StoreFuture<()>;
     /// Replaces a function's record, and its code where given. False if there is no such function.
     fn update_function(&self, record: FunctionRecord, code: Option<Bytes>) -> StoreFuture<bool>;
-    /// Removes a function, and its code if nobody else uses it. False if there was none.
+    /// Adds a version to a function, with the code that `latest` has and what it says of its asynchronous
+    /// requests; [`StoreError::Exists`] if the version is there. False if there is no such function.
+    fn publish_version(&self, record: FunctionRecord) -> StoreFuture<bool>;
+    /// Removes all versions of a function with its aliases, and its code if nobody else uses it. False if
+    /// there was none.
     fn delete_function(&self, key: FunctionKey) -> StoreFuture<bool>;
-    /// One function.
+    /// Removes one version. False if there was none.
+    fn delete_version(&self, key: FunctionKey) -> StoreFuture<bool>;
+    /// One version of a function.
     fn function(&self, key: FunctionKey) -> StoreFuture<Option<FunctionRecord>>;
-    /// All functions of a project (of all projects if `None`), ordered by key.
+    /// All versions of a function: `latest`, then the newest first.
+    fn versions(&self, key: FunctionKey) -> StoreFuture<Vec<FunctionRecord>>;
+    /// All versions of all functions of a project (of all projects if `None`), ordered by key.
     fn functions(&self, project: Option<String>) -> StoreFuture<Vec<FunctionRecord>>;
     /// A code package by its digest.
     fn code(&self, digest: String) -> StoreFuture<Option<Bytes>>;
+    /// Makes an alias, or replaces what it says. False, and nothing is done, if a version it names is not
+    /// there. Deleted with its function.
+    fn put_alias(&self, alias: AliasRecord) -> StoreFuture<bool>;
+    /// Forgets an alias of a function. False if there was none.
+    fn delete_alias(&self, key: FunctionKey, alias: String) -> StoreFuture<bool>;
+    /// All aliases of all projects, ordered by function and name.
+    fn aliases(&self) -> StoreFuture<Vec<AliasRecord>>;
 
     /// Accepts an asynchronous request: once this resolves it survives power loss.
     fn accept(&self, invocation: NewInvocation) -> StoreFuture<()>;
@@ -70,13 +85,13 @@ pub trait Store: Send + Sync + 'static {
     /// Writes a request's final state, and in the same commit accepts what its result goes to. A request that is final already keeps what it has, and one the store never
     /// accepted (a synchronous one) is ignored: false, and nothing else is done.
     fn settle(&self, settlement: Settlement) -> StoreFuture<bool>;
-    /// Sets what a function says of its asynchronous requests; `now_ms` is when. False, and nothing is
-    /// set, if there is no such function. Deleted with its function.
+    /// Sets what a version of a function says of its asynchronous requests; `now_ms` is when. False, and nothing is
+    /// set, if there is no such function. Deleted with its version.
     fn put_async_config(&self, key: FunctionKey, body: String, now_ms: i64) -> StoreFuture<bool>;
-    /// What a function says of its asynchronous requests, if it says anything.
+    /// What a version of a function says of its asynchronous requests, if it says anything.
     fn async_config(&self, key: FunctionKey) -> StoreFuture<Option<AsyncConfigRecord>>;
-    /// All of them, of every project.
-    fn async_configs(&self) -> StoreFuture<Vec<AsyncConfigRecord>>;
+    /// Those of the versions that are meant, ordered by version.
+    fn async_configs(&self, function: FunctionFilter) -> StoreFuture<Vec<AsyncConfigRecord>>;
     /// Forgets it. False if there was none.
     fn delete_async_config(&self, key: FunctionKey) -> StoreFuture<bool>;
     /// One request, payload included.
@@ -106,7 +121,7 @@ pub trait Store: Send + Sync + 'static {
     fn receipts(
         &self,
         project: String,
-        function: Option<FunctionKey>,
+        function: Option<FunctionFilter>,
         window_ms: (i64, i64),
         offset: u64,
         limit: u32,

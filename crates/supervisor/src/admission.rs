@@ -26,7 +26,7 @@ impl Shell {
         if let Err(error) = self.may_accept(&invocation, &mode) {
             return refuse(mode, error);
         }
-        let Invocation { request, function, payload, parent, detached } = invocation;
+        let Invocation { request, function, alias, payload, parent, detached } = invocation;
         let (asynchronous, is_kept) = match &mode {
             Mode::Sync(_) => (false, false),
             Mode::Async(_) => (true, false),
@@ -53,6 +53,7 @@ impl Shell {
         };
         let record = Request {
             function,
+            alias,
             payload: if is_kept { Payload::Kept } else { Payload::Here(payload) },
             parent,
             orphan_of,
@@ -141,7 +142,8 @@ impl Shell {
         request.storing = true;
         let row = NewInvocation {
             request: id,
-            function: request.function.key.clone(),
+            function: Arc::clone(&request.function.key),
+            alias: request.alias.clone(),
             parent,
             payload: payload.clone(),
             created_ms: request.created_ms,
@@ -235,13 +237,13 @@ impl Shell {
         match self.pools.get_mut(&known.key) {
             Some(pool) => pool.wait(order, id),
             None => {
-                let pool = self.pools.entry(known.key.clone()).or_insert_with(|| Pool::new(function));
+                let pool = self.pools.entry(Arc::clone(&known.key)).or_insert_with(|| Pool::new(function));
                 pool.wait(order, id);
             }
         }
         // Behind a full function nothing comes of a look: who makes room looks then.
         if self.pools.get(&known.key).is_some_and(|pool| self.has_room(pool)) {
-            self.dirty.insert(known.key.clone());
+            self.dirty.insert(Arc::clone(&known.key));
         }
     }
 
@@ -353,8 +355,8 @@ impl Shell {
     }
 
     pub(crate) fn function_changed(&mut self, function: Arc<FunctionSpec>) {
-        let key = function.key.clone();
-        self.functions.insert(key.clone(), Arc::clone(&function));
+        let key = Arc::clone(&function.key);
+        self.functions.insert(Arc::clone(&key), Arc::clone(&function));
         let Some(pool) = self.pools.get_mut(&key) else { return };
         pool.function = function;
         let waiting = pool.all_waiting();
@@ -390,7 +392,7 @@ impl Shell {
         for request in displaced {
             self.tell(Event::Expired { request, code: codes::NO_FUNCTION });
         }
-        self.dirty.insert(key.clone());
+        self.dirty.insert(Arc::new(key.clone()));
     }
 }
 

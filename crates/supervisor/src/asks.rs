@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cancel::{CancelAsk, CancelId, Cause, Event, Level, Outcome, Reply, RequestId, Scope, Ticket};
-use store::{FunctionKey, Status, Store, StoreError};
+use store::{FunctionFilter, FunctionKey, Status, Store, StoreError};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -24,7 +24,7 @@ pub(crate) struct Asker {
 impl Shell {
     pub(crate) fn cancel(&mut self, order: CancelOrder, respond: oneshot::Sender<CancelAnswer>) {
         match self.function_of(order.request) {
-            Some(function) if function == order.function => {}
+            Some(function) if order.function.fits(&function) => {}
             // Of another function or project: as unknown as if it were nowhere (I11).
             Some(_) => return drop(respond.send(CancelAnswer::Unknown)),
             None => match self.orphans_of(&order) {
@@ -48,7 +48,7 @@ impl Shell {
     }
 
     /// What a request of an earlier life left behind, if the whole tree is to be stopped.
-    fn orphans_of(&self, order: &CancelOrder) -> Vec<(RequestId, FunctionKey)> {
+    fn orphans_of(&self, order: &CancelOrder) -> Vec<(RequestId, Arc<FunctionKey>)> {
         if order.scope != Scope::Subtree {
             return Vec::new();
         }
@@ -60,7 +60,7 @@ impl Shell {
                 && !above.is_some_and(|above| below(above))
                 && request.function.key.project == order.function.project
         });
-        left.map(|(id, request)| (*id, request.function.key.clone())).collect()
+        left.map(|(id, request)| (*id, Arc::clone(&request.function.key))).collect()
     }
 
     /// Stops the trees that a request of an earlier life left behind, each by a cancel of its own; the
@@ -68,7 +68,7 @@ impl Shell {
     fn cancel_orphans(
         &self,
         order: CancelOrder,
-        orphans: Vec<(RequestId, FunctionKey)>,
+        orphans: Vec<(RequestId, Arc<FunctionKey>)>,
         respond: oneshot::Sender<CancelAnswer>,
     ) {
         let (store, inbox) = (Arc::clone(&self.store), self.inbox.clone());
@@ -80,6 +80,7 @@ impl Shell {
             }
             let mut waits = Vec::new();
             for (request, function) in orphans {
+                let function = FunctionFilter::exactly(FunctionKey::clone(&function));
                 let order = CancelOrder { request, function, actor: order.actor.clone(), ..order };
                 let (respond, answer) = oneshot::channel();
                 drop(inbox.send(Message::Cancel { order, respond }).await); // closed: its answer is Gone
@@ -99,11 +100,11 @@ impl Shell {
     }
 
     /// The function of a request that is live or was settled not long ago.
-    pub(crate) fn function_of(&self, request: RequestId) -> Option<FunctionKey> {
+    pub(crate) fn function_of(&self, request: RequestId) -> Option<Arc<FunctionKey>> {
         if let Some(request) = self.requests.get(&request) {
-            return Some(request.function.key.clone());
+            return Some(Arc::clone(&request.function.key));
         }
-        self.remembered.get(request).map(|(function, _)| function.key.clone())
+        self.remembered.get(request).map(|(function, _)| Arc::clone(&function.key))
     }
 
     /// The running cancel an ask about this request joined.
@@ -277,7 +278,7 @@ async fn stored_answer(store: &dyn Store, order: &CancelOrder) -> Result<CancelA
     let stop = if unproven { Stop::Draining } else { Stop::Stopped };
     let canceled = |cancel| CancelAnswer::Done { cancel, stop };
     if let Some(record) = store.invocation(order.request).await? {
-        if record.function != order.function {
+        if !order.function.fits(&record.function) {
             return Ok(CancelAnswer::Unknown);
         }
         return Ok(match (record.status, record.fenced_by) {
@@ -293,7 +294,10 @@ async fn stored_answer(store: &dyn Store, order: &CancelOrder) -> Result<CancelA
     let (Some(record), Some(receipt)) = (record, receipt) else { return Ok(CancelAnswer::Unknown) };
     let function = format!("{}:{}", order.function.package, order.function.name);
     let id = order.request.to_string();
-    let row = receipt.requests.iter().find(|row| row.request_id == id && row.function == function);
+    let meant = |row: &&TouchedRequest| {
+        row.request_id == id && row.function == function && order.function.names(&row.version)
+    };
+    let row = receipt.requests.iter().find(meant);
     Ok(match row.and_then(|row| row.code) {
         Some(cancel::CODE_CANCELED) => canceled(record.cancel),
         Some(_) => CancelAnswer::Finished("FAIL"),

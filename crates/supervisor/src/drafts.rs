@@ -57,7 +57,7 @@ impl Drafts {
         let draft = Draft {
             receipt,
             target,
-            function: function.key.clone(),
+            function: FunctionKey::clone(&function.key),
             rows: HashMap::new(),
             bystanders: HashMap::new(),
             instances: HashMap::new(),
@@ -396,6 +396,7 @@ fn touched(id: RequestId, request: &Request) -> TouchedRequest {
         request_id: id.to_string(),
         parent: request.parent.map(|parent| parent.to_string()),
         function: shown(&request.function),
+        version: request.function.key.version.clone(),
         found: found.to_owned(),
         instance: request.instance.map(|instance| instance.to_string()),
         ..TouchedRequest::default()

@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use cancel::{CancelId, Cause, Level, Outcome, RequestId, Scope};
-use store::{FunctionKey, StoreError};
+use store::{FunctionFilter, FunctionKey, StoreError};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -20,8 +20,10 @@ use crate::{
 pub struct Invocation {
     /// Its id, freshly minted by the caller.
     pub request: RequestId,
-    /// What to run.
+    /// What to run: the version is chosen, and stays for every attempt.
     pub function: Arc<FunctionSpec>,
+    /// The alias it was invoked by, if it was.
+    pub alias: Option<Arc<str>>,
     /// The event.
     pub payload: Bytes,
     /// The request that makes it, proven by that request's own credentials.
@@ -88,8 +90,8 @@ pub struct Actor {
 pub struct CancelOrder {
     /// What to stop.
     pub request: RequestId,
-    /// The function it must belong to.
-    pub function: FunctionKey,
+    /// The function it must belong to, and the versions if not any.
+    pub function: FunctionFilter,
     /// How wide.
     pub scope: Scope,
     /// How hard.
@@ -241,7 +243,7 @@ impl Handle {
         drop(self.inbox.send(Message::FunctionChanged(function)).await);
     }
 
-    /// A function is gone: what waits for it is discarded, what runs may finish.
+    /// A version of a function is gone: what waits for it is discarded, what runs may finish.
     pub async fn function_deleted(&self, key: FunctionKey) {
         drop(self.inbox.send(Message::FunctionDeleted(key)).await);
     }

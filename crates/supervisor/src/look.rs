@@ -39,7 +39,7 @@ impl Shell {
     }
 
     fn plan(&self, order: &CancelOrder) -> Result<PlanView, CancelAnswer> {
-        if self.function_of(order.request).as_ref() != Some(&order.function) {
+        if !self.function_of(order.request).is_some_and(|function| order.function.fits(&function)) {
             return Err(CancelAnswer::Unknown);
         }
         let ask = CancelAsk {
@@ -85,7 +85,8 @@ impl Shell {
         });
         PlanRow {
             request_id: request.to_string(),
-            function: self.requests.get(&request).map(|r| r.shown_function()).unwrap_or_default(),
+            function: self.requests.get(&request).map(|r| shown(&r.function)).unwrap_or_default(),
+            version: self.requests.get(&request).map(|r| r.function.key.version.clone()).unwrap_or_default(),
             how: how.to_owned(),
             instance: instance.map(|instance| instance.to_string()),
             at_grace_end: then.map(str::to_owned),
@@ -98,17 +99,15 @@ impl Shell {
         let truncated = rows.len() > MAX_SHOWN;
         rows.truncate(MAX_SHOWN);
         let requests = rows.iter().map(|view| self.request_row(view)).collect();
-        let project = self.function_of(request)?.project;
+        let project = self.function_of(request)?.project.clone();
         Some(TreeView { root: root.to_string(), project, requests, truncated })
     }
 
     fn request_row(&self, view: &RequestView) -> RequestRow {
         let record = self.requests.get(&view.request);
         let function = match record {
-            Some(record) => record.shown_function(),
-            None => {
-                self.remembered.get(view.request).map(|(function, _)| shown(function)).unwrap_or_default()
-            }
+            Some(record) => Some(&record.function),
+            None => self.remembered.get(view.request).map(|(function, _)| function),
         };
         let state = match view.state {
             State::Queued => "queued",
@@ -122,7 +121,9 @@ impl Shell {
             request_id: view.request.to_string(),
             parent: view.parent.map(|parent| parent.to_string()),
             depth: view.depth,
-            function,
+            function: function.map(|function| shown(function)).unwrap_or_default(),
+            version: function.map(|function| function.key.version.clone()).unwrap_or_default(),
+            alias: record.and_then(|record| record.alias.as_deref().map(str::to_owned)),
             state: state.to_owned(),
             asynchronous: record.is_some_and(|record| record.asynchronous),
             stopping: view.level.map(|level| level_word(level).to_owned()),
@@ -155,6 +156,7 @@ impl Shell {
         Some(InstanceRow {
             instance: id.to_string(),
             function: shown(&instance.function),
+            version: instance.function.key.version.clone(),
             pid: instance.pid(),
             state: state.to_owned(),
             capacity: view.capacity,

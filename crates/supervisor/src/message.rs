@@ -62,6 +62,8 @@ pub(crate) struct Delivery {
     pub(crate) asynchronous: bool,
     pub(crate) deadline_ms: i64,
     pub(crate) function_urn: String,
+    /// The alias it was invoked by.
+    pub(crate) alias: Option<Arc<str>>,
     /// Cancelled when the request is fenced: the last look before the wire.
     pub(crate) fence: CancellationToken,
 }

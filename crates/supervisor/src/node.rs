@@ -148,6 +148,7 @@ impl Node {
                     let invocation = Invocation {
                         request,
                         function: Arc::clone(function),
+                        alias: row.alias.map(Arc::from),
                         payload: Bytes::new(), // read when its turn comes
                         parent,
                         detached: false,

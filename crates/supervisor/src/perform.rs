@@ -72,6 +72,7 @@ impl Shell {
             asynchronous: request.asynchronous,
             deadline_ms: now.saturating_add(i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX)),
             function_urn: request.function.urn.clone(),
+            alias: request.alias.clone(),
             fence,
         };
         if poll.send(delivery.clone()).is_err() {
@@ -290,7 +291,7 @@ impl Shell {
         if let Some(pool) = self.pools.get_mut(key) {
             pool.leave(request.order);
         }
-        self.dirty.insert(key.clone());
+        self.dirty.insert(Arc::clone(key));
         let Some(at) = request.instance else { return };
         if let Some(instance) = self.instances.get_mut(&at) {
             instance.placed.retain(|placed| *placed != id);
@@ -367,7 +368,7 @@ impl Shell {
 
     fn touch_pool(&mut self, instance: InstanceId) {
         if let Some(instance) = self.instances.get(&instance) {
-            self.dirty.insert(instance.function.key.clone());
+            self.dirty.insert(Arc::clone(&instance.function.key));
         }
     }
 }

@@ -79,6 +79,9 @@ pub struct TouchedRequest {
     pub parent: Option<String>,
     /// `package:name`.
     pub function: String,
+    /// The version of it.
+    #[serde(default = "latest")]
+    pub version: String,
     /// Where it stood at the fence: `queued`, `placed`, `running`, `draining`.
     pub found: String,
     /// An earlier cancel had fenced it.
@@ -92,6 +95,11 @@ pub struct TouchedRequest {
     pub evidence: Option<String>,
     /// When.
     pub settled_ms: Option<i64>,
+}
+
+/// What a receipt that says nothing of versions is about.
+fn latest() -> String {
+    store::LATEST.to_owned()
 }
 
 /// One instance that a cancel signalled.

@@ -39,6 +39,8 @@ impl Payload {
 /// A live request.
 pub(crate) struct Request {
     pub(crate) function: Arc<FunctionSpec>,
+    /// The alias it was invoked by.
+    pub(crate) alias: Option<Arc<str>>,
     pub(crate) payload: Payload,
     pub(crate) parent: Option<RequestId>,
     /// Taken up from an earlier life: the requests above it that are over, the nearest first.
@@ -91,13 +93,9 @@ impl Request {
     pub(crate) fn deliveries(&self) -> u32 {
         self.attempt.0.saturating_add(self.earlier_attempts).saturating_sub(self.forgiven)
     }
-
-    /// `package:name`, as it is shown.
-    pub(crate) fn shown_function(&self) -> String {
-        shown(&self.function)
-    }
 }
 
+/// `package:name`, as it is shown; the version is shown beside it.
 pub(crate) fn shown(function: &FunctionSpec) -> String {
     format!("{}:{}", function.key.package, function.key.name)
 }

@@ -46,13 +46,14 @@ impl Shell {
             tracing::warn!(request = %id, ?to, "its result is not handed on: it came from {MAX_HOPS} others");
             return None;
         }
-        if !self.functions.contains_key(to) {
+        let Some(to) = self.functions.get(to) else {
             tracing::warn!(request = %id, ?to, "its result is not handed on: there is no such function");
             return None;
-        }
+        };
         Some(NewInvocation {
             request: RequestId(uuid::Uuid::new_v4().as_u128()),
-            function: to.clone(),
+            function: Arc::clone(&to.key),
+            alias: None,
             parent: None,
             payload: told(id, request, outcome, body, message),
             created_ms: now_ms(),
@@ -82,8 +83,14 @@ impl Shell {
             return tracing::warn!(%request, "its function is gone; the next life settles it");
         };
         let kept = Kept { hops, created_ms, ..Kept::default() };
-        let invocation =
-            Invocation { request, function, payload: Bytes::new(), parent: None, detached: false };
+        let invocation = Invocation {
+            request,
+            function,
+            alias: None,
+            payload: Bytes::new(),
+            parent: None,
+            detached: false,
+        };
         self.arrived(Arrival { invocation, mode: Mode::Kept(kept) });
     }
 }

@@ -121,7 +121,7 @@ impl Shell {
 
     /// Gives up what has waited too long. The oldest of each function are the first of its queue.
     pub(crate) fn give_up_all_old(&mut self) {
-        let keys: Vec<FunctionKey> = self.pools.keys().cloned().collect();
+        let keys: Vec<Arc<FunctionKey>> = self.pools.keys().map(Arc::clone).collect();
         for key in keys {
             while let Some(first) = self.pools.get(&key).and_then(|pool| pool.first_waiting()) {
                 let Some(request) = self.requests.get(&first).filter(|request| request.asynchronous) else {
@@ -159,7 +159,7 @@ impl Shell {
     /// The function is gone: what waits between two attempts has nowhere to run.
     pub(crate) fn expire_between_attempts(&mut self, key: &FunctionKey) {
         let paused =
-            |request: &Request| !request.runnable && !request.storing && &request.function.key == key;
+            |request: &Request| !request.runnable && !request.storing && *request.function.key == *key;
         let gone: Vec<RequestId> =
             self.requests.iter().filter(|(_, request)| paused(request)).map(|(id, _)| *id).collect();
         for request in gone {

@@ -50,6 +50,7 @@ const INVOKE_TYPE: HeaderName = HeaderName::from_static("x-cff-invoke-type");
 const INVOCATION_ID: HeaderName = HeaderName::from_static("x-quell-invocation-id");
 const DEADLINE: HeaderName = HeaderName::from_static("x-quell-deadline-ms");
 const FUNCTION_URN: HeaderName = HeaderName::from_static("x-quell-function-urn");
+const ALIAS: HeaderName = HeaderName::from_static("x-quell-alias");
 
 /// Opens the listener on every loopback address and no other.
 ///
@@ -147,7 +148,8 @@ fn deliver(delivery: Delivery) -> Response {
         // Without a content type some clients die of SIGSEGV (`runtime-api.md` 1.1).
         (header::CONTENT_TYPE, "application/json".to_owned()),
     ];
-    for (name, value) in values {
+    let alias = delivery.alias.map(|alias| (ALIAS, alias.to_string()));
+    for (name, value) in values.into_iter().chain(alias) {
         match HeaderValue::from_str(&value) {
             Ok(value) => drop(headers.insert(name, value)),
             Err(error) => tracing::error!(%error, %name, "header left out"),

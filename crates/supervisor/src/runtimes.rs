@@ -103,7 +103,7 @@ impl Shell {
 
     fn dirty_of(&mut self, id: InstanceId) {
         if let Some(instance) = self.instances.get(&id) {
-            self.dirty.insert(instance.function.key.clone());
+            self.dirty.insert(Arc::clone(&instance.function.key));
         }
     }
 
@@ -270,7 +270,7 @@ impl Shell {
         self.doors.close(instance.address);
         self.clear_timer(instance.start_timer.take());
         self.clear_timer(instance.idle_timer.take());
-        let key = instance.function.key.clone();
+        let key = Arc::clone(&instance.function.key);
         if let Some(pool) = self.pools.get_mut(&key) {
             pool.instances.retain(|held| *held != id);
         }

@@ -65,11 +65,11 @@ pub(crate) struct Shell {
     pub(crate) instances: HashMap<InstanceId, Instance>,
     /// Low 24 bits of a private address -> who lives there.
     pub(crate) addresses: HashMap<u32, InstanceId>,
-    pub(crate) pools: HashMap<FunctionKey, Pool>,
-    /// Every function there is, in its current form.
-    pub(crate) functions: HashMap<FunctionKey, Arc<FunctionSpec>>,
+    pub(crate) pools: HashMap<Arc<FunctionKey>, Pool>,
+    /// Every version of every function there is, in its current form.
+    pub(crate) functions: HashMap<Arc<FunctionKey>, Arc<FunctionSpec>>,
     /// Pools that something changed for since they were last looked at.
-    pub(crate) dirty: HashSet<FunctionKey>,
+    pub(crate) dirty: HashSet<Arc<FunctionKey>>,
     pub(crate) drafts: Drafts,
     pub(crate) unwritten: Unwritten,
     pub(crate) askers: HashMap<Ticket, Asker>,

@@ -59,14 +59,14 @@ impl Default for AsyncPolicy {
     }
 }
 
-/// One revision of a function, ready to run.
+/// One version of a function in one revision, ready to run.
 #[derive(Clone, Debug)]
 pub struct FunctionSpec {
-    /// Which function.
-    pub key: FunctionKey,
+    /// Which version of which function. Shared with the maps and rows that name it.
+    pub key: Arc<FunctionKey>,
     /// Its full URN, with version.
     pub urn: String,
-    /// Rises with each change; an instance runs exactly one revision.
+    /// Rises with each change of `latest`, and is fixed for a published version; an instance runs exactly one revision.
     pub revision: u64,
     /// How its runtime is started.
     pub image: Arc<RuntimeImage>,

@@ -134,7 +134,7 @@ impl Shell {
             ("RUNTIME_PROJECT_ID", function.key.project.clone()),
             ("RUNTIME_PACKAGE", function.key.package.clone()),
             ("RUNTIME_FUNC_NAME", function.key.name.clone()),
-            ("RUNTIME_FUNC_VERSION", "latest".to_owned()),
+            ("RUNTIME_FUNC_VERSION", function.key.version.clone()),
             ("RUNTIME_HANDLER", function.handler.clone()),
             ("RUNTIME_TIMEOUT", function.timeout.as_secs().to_string()),
             ("RUNTIME_USERDATA", function.user_data.clone()),

@@ -13,6 +13,12 @@ pub struct RequestRow {
     pub depth: u16,
     /// The function it runs, `package:name`; empty if it has settled.
     pub function: String,
+    /// The version of it; empty if it has settled.
+    #[serde(default)]
+    pub version: String,
+    /// The alias it was invoked by.
+    #[serde(default)]
+    pub alias: Option<String>,
     /// `queued`, `placed`, `running`, `draining` or `settled`.
     pub state: String,
     /// Whether nobody holds a connection for it.
@@ -66,6 +72,9 @@ pub struct InstanceRow {
     pub instance: String,
     /// `package:name` of its function.
     pub function: String,
+    /// The version of it.
+    #[serde(default)]
+    pub version: String,
     /// Its main process.
     pub pid: Option<u32>,
     /// `starting`, `ready`, `draining`, `ending` or `quarantined`.
@@ -89,6 +98,9 @@ pub struct PlanRow {
     pub request_id: String,
     /// Its function, `package:name`.
     pub function: String,
+    /// The version of it.
+    #[serde(default)]
+    pub version: String,
     /// `removed`, `asked`, `killed`, `stopping` or `draining`.
     pub how: String,
     /// Where it runs.

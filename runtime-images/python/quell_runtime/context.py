@@ -87,8 +87,7 @@ class Context:
 
     def getAlias(self):
         """The alias it was invoked by; "" if by version."""
-        alias = self._settings.urn.rpartition(":")[2]
-        return alias[1:] if alias.startswith("!") else ""
+        return self._headers.get("x-quell-alias", "")
 
     def getMemorySize(self):
         """The memory of the function, in MB."""

@@ -10,7 +10,7 @@ class Settings:
     __slots__ = (
         "api_host", "api_port", "code_root", "handler", "initializer", "timeout_s",
         "memory_mb", "cpu", "user_data", "project_id", "function", "version",
-        "package", "concurrency", "endpoint", "urn", "instance_id",
+        "package", "concurrency", "endpoint", "instance_id",
     )
 
     def __init__(self, env=None):
@@ -32,7 +32,6 @@ class Settings:
         self.package = env.get("RUNTIME_PACKAGE", "")
         self.concurrency = max(1, _number("QUELL_CONCURRENCY", env.get("QUELL_CONCURRENCY") or "1"))
         self.endpoint = env.get("QUELL_API_ENDPOINT", "")
-        self.urn = env.get("QUELL_FUNCTION_URN", "")
         self.instance_id = env.get("QUELL_INSTANCE_ID", "")
 
 

@@ -66,7 +66,7 @@ class OrdinaryRequests(RuntimeCase):
     def test_the_context_tells_what_the_node_told(self):
         self.start("plain.describe")
         headers = {"X-CFF-Access-Key": "ak", "X-CFF-Secret-Key": "sk", "X-CFF-Security-Token": "st",
-                   "X-Quell-Deadline-Ms": str(10**15)}
+                   "X-Quell-Deadline-Ms": str(10**15), "X-Quell-Alias": "prod"}
         request = self.node.submit(headers=headers)
         told = self.node.answer_of(request).json
         self.assertGreater(told.pop("remaining"), 10**13)
@@ -74,7 +74,7 @@ class OrdinaryRequests(RuntimeCase):
             "id": request.request_id, "timeout": 30, "colour": "blue", "missing": "round",
             "name": "function", "version": "latest", "memory": 256, "cpu": 400, "project": "project",
             "package": "default", "token": "token-" + request.request_id, "ak": "ak", "sk": "sk",
-            "st": "st", "alias": "", "cancelled": False, "cwd": FUNCTIONS,
+            "st": "st", "alias": "prod", "cancelled": False, "cwd": FUNCTIONS,
         })
         printed = self.printed()
         self.assertRegex(printed, r"T[0-9:.]+Z INFO %s one of 2\n" % request.request_id)

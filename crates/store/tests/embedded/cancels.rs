@@ -1,7 +1,7 @@
 //! Cancels: the receipt and the fences are one write.
 
 use cancel::{CancelId, RequestId};
-use store::{Embedded, Status, Store};
+use store::{Embedded, FunctionFilter, Status, Store};
 
 use crate::samples::*;
 
@@ -82,15 +82,24 @@ async fn receipts_are_listed_newest_first_by_project_and_by_function() {
     for one in [receipt(1, &[10]), of_g, elsewhere, same_time] {
         store.record_cancel(one).await.unwrap();
     }
+    let mut of_v1 = receipt(5, &[50]);
+    of_v1.function = key("g").at("v1");
+    store.record_cancel(of_v1).await.unwrap();
     let list = async |project: &str, function: Option<&str>, offset, limit| {
-        let rows =
-            store.receipts(project.into(), function.map(key), (0, i64::MAX), offset, limit).await.unwrap();
+        let function = function.map(|name| match name.split_once(':') {
+            Some((name, version)) => FunctionFilter::exactly(key(name).at(version)),
+            None => FunctionFilter::whole(key(name)),
+        });
+        let rows = store.receipts(project.into(), function, (0, i64::MAX), offset, limit).await.unwrap();
         rows.iter().map(|row| row.cancel.0).collect::<Vec<_>>()
     };
-    assert_eq!(list("p", None, 0, 10).await, [2, 4, 1], "at one time, the later written first");
+    assert_eq!(list("p", Some("g"), 0, 10).await, [5, 2]);
+    assert_eq!(list("p", Some("g:v1"), 0, 10).await, [5]);
+    assert_eq!(list("p", Some("g:latest"), 0, 10).await, [2]);
+    assert_eq!(list("p", None, 0, 10).await, [5, 2, 4, 1], "at one time, the later written first");
     assert_eq!(list("p", Some("f"), 0, 10).await, [4, 1]);
     assert_eq!(list("q", None, 0, 10).await, [3]);
-    assert_eq!(list("p", None, 1, 1).await, [4]);
+    assert_eq!(list("p", None, 2, 1).await, [4]);
     assert_eq!(list("p", None, u64::MAX, 10).await, [0_u128; 0]);
     let within = async |from, until| {
         let rows = store.receipts("p".into(), None, (from, until), 0, 10).await.unwrap();
@@ -98,5 +107,5 @@ async fn receipts_are_listed_newest_first_by_project_and_by_function() {
     };
     assert_eq!(within(2, 2).await, [2]);
     assert_eq!(within(0, 1).await, [4, 1]);
-    assert_eq!(within(3, 9).await, [0_u128; 0]);
+    assert_eq!(within(6, 9).await, [0_u128; 0]);
 }

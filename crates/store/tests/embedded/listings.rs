@@ -1,7 +1,7 @@
 //! Lists of requests, the scan of a new life, and forgetting.
 
 use cancel::{CancelId, RequestId};
-use store::{InvocationQuery, Status, Store};
+use store::{FunctionFilter, InvocationQuery, Status, Store};
 
 use crate::samples::*;
 
@@ -16,7 +16,7 @@ async fn a_list_is_narrowed_by_each_field_that_is_given() {
         store.accept(invocation(id)).await.unwrap();
     }
     let mut of_g = invocation(7);
-    of_g.function = key("g");
+    of_g.function = key("g").into();
     store.accept(of_g).await.unwrap();
     store.mark_running(RequestId(2), 1, 9).await.unwrap();
     store.settle(settlement(4, Status::Fail, 9)).await.unwrap();
@@ -26,7 +26,7 @@ async fn a_list_is_narrowed_by_each_field_that_is_given() {
         ids(&page.rows)
     };
     assert_eq!(list(query()).await, [6, 5, 4, 3, 2, 1]);
-    assert_eq!(list(InvocationQuery { function: key("g"), ..query() }).await, [7]);
+    assert_eq!(list(InvocationQuery { function: FunctionFilter::whole(key("g")), ..query() }).await, [7]);
     assert_eq!(list(InvocationQuery { status: Some(Status::Wait), ..query() }).await, [6, 5, 3, 1]);
     assert_eq!(list(InvocationQuery { status: Some(Status::Running), ..query() }).await, [2]);
     assert_eq!(list(InvocationQuery { status: Some(Status::Fail), ..query() }).await, [4]);

@@ -13,3 +13,4 @@ mod opening;
 mod order;
 mod results;
 mod samples;
+mod versions;

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use cancel::{CancelId, RequestId};
 use proptest::prelude::*;
 use store::{
-    InvocationPage, InvocationQuery, InvocationRecord, NewInvocation, NewReceipt, Settlement, Status, Store,
-    StoreError,
+    FunctionFilter, FunctionKey, InvocationPage, InvocationQuery, InvocationRecord, LATEST, NewInvocation,
+    NewReceipt, Settlement, Status, Store, StoreError,
 };
 
 use crate::samples::*;
@@ -33,10 +33,14 @@ enum Call {
 fn calls() -> impl Strategy<Value = Vec<Call>> {
     let id = || 1..=IDS;
     let name = || prop_oneof![4 => Just("f"), 1 => Just("g")];
-    let accept = (id(), name(), 0_i64..8, prop::option::of(id())).prop_map(|(id, name, at, parent)| {
-        let parent = parent.map(RequestId);
-        Call::Accept(NewInvocation { function: key(name), created_ms: at, parent, ..invocation(id) })
-    });
+    let version = || prop_oneof![2 => Just(LATEST), 1 => Just("v1"), 1 => Just("v2")];
+    let function = (name(), version(), prop::option::of(Just("prod".into())));
+    let accept = (id(), function, 0_i64..8, prop::option::of(id())).prop_map(
+        |(id, (name, version, alias), at, parent)| {
+            let (function, parent) = (key(name).at(version).into(), parent.map(RequestId));
+            Call::Accept(NewInvocation { function, alias, created_ms: at, parent, ..invocation(id) })
+        },
+    );
     // Ids of their own: a result never goes to a request that is there already.
     let next = (IDS + 1..u128::MAX)
         .prop_map(|id| Box::new(NewInvocation { request: RequestId(id), hops: 1, ..invocation(1) }));
@@ -48,27 +52,29 @@ fn calls() -> impl Strategy<Value = Vec<Call>> {
         },
     );
     let list = (
-        name(),
+        (name(), prop::collection::vec(version().prop_map(str::to_owned), 0..3)),
         prop::collection::vec(id(), 0..3),
         prop::option::of(prop::sample::select(&STATUSES[..])),
         (0_i64..4, 3_i64..8),
         (0_u64..4, 0_u32..4),
         any::<bool>(),
     )
-        .prop_map(|(name, requests, status, (from_ms, until_ms), (offset, limit), unsettled)| {
-            let requests = requests.into_iter().map(RequestId).collect();
-            let function = key(name);
-            Call::List(InvocationQuery {
-                function,
-                requests,
-                status,
-                unsettled,
-                from_ms,
-                until_ms,
-                offset,
-                limit,
-            })
-        });
+        .prop_map(
+            |((name, versions), requests, status, (from_ms, until_ms), (offset, limit), unsettled)| {
+                let requests = requests.into_iter().map(RequestId).collect();
+                let function = FunctionFilter { versions, ..FunctionFilter::whole(key(name)) };
+                Call::List(InvocationQuery {
+                    function,
+                    requests,
+                    status,
+                    unsettled,
+                    from_ms,
+                    until_ms,
+                    offset,
+                    limit,
+                })
+            },
+        );
     let call = prop_oneof![
         4 => accept,
         2 => (id(), 1_u32..4, 0_i64..8).prop_map(|(id, attempts, at)| Call::Running(id, attempts, at)),
@@ -113,7 +119,8 @@ impl Model {
         }
         self.rows.push(InvocationRecord {
             request: new.request,
-            function: new.function,
+            function: FunctionKey::clone(&new.function),
+            alias: new.alias.map(|alias| alias.to_string()),
             parent: new.parent,
             payload_len: new.payload.len() as u64,
             payload: new.payload,
@@ -184,7 +191,7 @@ impl Model {
     fn list(&self, query: &InvocationQuery) -> InvocationPage {
         let mut rows: Vec<_> = self.rows.iter().rev().cloned().collect();
         rows.retain(|row| {
-            row.function == query.function
+            query.function.fits(&row.function)
                 && (query.requests.is_empty() || query.requests.contains(&row.request))
                 && query.status.is_none_or(|status| status == row.status)
                 && !(query.unsettled && is_final(row.status))

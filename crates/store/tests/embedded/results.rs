@@ -1,7 +1,7 @@
 //! What a result brings about in the same commit, and what functions say of their asynchronous requests.
 
 use cancel::RequestId;
-use store::{NewInvocation, Settlement, Status, Store as _};
+use store::{FunctionFilter, NewInvocation, Settlement, Status, Store as _};
 
 use crate::samples::{fresh, function, invocation, key, settlement};
 
@@ -41,7 +41,7 @@ async fn the_configuration_of_asynchronous_requests_goes_with_its_function() {
     assert!(put("{\"a\":1}", 3).await);
     let kept = store.async_config(key("f")).await.unwrap().unwrap();
     assert_eq!((kept.body.as_str(), kept.created_ms, kept.modified_ms), ("{\"a\":1}", 2, 3));
-    assert_eq!(store.async_configs().await.unwrap(), [kept]);
+    assert_eq!(store.async_configs(FunctionFilter::whole(key("f"))).await.unwrap(), [kept]);
     assert!(store.delete_async_config(key("f")).await.unwrap());
     assert!(!store.delete_async_config(key("f")).await.unwrap());
     assert!(put("{}", 4).await);

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use cancel::{CancelId, RequestId};
 use store::{
-    CredentialRecord, Embedded, FunctionKey, FunctionRecord, InvocationQuery, NewInvocation, NewReceipt,
-    Settlement, Status,
+    CredentialRecord, Embedded, FunctionFilter, FunctionKey, FunctionRecord, InvocationQuery, LATEST,
+    NewInvocation, NewReceipt, Settlement, Status,
 };
 use tempfile::TempDir;
 
@@ -14,7 +14,7 @@ pub(crate) fn fresh() -> (Embedded, TempDir) {
 }
 
 pub(crate) fn key(name: &str) -> FunctionKey {
-    FunctionKey { project: "p".into(), package: "default".into(), name: name.into() }
+    FunctionKey { project: "p".into(), package: "default".into(), name: name.into(), version: LATEST.into() }
 }
 
 pub(crate) fn function(name: &str, code_digest: &str) -> FunctionRecord {
@@ -48,7 +48,8 @@ pub(crate) fn credential(key_id: &str, login: Option<&str>) -> CredentialRecord 
 pub(crate) fn invocation(id: u128) -> NewInvocation {
     NewInvocation {
         request: RequestId(id),
-        function: key("f"),
+        function: key("f").into(),
+        alias: None,
         parent: None,
         payload: Bytes::from(format!("event {id}")),
         created_ms: i64::try_from(id).unwrap(),
@@ -79,7 +80,7 @@ pub(crate) fn receipt(id: u128, fenced: &[u128]) -> NewReceipt {
 /// Everything of `f`.
 pub(crate) fn query() -> InvocationQuery {
     InvocationQuery {
-        function: key("f"),
+        function: FunctionFilter::whole(key("f")),
         requests: Vec::new(),
         status: None,
         unsettled: false,
