@@ -9,7 +9,8 @@ use store::{Settlement, Status, StoreFuture};
 use crate::{
     codes,
     drafts::evidence_word,
-    handle::{Completion, InvokeError},
+    group::OutputRing,
+    handle::InvokeError,
     lifecycle::Control,
     message::{Delivery, Message, Notice, ReportKind},
     request::{Payload, Request},
@@ -28,7 +29,7 @@ impl Shell {
             Effect::Ask { request, instance } => self.ask_runtime(request, instance),
             Effect::Terminate(instance) => self.control(instance, Control::Terminate),
             Effect::StartGrace(request) => self.start_grace(request),
-            Effect::Drain(instance) => self.touch_pool(instance),
+            Effect::Drain(instance) => self.drains(instance),
             Effect::Kill(instance) => self.kill(instance),
             Effect::Quarantine(instance) => {
                 tracing::error!(%instance, "quarantined: it could not be killed in time");
@@ -81,6 +82,11 @@ impl Shell {
         }
         request.attempt = attempt;
         request.started = Some((Instant::now(), now));
+        self.counters.began(&request.function.key, now);
+        if request.log {
+            let output = self.instances.get(&instance).and_then(|to| to.output.as_ref());
+            request.printed_before = output.map_or(0, OutputRing::printed);
+        }
         let (old, asynchronous) = (request.timer.take(), request.asynchronous);
         let deliveries = request.deliveries();
         self.clear_timer(old);
@@ -213,6 +219,9 @@ impl Shell {
         let Some(request) = self.requests.get_mut(&id) else { return };
         let started = request.started.take();
         let delivered = started.is_some();
+        if delivered {
+            self.counters.ended(&request.function.key);
+        }
         let (from, timer) = (request.instance.take(), request.timer.take());
         let bystander_of = std::mem::take(&mut request.bystander_of);
         let asynchronous = request.asynchronous;
@@ -272,9 +281,9 @@ impl Shell {
                 Settlement { request: id, status: status.1, error_code, error_message, ended_ms, next };
             self.settle_durably(settlement);
         }
-        let duration = request.started.map(|(at, _)| at.elapsed()).unwrap_or_default();
+        self.count_end(&request, outcome);
         if let Some(caller) = request.caller.take() {
-            drop(caller.send(Ok(Completion { outcome, body, message, duration }))); // it may be gone
+            drop(caller.send(Ok(self.completion(&request, outcome, body, message)))); // it may be gone
         }
         self.remembered.keep(id, Arc::clone(&request.function), status.0);
         if draining {
@@ -364,6 +373,13 @@ impl Shell {
             let result = write.await;
             drop(inbox.send(Message::Recorded { cancel, record, result }).await); // closed: ended
         });
+    }
+
+    fn drains(&mut self, instance: InstanceId) {
+        if let Some(instance) = self.instances.get_mut(&instance) {
+            instance.draining = true;
+        }
+        self.touch_pool(instance);
     }
 
     fn touch_pool(&mut self, instance: InstanceId) {

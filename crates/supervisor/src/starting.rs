@@ -54,6 +54,7 @@ impl Shell {
         if let Some(pool) = self.pools.get_mut(key) {
             pool.instances.push(id);
         }
+        self.count_instances(key);
         self.tell(Event::InstanceStarted { instance: id, capacity: function.concurrency });
         if failure.is_some() {
             // Somebody must be told: the request that asked for this instance.
