@@ -167,3 +167,36 @@ async fn more_than_the_function_or_the_node_may_have_is_refused_and_changes_noth
     }
     node.stop().await;
 }
+
+#[tokio::test]
+async fn whoever_found_no_room_to_start_gets_it_when_another_has_started() {
+    let (node, bell) = (TestNode::start().await, Bell::hang().await);
+    // Twice the cores, and at least four, start at once.
+    let at_once = (2 * std::thread::available_parallelism().unwrap().get()).max(4);
+    let user_data = json!({ "port": bell.port.to_string() }).to_string();
+    for function in 0..=at_once {
+        let source = include_str!("functions/slow_start.py");
+        let name = format!("f{function}");
+        node.deploy(&name, source, json!({ "user_data": user_data })).await;
+        // Half of them have work, half are reserved: all want an instance.
+        match function % 2 {
+            0 => drop(node.invoke_async(&name, &json!({})).await),
+            _ => assert_eq!(reserve(&node, &name, &json!({ "count": 1 })).await.status, 200),
+        }
+    }
+    let mut starting = Vec::new();
+    for _ in 0..at_once {
+        starting.push(bell.ring().await);
+    }
+    assert!(bell.is_silent().await, "no more than so many start at once");
+    starting[0].release().await;
+    let mut last = bell.ring().await;
+    last.release().await;
+    for ring in &mut starting[1..] {
+        ring.release().await;
+    }
+    for function in 0..=at_once {
+        until(&node, &format!("f{function}"), |now| now.len() == 1).await;
+    }
+    node.stop().await;
+}

@@ -276,16 +276,6 @@ impl Shell {
         self.forget_pool(key);
     }
 
-    /// Starts one more instance; if there is no room for it now, the function is looked at again as soon as
-    /// there may be.
-    fn start_for(&mut self, key: &Arc<FunctionKey>) -> bool {
-        let started = self.start_one(key);
-        if !started {
-            self.crowded_out.insert(Arc::clone(key));
-        }
-        started
-    }
-
     fn is_closing(&self) -> bool {
         self.draining.is_some()
     }

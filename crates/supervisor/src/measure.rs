@@ -1,11 +1,15 @@
-//! What a synchronous caller is told beside its result: how long it took, what its instance used and printed.
+//! What the caller of a settled request is told: its result, how long it took, what its instance used and printed.
 
 use bytes::Bytes;
 use cancel::Outcome;
 
 use crate::{
+    codes,
     handle::{Completion, RunLog},
+    message::ReportKind,
+    perform::error_message,
     request::Request,
+    runtimes::memory_message,
     shell::{Shell, now_ms},
 };
 
@@ -51,5 +55,33 @@ impl Shell {
         };
         let memory_used = group.and_then(|group| group.memory_used());
         Completion { outcome, body, message, duration, memory_used, log }
+    }
+
+    /// A crash that the kernel brought about at the limit of memory has a code of its own.
+    pub(crate) fn why_it_crashed(&self, request: &mut Request, outcome: Outcome) -> Outcome {
+        let instance = request.instance.and_then(|at| self.instances.get(&at));
+        match instance.and_then(|instance| instance.out_of_memory) {
+            Some(seen) if outcome == Outcome::Crashed => {
+                request.failure.get_or_insert_with(|| memory_message(seen));
+                Outcome::Failed(codes::OUT_OF_MEMORY)
+            }
+            _ => outcome,
+        }
+    }
+
+    /// The body and the message of a result, as its caller gets them.
+    pub(crate) fn result(&self, request: &mut Request, outcome: Outcome) -> (Bytes, String) {
+        let report = request.report.take();
+        match (outcome, report) {
+            (Outcome::Returned, Some((ReportKind::Response, body))) => (body, String::new()),
+            (Outcome::Failed(codes::FUNCTION_FAILED), Some((_, body))) => {
+                let message = error_message(&body);
+                (body, message.unwrap_or_else(|| codes::message(outcome).to_owned()))
+            }
+            _ => {
+                let told = request.failure.take();
+                (Bytes::new(), told.unwrap_or_else(|| codes::message(outcome).to_owned()))
+            }
+        }
     }
 }

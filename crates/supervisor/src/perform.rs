@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Instant};
 
-use bytes::Bytes;
 use cancel::{Attempt, CancelId, Effect, Event, Evidence, InstanceId, Level, Outcome, RequestId, Requeue};
 use store::{Settlement, Status, StoreFuture};
 
@@ -12,9 +11,8 @@ use crate::{
     group::OutputRing,
     handle::InvokeError,
     lifecycle::Control,
-    message::{Delivery, Message, Notice, ReportKind},
+    message::{Delivery, Message, Notice},
     request::{Payload, Request},
-    runtimes::memory_message,
     shell::{Shell, Timer, now_ms},
 };
 
@@ -310,34 +308,6 @@ impl Shell {
             }
         }
         self.watch_idle(at);
-    }
-
-    /// A crash that the kernel brought about at the limit of memory has a code of its own.
-    fn why_it_crashed(&self, request: &mut Request, outcome: Outcome) -> Outcome {
-        let instance = request.instance.and_then(|at| self.instances.get(&at));
-        match instance.and_then(|instance| instance.out_of_memory) {
-            Some(seen) if outcome == Outcome::Crashed => {
-                request.failure.get_or_insert_with(|| memory_message(seen));
-                Outcome::Failed(codes::OUT_OF_MEMORY)
-            }
-            _ => outcome,
-        }
-    }
-
-    /// The body and the message of a result, as its caller gets them.
-    fn result(&self, request: &mut Request, outcome: Outcome) -> (Bytes, String) {
-        let report = request.report.take();
-        match (outcome, report) {
-            (Outcome::Returned, Some((ReportKind::Response, body))) => (body, String::new()),
-            (Outcome::Failed(codes::FUNCTION_FAILED), Some((_, body))) => {
-                let message = error_message(&body);
-                (body, message.unwrap_or_else(|| codes::message(outcome).to_owned()))
-            }
-            _ => {
-                let told = request.failure.take();
-                (Bytes::new(), told.unwrap_or_else(|| codes::message(outcome).to_owned()))
-            }
-        }
     }
 
     fn gone(&mut self, id: RequestId, evidence: Evidence) {
