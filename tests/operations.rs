@@ -3,7 +3,11 @@
 
 mod support;
 
-use std::{collections::BTreeSet, path::PathBuf, process::Command};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    process::Command,
+};
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -61,28 +65,63 @@ fn definitions() -> PathBuf {
     manifest.with_file_name("src")
 }
 
+/// What the definitions say of each operation, by its name.
+fn defined() -> BTreeMap<String, Value> {
+    let files = std::fs::read_dir(definitions()).unwrap().map(|file| file.unwrap().path());
+    let files = files.filter(|file| file.extension().is_some_and(|kind| kind == "json"));
+    let named = |file: PathBuf| {
+        let definition = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        (file.file_stem().unwrap().to_str().unwrap().to_owned(), definition)
+    };
+    files.map(named).collect()
+}
+
 #[test]
 fn the_table_has_every_operation_of_the_api_and_no_other() {
-    let mut defined = BTreeSet::new();
-    for file in std::fs::read_dir(definitions()).unwrap() {
-        let file = file.unwrap().path();
-        if file.extension().is_none_or(|kind| kind != "json") {
-            continue;
-        }
-        let definition: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let mut all = BTreeSet::new();
+    for (operation, definition) in defined() {
         for (path, methods) in definition["paths"].as_object().unwrap() {
             for method in methods.as_object().unwrap().keys() {
                 let path = path.strip_prefix("/v2/{project_id}").expect("every path names the project");
-                let operation = file.file_stem().unwrap().to_str().unwrap().to_owned();
-                defined.insert((operation, method.to_uppercase(), path.to_owned()));
+                all.insert((operation.clone(), method.to_uppercase(), path.to_owned()));
             }
         }
     }
-    assert!(defined.len() > 90, "{}", defined.len());
+    assert!(all.len() > 90, "{}", all.len());
     let told: BTreeSet<_> = table().into_iter().map(|row| (row.operation, row.method, row.path)).collect();
-    let missing: Vec<_> = defined.difference(&told).collect();
-    let invented: Vec<_> = told.difference(&defined).collect();
+    let missing: Vec<_> = all.difference(&told).collect();
+    let invented: Vec<_> = told.difference(&all).collect();
     assert!(missing.is_empty() && invented.is_empty(), "missing: {missing:#?}, invented: {invented:#?}");
+}
+
+/// That a body is of the type that the definition of its operation gives it: what is required is there, and
+/// what is there is of its type. Clients are made from these types, and fail on others.
+fn check_type(definition: &Value, schema: &Value, body: &Value, at: &str) {
+    if let Some(name) = schema["$ref"].as_str() {
+        let name = name.trim_start_matches("#/definitions/");
+        return check_type(definition, &definition["definitions"][name], body, at);
+    }
+    let fits = match schema["type"].as_str() {
+        Some("string") => body.is_string(),
+        Some("integer") => body.is_i64(),
+        Some("number") => body.is_number(),
+        Some("boolean") => body.is_boolean(),
+        Some("array") => body.is_array(),
+        Some("object") => body.is_object(),
+        _ => true,
+    };
+    assert!(fits, "{at}: {body} is not of type {}", schema["type"]);
+    for required in schema["required"].as_array().into_iter().flatten() {
+        assert!(body.get(required.as_str().unwrap()).is_some(), "{at}: no {required} in {body}");
+    }
+    for (name, schema) in schema["properties"].as_object().into_iter().flatten() {
+        if let Some(value) = body.get(name).filter(|value| !value.is_null()) {
+            check_type(definition, schema, value, &format!("{at}.{name}"));
+        }
+    }
+    for item in body.as_array().into_iter().flatten() {
+        check_type(definition, &schema["items"], item, &format!("{at}[]"));
+    }
 }
 
 /// Told by the table and not served yet: versions and aliases come with a change of their own.
@@ -103,6 +142,7 @@ fn filled(row: &Row) -> String {
     let segment = |segment: &str| match segment {
         "{function_urn}" | "{func_urn}" => function.to_owned(),
         "{period}" => "5".to_owned(),
+        "statistics" if row.operation == "ListStatistics" => "statistics?filter=monitor_data".to_owned(),
         "{resource_type}" => "functions".to_owned(),
         parameter if parameter.starts_with('{') => "1".to_owned(),
         literal => literal.to_owned(),
@@ -111,11 +151,29 @@ fn filled(row: &Row) -> String {
     format!("/v2/default{}", path.join("/"))
 }
 
+/// Whether the answer has the type of the definition: a result is the function's own.
+fn is_typed(row: &Row) -> bool {
+    row.method == "GET" || (row.method == "PUT" && row.operation != "UpdateFunctionCode")
+}
+
+/// So that the lists have something in them.
+async fn reserve_one(node: &TestNode) {
+    let json = [("Content-Type", "application/json")];
+    let path = "/v2/default/fgs/functions/f";
+    for (rest, body) in [("reservedinstances", "{\"count\": 1}"), ("async-invoke-config", "{}")] {
+        let reply = node.send(Method::PUT, &format!("{path}/{rest}"), &json, body.as_bytes()).await;
+        assert_eq!(reply.status, 200, "{}", reply.text());
+    }
+    let reply = node.post(&format!("{path}/invocations"), &json!({})).await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+}
+
 #[tokio::test]
 async fn a_node_serves_what_the_table_says_and_refuses_the_rest_with_a_reason() {
     let node = TestNode::start().await;
     node.deploy("f", PLAIN, json!({})).await;
-    let rows = table();
+    reserve_one(&node).await;
+    let (rows, defined, mut typed) = (table(), defined(), 0);
     for row in &rows {
         if UNDER_WAY.contains(&row.operation.as_str()) {
             continue;
@@ -128,6 +186,13 @@ async fn a_node_serves_what_the_table_says_and_refuses_the_rest_with_a_reason() 
             if reply.status >= 400 {
                 let (_, _, message) = reply.error();
                 assert_ne!(message, "no such operation", "{row:?}");
+            } else if is_typed(row) {
+                let definition = &defined[&row.operation];
+                let path = format!("/v2/{{project_id}}{}", row.path);
+                let responses = &definition["paths"][&path][row.method.to_lowercase()]["responses"];
+                let schema = &responses[reply.status.to_string()]["schema"];
+                check_type(definition, schema, &reply.json(), &row.operation);
+                typed += u32::from(schema.is_object());
             }
             continue;
         }
@@ -137,6 +202,7 @@ async fn a_node_serves_what_the_table_says_and_refuses_the_rest_with_a_reason() 
         assert!(why.is_some_and(|why| why.len() > 10), "{row:?}: {message}");
     }
     assert!(rows.iter().filter(|row| row.answer == "yes").count() > 30);
+    assert!(typed > 12, "only {typed} answers have a type");
     node.stop().await;
 }
 

@@ -200,3 +200,19 @@ async fn whoever_found_no_room_to_start_gets_it_when_another_has_started() {
     }
     node.stop().await;
 }
+
+#[tokio::test]
+async fn a_full_node_makes_room_with_others_and_not_with_reserved_instances() {
+    let node = TestNode::start_with(&["--max-instances", "2"]).await;
+    for function in ["f", "g", "h"] {
+        node.deploy(function, PLAIN, json!({})).await;
+    }
+    assert_eq!(reserve(&node, "f", &json!({ "count": 1 })).await.status, 200);
+    let kept = until(&node, "f", |now| now.len() == 1).await;
+    for function in ["g", "h", "g"] {
+        // The reserved one has been idle longest each time.
+        assert_eq!(within("a request", node.invoke(function, &json!({}))).await.unwrap().status, 200);
+        assert_eq!(ready(&node, "f").await, kept, "{function}");
+    }
+    node.stop().await;
+}

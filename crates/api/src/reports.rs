@@ -62,8 +62,10 @@ const METRICS: [Series; 11] = [
     RUNNING,
 ];
 
-/// What a report may be ordered by.
-const REPORTS: [(&str, fn(&Counts) -> u32); 5] = [
+/// What a report may be ordered by: its name, and its figure.
+type Ranking = (&'static str, fn(&Counts) -> u32);
+
+const REPORTS: [Ranking; 5] = [
     ("failcount", |counts| counts.failed),
     ("count", |counts| counts.count),
     ("rejectcount", |counts| counts.rejected),

@@ -5,6 +5,7 @@
 //! that cannot start does not keep the node busy with starting it.
 
 use std::{
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -118,9 +119,28 @@ impl Shell {
 
     /// Whether an idle instance may go: its function has more of them than are reserved.
     pub(crate) fn is_spare(&self, instance: &Instance) -> bool {
-        let Some(pool) = self.pools.get(&instance.function.key) else { return true };
-        let current = instance.function.revision == pool.function.revision;
-        pool.wanted() == 0 || !current || self.counted_on(pool) > pool.wanted()
+        self.pools
+            .get(&instance.function.key)
+            .is_none_or(|pool| pool.function.revision != instance.function.revision || self.has_spare(pool))
+    }
+
+    fn has_spare(&self, pool: &Pool) -> bool {
+        pool.wanted() == 0 || self.counted_on(pool) > pool.wanted()
+    }
+
+    /// The instance that has been idle longest, of those that may go.
+    pub(crate) fn longest_idle(&self) -> Option<InstanceId> {
+        // Asked once of a function: on a full node many instances are of few functions.
+        let mut spared: HashMap<&FunctionKey, bool> = HashMap::new();
+        let mut may_go = |instance: &Instance| {
+            let Some((key, pool)) = self.pools.get_key_value(&instance.function.key) else { return true };
+            let current = pool.function.revision == instance.function.revision;
+            !current || *spared.entry(key).or_insert_with(|| self.has_spare(pool))
+        };
+        let idle = self.instances.iter().filter(|(_, instance)| !instance.ending);
+        let since = idle.filter_map(|(id, instance)| Some((instance.idle_since?, *id, instance)));
+        let gone = since.filter(|(_, _, instance)| may_go(instance));
+        gone.min_by_key(|(since, id, _)| (*since, *id)).map(|(_, id, _)| id)
     }
 
     /// An instance is gone: its function may need another, at once or after a pause.

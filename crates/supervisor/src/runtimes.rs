@@ -327,9 +327,7 @@ impl Shell {
 
     /// The node is full: the instance that has been idle longest makes room.
     pub(crate) fn release_longest_idle(&mut self) {
-        let idle = self.instances.iter().filter(|(_, instance)| !instance.ending && self.is_spare(instance));
-        let longest = idle.filter_map(|(id, instance)| Some((instance.idle_since?, *id))).min();
-        if let Some((_, id)) = longest {
+        if let Some(id) = self.longest_idle() {
             self.tell(Event::RetireAsked(id));
         }
     }
