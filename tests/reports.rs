@@ -102,6 +102,21 @@ async fn the_summary_has_the_memory_where_something_counts_it() {
     node.stop().await;
 }
 
+#[tokio::test]
+async fn the_log_of_a_killed_invocation_holds_what_it_had_printed() {
+    let (node, bell) = (TestNode::start().await, Bell::hang().await);
+    node.deploy_probe("f", 1, 1, json!({})).await;
+    let wait = json!({ "do": "wait", "port": bell.port });
+    let killed = async {
+        let ring = bell.ring().await;
+        assert_eq!(node.cancel("f", &ring.request(), Mode::Force).await.status, 200);
+    };
+    let (reply, ()) = tokio::join!(invoke(&node, "f", &[("X-Cff-Log-Type", "tail")], &wait), killed);
+    assert_eq!(reply.error().1, "FSS.4208");
+    assert!(log(&reply).contains("\nthe handler begins\n"), "{}", log(&reply));
+    node.stop().await;
+}
+
 /// The sum of a series, without the minutes that have no figure; `None` if none has one.
 fn sum(shown: &Value, name: &str) -> Option<f64> {
     let values = shown[name].as_array().unwrap_or_else(|| panic!("no {name} in {shown}"));

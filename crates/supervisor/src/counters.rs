@@ -98,24 +98,29 @@ impl Ring {
 }
 
 impl Counters {
-    fn of(&mut self, key: &FunctionKey) -> &mut Ring {
-        if !self.functions.contains_key(key) && self.functions.len() >= FUNCTIONS_COUNTED {
+    /// Does something to the figures of a function, which are made if there are none.
+    fn with(&mut self, key: &FunctionKey, change: impl FnOnce(&mut Ring)) {
+        if let Some(ring) = self.functions.get_mut(key) {
+            return change(ring); // each request comes here twice: nothing is copied
+        }
+        if self.functions.len() >= FUNCTIONS_COUNTED {
             let last = |ring: &Ring| ring.minutes.back().map(|minute| minute.start_ms);
             let quiet = self.functions.iter().min_by_key(|(_, ring)| (ring.running > 0, last(ring)));
             if let Some(key) = quiet.map(|(key, _)| key.clone()) {
                 self.functions.remove(&key);
             }
         }
-        self.functions.entry(key.clone()).or_default()
+        change(self.functions.entry(key.clone()).or_default());
     }
 
     /// A request was handed to a runtime.
     pub(crate) fn began(&mut self, key: &FunctionKey, now_ms: i64) {
-        let ring = self.of(key);
-        ring.running = ring.running.saturating_add(1);
-        let running = ring.running;
-        let counts = ring.now(now_ms);
-        counts.running = counts.running.max(running);
+        self.with(key, |ring| {
+            ring.running = ring.running.saturating_add(1);
+            let running = ring.running;
+            let counts = ring.now(now_ms);
+            counts.running = counts.running.max(running);
+        });
     }
 
     /// It runs no more: it settled, or waits again.
@@ -133,7 +138,6 @@ impl Counters {
         ran: Option<Duration>,
         now_ms: i64,
     ) {
-        let counts = self.of(key).now(now_ms);
         let mut one = Counts { count: 1, ..Counts::default() };
         let blame = blame(outcome);
         one.failed = u32::from(blame != Blame::Nobody);
@@ -143,22 +147,24 @@ impl Counters {
             let us = u64::try_from(ran.as_micros()).unwrap_or(u64::MAX);
             one = Counts { timed: 1, duration_us: us, longest_us: us, shortest_us: us, ..one };
         }
-        counts.add(&one);
+        self.with(key, |ring| ring.now(now_ms).add(&one));
     }
 
     /// A request was refused.
     pub(crate) fn rejected(&mut self, key: &FunctionKey, now_ms: i64) {
-        let rejected = &mut self.of(key).now(now_ms).rejected;
-        *rejected = rejected.saturating_add(1);
+        let one = Counts { rejected: 1, ..Counts::default() };
+        self.with(key, |ring| ring.now(now_ms).add(&one));
     }
 
     /// So many instances there are now, of which so many are kept as reserved ones.
     pub(crate) fn instances(&mut self, key: &FunctionKey, all: usize, reserved: usize, now_ms: i64) {
         let counted = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let kept = all.min(reserved);
-        let counts = self.of(key).now(now_ms);
-        counts.instances = counts.instances.max(counted(all - kept));
-        counts.reserved = counts.reserved.max(counted(kept));
+        self.with(key, |ring| {
+            let counts = ring.now(now_ms);
+            counts.instances = counts.instances.max(counted(all - kept));
+            counts.reserved = counts.reserved.max(counted(kept));
+        });
     }
 
     /// The function is gone, and so are its figures.

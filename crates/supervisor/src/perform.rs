@@ -74,17 +74,19 @@ impl Shell {
             alias: request.alias.clone(),
             fence,
         };
+        // Before it is on its way: the runtime may be done with it before this function is.
+        let begin = Instant::now();
+        if request.log {
+            let output = self.instances.get(&instance).and_then(|to| to.output.as_ref());
+            request.printed_before = output.map_or(0, OutputRing::printed);
+        }
         if poll.send(delivery.clone()).is_err() {
             self.credentials.revoke(id);
             return self.follow_up.push_back(failed);
         }
         request.attempt = attempt;
-        request.started = Some((Instant::now(), now));
+        request.started = Some((begin, now));
         self.counters.began(&request.function.key, now);
-        if request.log {
-            let output = self.instances.get(&instance).and_then(|to| to.output.as_ref());
-            request.printed_before = output.map_or(0, OutputRing::printed);
-        }
         let (old, asynchronous) = (request.timer.take(), request.asynchronous);
         let deliveries = request.deliveries();
         self.clear_timer(old);
