@@ -197,13 +197,14 @@ async fn what_cannot_be_reported_is_said() {
         let (got, got_code, message) = node.get(&format!("/v2/default/fgs/{path}")).await.error();
         assert_eq!((got, got_code.as_str()), (status, code), "{path}: {message}");
     }
+    assert_eq!(node.post("/v2/default/fgs/functions/f/versions", &json!({})).await.status, 200);
     let quotas = node.get("/v2/default/fgs/quotas").await.json();
     let quota = |kind: &str| {
         let all = quotas["quotas"]["resources"].as_array().unwrap();
         let one = all.iter().find(|one| one["type"] == kind).unwrap();
         (one["quota"].as_i64().unwrap(), one["used"].as_i64().unwrap())
     };
-    assert_eq!(quota("fgs_func_num"), (-1, 1));
+    assert_eq!(quota("fgs_func_num"), (-1, 1), "a function, whatever versions it has");
     assert_eq!(quota("fgs_func_code_size"), (-1, 1));
     assert_eq!(quota("fgs_func_qos_limit"), (7, 0));
     assert_eq!(quota("fgs_func_scale_down_timeout").0, 9);

@@ -141,6 +141,40 @@ async fn a_function_that_cannot_start_or_falls_over_is_not_started_without_end()
 }
 
 #[tokio::test]
+async fn each_version_has_reserved_instances_of_its_own_and_an_alias_has_none() {
+    let node = TestNode::start().await;
+    node.deploy("f", PLAIN, json!({})).await;
+    assert_eq!(reserve(&node, "f", &json!({ "count": 1 })).await.status, 200);
+    let publish = |version: &str| json!({ "version": version });
+    let path = "/v2/default/fgs/functions/f/versions";
+    assert_eq!(node.post(path, &publish("v1")).await.status, 200);
+    let configs = async || {
+        let configs = node.get("/v2/default/fgs/functions/reservedinstanceconfigs").await.json();
+        let rows = configs["reserved_instances"].as_array().unwrap().clone();
+        rows.iter().map(|row| (row["qualifier_name"].clone(), row["min_count"].clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(configs().await, [(json!("latest"), json!(1))], "a version is published without any");
+    assert_eq!(reserve(&node, "default:f:v1", &json!({ "count": 2 })).await.status, 404, "a project's");
+    assert_eq!(reserve(&node, "default:default:f:v1", &json!({ "count": 2 })).await.status, 200);
+    assert_eq!(configs().await, [(json!("latest"), json!(1)), (json!("v1"), json!(2))]);
+    let again = node.post(path, &publish("v2")).await;
+    assert_eq!(again.error().1, "FSS.1016", "what is reserved is no change of the function");
+    let alias = json!({ "name": "live", "version": "v1" });
+    assert_eq!(node.post("/v2/default/fgs/functions/f/aliases", &alias).await.status, 200);
+    assert_eq!(reserve(&node, "default:default:f:!live", &json!({ "count": 1 })).await.error().1, "FSS.1014");
+    within("the instances", async {
+        while node.get("/v2/default/fgs/functions/reservedinstances").await.json()["reservedinstances"][1]
+            ["count"]
+            != 2
+        {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    })
+    .await;
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn more_than_the_function_or_the_node_may_have_is_refused_and_changes_nothing() {
     let node = TestNode::start_with(&["--max-instances", "4"]).await;
     node.deploy("f", PLAIN, json!({ "strategy_config": { "concurrency": 2, "concurrent_num": 1 } })).await;

@@ -1,6 +1,6 @@
 //! ListQuotas: what a node really holds its functions to, and how much of it is in use.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use axum::{
     Json,
@@ -25,7 +25,11 @@ pub(crate) async fn list(
 ) -> Result<Json<Value>, ApiError> {
     api.caller(&head, &project, Right::Read)?;
     let records = api.store.functions(Some(project.clone())).await?;
-    let code: u64 = records.iter().map(|record| record.code_size).sum();
+    let functions = records.iter().filter(|record| record.key.is_latest()).count();
+    // Versions with the same code share it.
+    let packages: HashMap<_, _> =
+        records.iter().map(|record| (&record.code_digest, record.code_size)).collect();
+    let code: u64 = packages.into_values().sum();
     let counts = api.handle.instance_counts(project).await;
     let live: usize = counts.iter().map(|count| count.live).sum();
     let reserved: usize = counts.iter().map(|count| count.reserved).sum();
@@ -35,7 +39,7 @@ pub(crate) async fn list(
     let mut size = resource("fgs_func_code_size", json!(UNBOUNDED), json!(code.div_ceil(MIB)));
     size["unit"] = json!("MB");
     let resources = [
-        resource("fgs_func_num", json!(UNBOUNDED), json!(records.len())),
+        resource("fgs_func_num", json!(UNBOUNDED), json!(functions)),
         size,
         // Reserved instances, of all projects together.
         resource("fgs_func_occurs", json!(limits.max_instances), json!(reserved)),
