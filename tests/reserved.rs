@@ -110,6 +110,21 @@ async fn a_cancel_that_kills_a_reserved_instance_brings_a_new_one() {
 }
 
 #[tokio::test]
+async fn a_reserved_instance_that_falls_over_is_replaced() {
+    let node = TestNode::start().await;
+    let source = "import os\n\n\ndef handler(event, context):\n    os._exit(3)\n";
+    node.deploy("f", source, json!({ "strategy_config": { "concurrency": 1, "concurrent_num": 1 } })).await;
+    assert_eq!(reserve(&node, "f", &json!({ "count": 1 })).await.status, 200);
+    let mut before = until(&node, "f", |now| now.len() == 1).await;
+    for _ in 0..2 {
+        let reply = within("a request", node.invoke("f", &json!({}))).await.unwrap();
+        assert_eq!(reply.error().1, "FSS.4204");
+        before = until(&node, "f", |now| now.len() == 1 && now.is_disjoint(&before)).await;
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn a_function_that_cannot_start_or_falls_over_is_not_started_without_end() {
     let node = TestNode::start().await;
     node.deploy("broken", BROKEN, json!({})).await;
