@@ -92,8 +92,10 @@ class Cancel(ClientCase):
 
         caller = threading.Thread(target=call)
         caller.start()
-        request = self.ringing.ring().said["request"]
+        line = self.ringing.ring()
+        request = line.said["request"]
         self.assertEqual(self.cancel("f", request).status_code, 200)
+        line.assert_gone()
         caller.join()
         self.assertEqual(caught, [(500, "FSS.4208", "function invocation canceled", request)])
 
