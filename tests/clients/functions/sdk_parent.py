@@ -50,7 +50,9 @@ def handler(event, context):
     """Waits for its child and returns what that returned."""
     child = {"port": event["port"], "tag": "child of %s" % event["tag"]}
     answer = invoke(context, "child", child)
-    return {"tag": event["tag"], "request": context.getRequestID(), "child": json.loads(answer.result)}
+    signed = not client_of(context)[1]
+    return {"tag": event["tag"], "request": context.getRequestID(), "child": json.loads(answer.result),
+            "mode": "signed" if signed else "token"}
 
 
 def stubborn(event, context):

@@ -22,14 +22,14 @@ const at = withNode(async () => {
   Object.assign(known, { done, running, waiting, dropped, line });
 });
 
-async function ids(with_ = (request) => request) {
-  const page = await at.client.listAsyncInvocations(with_(new fg.ListAsyncInvocationsRequest('f', JSON_TYPE)));
+async function ids(with_ = (request) => request, client = at.client) {
+  const page = await client.listAsyncInvocations(with_(new fg.ListAsyncInvocationsRequest('f', JSON_TYPE)));
   return new Set(page.invocations.map((row) => row.request_id));
 }
 
-async function activeIds(with_ = (request) => request) {
+async function activeIds(with_ = (request) => request, client = at.client) {
   const request = with_(new fg.ListActiveAsyncInvocationsRequest('f', JSON_TYPE));
-  const page = await at.client.listActiveAsyncInvocations(request);
+  const page = await client.listActiveAsyncInvocations(request);
   return new Set(page.invocations.map((row) => row.request_id));
 }
 
@@ -63,12 +63,13 @@ test('the lists are filtered by status, id and time', HARD, async () => {
   assert.deepEqual(await activeIds((request) => request.withStatus('WAIT')), new Set([known.waiting]));
 });
 
-test('an empty time is none, and so is a Date, which this SDK sends empty', HARD, async (t) => {
+test('an empty time is none, and so is a Date, which this SDK sends empty', HARD, async () => {
   assert.deepEqual(await ids((request) => request.withQueryBeginTime('').withQueryEndTime('')), all());
-  // Signed, it cannot verify: the SDK signs another query than it sends.
-  if (at.node.mode === 'signed') return t.skip('the signature of a Date cannot verify (a fault of this SDK)');
-  assert.deepEqual(await ids((request) => request.withQueryBeginTime(hour(-1))), all());
-  return assert.deepEqual(await activeIds((request) => request.withQueryBeginTime(hour(-1))), active());
+  // By token: where the SDK signs a Date, it signs another query than it sends.
+  const client = at.node.client({ mode: 'token' });
+  const dated = (request) => request.withQueryBeginTime(hour(-1));
+  assert.deepEqual(await ids(dated, client), all());
+  assert.deepEqual(await activeIds(dated, client), active());
 });
 
 test('the lists are read in pages', HARD, async () => {

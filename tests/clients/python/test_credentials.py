@@ -61,7 +61,7 @@ class Tokens(Credentials):
         self.refused_everywhere(client)
 
 
-class Signatures(Credentials):
+class Signed(Credentials):
     """Only with keys to sign with; counted as skipped without."""
 
     def setUp(self):
@@ -72,6 +72,17 @@ class Signatures(Credentials):
     def signed(self, **more):
         return self.node.client(mode="signed", **more)
 
+
+class LockedKey(Signed):
+    def test_six_wrong_secrets_in_a_row_lock_the_key_and_not_the_token(self):
+        request = fg.ListFunctionsRequest()
+        for _ in range(6):
+            self.refused(401, "FSS.0401", self.signed(secret_key="wrong").list_functions, request)
+        self.refused(401, "FSS.0401", self.signed().list_functions, request)
+        self.assertEqual(self.node.client(mode="token").list_functions(request).status_code, 200)
+
+
+class Signatures(Signed):
     def test_signed_requests_of_every_method_are_taken(self):
         client = self.signed()
         code = fg.FuncCode(file="ZGVmIGhhbmRsZXIoZXZlbnQsIGNvbnRleHQpOiByZXR1cm4gZXZlbnQ=")
@@ -92,8 +103,10 @@ class Signatures(Credentials):
         self.assertEqual(client.delete_function(fg.DeleteFunctionRequest("f")).status_code, 204)
 
     def test_a_wrong_secret_is_refused(self):
-        self.refused_everywhere(self.signed(secret_key="wrong"))
-        self.refused_everywhere(self.signed(secret_key=self.node.secret_key + "0"))
+        for wrong in ("wrong", self.node.secret_key + "0"):
+            self.refused_everywhere(self.signed(secret_key=wrong))
+            # Too many wrong ones in a row lock the key; a right one ends the row.
+            self.signed().list_functions(fg.ListFunctionsRequest())
 
     def test_an_unknown_access_key_is_refused(self):
         self.refused_everywhere(self.signed(access_key="AKUNKNOWN00000000000"))
@@ -111,11 +124,16 @@ class Signatures(Credentials):
         self.assertTrue(access and secret, "the context has temporary keys")
         client = self.signed(access_key=access, secret_key=secret, security_token=token)
         self.assertEqual(client.invoke_function(fg.InvokeFunctionRequest("child", body={})).status_code, 200)
-        child = client.async_invoke_function(fg.AsyncInvokeFunctionRequest("child", body={})).request_id
-        self.settled("child", child)
+        bell = self.bell()
+        self.create("waits", source("waits.py"))
+        event = {"port": bell.port}
+        child = client.async_invoke_function(fg.AsyncInvokeFunctionRequest("waits", body=event)).request_id
+        rung = bell.ring()
         rows = self.quell("requests/%s/tree" % request)["requests"]
         parents = {row["request_id"]: row["parent"] for row in rows}
-        self.assertEqual(parents.get(child, request), request)
+        self.assertEqual(parents, {request: None, child: request})
+        rung.tell()
+        self.settled("waits", child)
         body = fg.CancelAsyncInvocationRequestBody(request_id=request)
         cancel = fg.CancelAsyncInvocationRequest(function_urn="f", body=body)
         self.refused(403, "FSS.0403", client.cancel_async_invocation, cancel)

@@ -62,6 +62,7 @@ class SubInvocation(ClientCase):
         for tag, answer in answers.items():
             self.assertEqual(answer["request"], parents["child of " + tag])
             self.assertEqual(answer["child"]["tag"], "child of " + tag)
+            self.assertEqual(answer["mode"], self.node.mode)
         self.assertEqual(len(answers), AT_ONCE)
 
     def test_a_recursive_cancel_of_the_parent_ends_the_child_that_the_sdk_started(self):
