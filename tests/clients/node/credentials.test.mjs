@@ -41,7 +41,7 @@ signed('signed requests of every method are taken', async (client) => {
   const event = { text: '\u00e9\u4e2d', large: 'x'.repeat(1_000_000) };
   const answer = await at.invoke(at.urn('signed'), event, 'v1', by);
   assert.deepEqual(JSON.parse(answer.result).event, event);
-  const gone = await by.deleteFunction(new fg.DeleteFunctionRequest(at.urn('signed'), JSON_TYPE));
+  const gone = await by.deleteFunction(new fg.DeleteFunctionRequest(at.urn('signed', ''), JSON_TYPE));
   assert.equal(gone.httpStatusCode, 204);
 });
 

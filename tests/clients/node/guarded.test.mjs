@@ -41,8 +41,9 @@ test('reserved instances are set and listed', HARD, async (t) => {
   const set = await supported(t, 'UpdateFunctionReservedInstancesCount', reserve(1));
   if (!set) return;
   assert.equal(set.count, 1);
-  const listed = await at.client.listFunctionReservedInstances(new fg.ListFunctionReservedInstancesRequest(JSON_TYPE));
-  assert.deepEqual(listed.reservedinstances.map((row) => row.count), [1]);
+  const request = new fg.ListReservedInstanceConfigsRequest(JSON_TYPE).withFunctionUrn('g');
+  const configs = await at.client.listReservedInstanceConfigs(request);
+  assert.deepEqual(configs.reserved_instances.map((row) => row.min_count), [1]);
   assert.equal((await reserve(0)).count, 0);
 });
 
