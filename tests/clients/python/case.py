@@ -37,9 +37,12 @@ def zipped(files):
 class ClientCase(unittest.TestCase):
     """Tests against one node, with the SDK in the mode of the run."""
 
+    OPTIONS = ()
+    """Of `quell serve`, besides the usual."""
+
     @classmethod
     def setUpClass(cls):
-        cls.node = launcher.Node()
+        cls.node = launcher.Node(*cls.OPTIONS)
         cls.addClassCleanup(cls.node.stop)
         cls.client = cls.node.client()
 

@@ -36,7 +36,7 @@ MODES = ("signed", "token")
 class Node:
     """A running `quell serve`; ended by its pid."""
 
-    def __init__(self):
+    def __init__(self, *options):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="quell-clients-"))
         self.folder.chmod(0o711)  # runtimes of a node that is root are another user
         self.data = self.folder / "data"
@@ -44,7 +44,7 @@ class Node:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("QUELL_")}
         self.log = open(self.folder / "log", "w+b")
         self.process = subprocess.Popen(
-            [str(binary), "serve", "--listen", "127.0.0.1:0", "--data", str(self.data)],
+            [str(binary), "serve", "--listen", "127.0.0.1:0", "--data", str(self.data), *options],
             env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self.log)
         try:
             self._wait_until_it_listens()

@@ -64,6 +64,18 @@ class Cancel(ClientCase):
                 row = self.settled("other", by_tag["child"].said["request"])
                 self.assertEqual(row.status, over)
 
+    def test_both_booleans_in_a_plain_object_end_the_whole_tree_by_force(self):
+        child = {"function": "other", "port": self.ringing.port, "tag": "child"}
+        parent = self.invoke_async("f", {"port": self.ringing.port, "tag": "parent", "children": [child]})
+        lines = [self.ringing.ring(), self.ringing.ring()]
+        body = {"request_id": parent, "recursive": True, "force": True}
+        request = fg.CancelAsyncInvocationRequest(function_urn="f", body=body)
+        self.assertEqual(self.client.cancel_async_invocation(request).status_code, 200)
+        for line in lines:
+            line.assert_gone()
+        receipt = self.quell("cancels?function=f")["receipts"][0]
+        self.assertEqual((receipt["request_id"], receipt["scope"], receipt["level"]), (parent, "subtree", "kill"))
+
     def test_force_ends_the_others_of_the_instance_with_4208(self):
         self.strategy("f", 1, 2)
         request, line = self.run_one()

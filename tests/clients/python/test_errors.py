@@ -5,6 +5,7 @@ import unittest
 import urllib.parse
 import urllib.request
 
+from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
 from huaweicloudsdkfunctiongraph import v2 as fg
 
 from case import UNKNOWN_ID, ClientCase, source
@@ -50,13 +51,37 @@ class Errors(ClientCase):
             with urllib.request.urlopen(request, timeout=30) as answer:
                 self.assertEqual(json.load(answer)["func_urn"], self.urn("raw"))
 
-    def test_a_full_node_is_429_with_its_code_on_a_post(self):
-        """On a GET, this SDK loses the body of a 429; the node sends it on POSTs only."""
+    def test_a_tree_that_is_too_deep_is_refused_with_its_code(self):
         self.create("deep", b"def handler(event, context):\n    return context.invoke('deep', event)\n")
         self.strategy("deep", -1, 1, memory_size=128, timeout=60)
-        # Every level waits for the next; the deepest is refused, and each tells what it was told.
+        # Every level waits for the next; the deepest is refused, and each hands on what it was told.
         error = self.refused(500, "FSS.4002", self.invoke, "deep", {})
         self.assertIn("FSS.0429", error.error_msg)
+
+
+class TooMany(ClientCase):
+    """A node that takes two requests a second of one credential."""
+
+    OPTIONS = ("--rate-limit", "2")
+
+    def until_refused(self, call, request):
+        while True:
+            try:
+                call(request)
+            except ClientRequestException as error:
+                if error.status_code == 429:
+                    return error
+
+    def test_429_on_a_post_keeps_its_code(self):
+        request = fg.InvokeFunctionRequest(function_urn="nowhere", body={})
+        error = self.until_refused(self.client.invoke_function, request)
+        self.assertEqual(error.error_code, "FSS.0429")
+        self.assertIn("api is busy now", error.error_msg)
+
+    def test_429_on_a_get_loses_its_body_in_this_sdk_and_is_429_still(self):
+        error = self.until_refused(self.client.list_functions, fg.ListFunctionsRequest())
+        self.assertEqual(error.error_code, "429")
+        self.assertIn("too many 429 error responses", error.error_msg)
 
 
 class WrongProject(ClientCase):
