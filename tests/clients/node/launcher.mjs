@@ -68,7 +68,12 @@ export class Node {
     });
     node.killIt = () => node.process.kill('SIGKILL');
     process.once('exit', node.killIt);
-    await node.listens();
+    try {
+      await node.listens();
+    } catch (error) {
+      await node.stop();
+      throw error;
+    }
     const kept = JSON.parse(readFileSync(path.join(data, 'client.json'), 'utf8'));
     Object.assign(node, { endpoint: kept.endpoint, project: kept.project, token: kept.token });
     Object.assign(node, { accessKey: kept.access_key, secretKey: kept.secret_key });

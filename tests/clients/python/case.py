@@ -44,15 +44,21 @@ class ClientCase(unittest.TestCase):
     def setUpClass(cls):
         cls.node = launcher.Node(*cls.OPTIONS)
         cls.addClassCleanup(cls.node.stop)
+        cls.addClassCleanup(signal.alarm, 0)
         cls.client = cls.node.client()
+        cls.limit()
 
     def setUp(self):
+        self.limit()
+
+    @classmethod
+    def limit(cls):
+        """The hard limit, from now on: of what a class prepares, and of each test."""
         def too_long(number, frame):
-            raise TimeoutError("nothing after %d s; the node said:\n%s" % (launcher.LIMIT, self.node.said()))
+            raise TimeoutError("nothing after %d s; the node said:\n%s" % (launcher.LIMIT, cls.node.said()))
 
         signal.signal(signal.SIGALRM, too_long)
         signal.alarm(launcher.LIMIT)
-        self.addCleanup(signal.alarm, 0)
 
     def bell(self):
         bell = launcher.Bell()

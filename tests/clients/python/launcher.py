@@ -1,5 +1,6 @@
 """A node under test: the built binary on a fresh data folder, and clients of the vendor's SDK for it."""
 
+import atexit
 import json
 import os
 import pathlib
@@ -23,6 +24,7 @@ LOOK_AGAIN = 0.01
 HOME = tempfile.mkdtemp(prefix="quell-clients-home-")
 """The SDK writes ~/.huaweicloud/application_id when a client is made: not into the user's own."""
 os.environ["HOME"] = HOME
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 for name in list(os.environ):
     if name.lower() in ("http_proxy", "https_proxy", "all_proxy") or name.startswith("HUAWEICLOUD_SDK_"):
         del os.environ[name]
@@ -171,5 +173,4 @@ if __name__ == "__main__":
     # Which modes this build of the node can be asked in, for the script that runs the suites.
     node = Node()
     node.stop()
-    shutil.rmtree(HOME, ignore_errors=True)
     sys.stdout.write(" ".join(MODES if node.access_key else ("token",)) + "\n")

@@ -17,7 +17,6 @@ class Lists(ClientCase):
     def setUpClass(cls):
         super().setUpClass()
         case = cls()
-        case.setUp()
         case.create("f", source("waits.py"))
         case.create("other", source("plain.py"))
         case.strategy("f", 1, 1)
