@@ -17,6 +17,7 @@ use tokio_util::io::ReaderStream;
 use crate::{
     auth::{Head, Right},
     error::ApiError,
+    openapi::Refusals,
     registry::Api,
     response::set,
 };
@@ -26,7 +27,11 @@ const PIECE: usize = 256 << 10;
 /// Names of copies under way.
 const PREFIX: &str = ".backup-";
 
+/// Everything the node must not forget, as one SQLite file.
+///
 /// The copy is made in the data folder, which has a disk for it, and gone once it was sent.
+#[utoipa::path(get, path = "/quell/v1/backup", tag = "node", responses(
+    (status = 200, description = "the file", body = Vec<u8>, content_type = "application/vnd.sqlite3"), Refusals))]
 pub(crate) async fn backup(State(api): State<Arc<Api>>, head: Head) -> Result<Response, ApiError> {
     let caller = api.any_caller(&head, Right::Operate)?;
     let to = api.settings.data_dir.join(format!("{PREFIX}{}", uuid::Uuid::new_v4().simple()));

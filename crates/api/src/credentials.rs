@@ -9,9 +9,9 @@ use axum::{
     http::StatusCode,
 };
 use jiff::Timestamp;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 use store::{CredentialRecord, StoreError};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     auth::{
@@ -22,6 +22,7 @@ use crate::{
     error::ApiError,
     identity::{self, MAX_PASSWORD},
     list_invocations,
+    openapi::{ErrorBody, Refusals},
     registry::Api,
 };
 
@@ -36,24 +37,65 @@ const MIN_PASSWORD: usize = 8;
 /// A hundred years: longer is a mistake of units.
 const MAX_LIFE_S: u64 = 100 * 365 * 24 * 3_600;
 
-#[derive(Debug, Deserialize)]
+/// A credential that is to be made.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct New {
+pub(crate) struct New {
+    /// The project it opens; the caller's own if not said. Another one only by an operator.
     project: Option<String>,
+    /// What it is for.
     #[serde(default)]
     note: String,
+    /// One or more of `read`, `invoke`, `cancel`, `admin`, `operator`.
     scopes: Vec<String>,
+    /// A name to log in with; goes together with `password`.
     login: Option<String>,
+    /// 8 to 1,024 bytes.
     password: Option<String>,
+    /// It opens nothing after so many seconds.
     expires_in_s: Option<u64>,
 }
 
-/// Makes one.
+/// A credential, without its secrets.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct CredentialRow {
+    /// Its public half, and the access key of signatures.
+    key_id: String,
+    project: String,
+    note: String,
+    scopes: Vec<&'static str>,
+    login: Option<String>,
+    /// How often its secrets were exchanged.
+    generation: u32,
+    created: String,
+    expires: Option<String>,
+}
+
+/// A credential with its secrets, shown once.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct MadeCredential {
+    #[serde(flatten)]
+    credential: CredentialRow,
+    #[serde(flatten)]
+    secrets: Secrets,
+}
+
+/// Credentials, the oldest first.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct CredentialsPage {
+    count: usize,
+    credentials: Vec<CredentialRow>,
+}
+
+/// Makes a credential.
+#[utoipa::path(post, path = "/quell/v1/credentials", tag = "credentials", request_body = New, responses(
+    (status = 201, body = MadeCredential), (status = 409, description = "another one has this login",
+     body = ErrorBody), (status = 413, description = "the body is too large", body = ErrorBody), Refusals))]
 pub(crate) async fn create(
     State(api): State<Arc<Api>>,
     head: Head,
     body: Body,
-) -> Result<(StatusCode, Json<Value>), ApiError> {
+) -> Result<(StatusCode, Json<MadeCredential>), ApiError> {
     let caller = api.any_caller(&head, Right::Admin)?;
     let body = body::read(body, MAX_BODY).await?;
     let new: New = serde_json::from_slice(&body).map_err(|error| ApiError::invalid(error.to_string()))?;
@@ -70,7 +112,7 @@ pub(crate) async fn create(
     kept(&api, &record).await?;
     tracing::info!(target: "audit", by = caller.credential, credential = record.key_id,
                    project = record.project, "audit: credential made");
-    Ok((StatusCode::CREATED, Json(with_secrets(&record, secrets))))
+    Ok((StatusCode::CREATED, Json(MadeCredential { credential: show(&record), secrets })))
 }
 
 fn checked(caller: &Caller, new: &New) -> Result<NewCredential, ApiError> {
@@ -128,17 +170,22 @@ async fn kept(api: &Api, record: &CredentialRecord) -> Result<(), ApiError> {
     }
 }
 
-#[derive(Debug, Deserialize)]
+/// Whose.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct ListQuery {
+    /// Of this project, if not of all the caller may see.
     project: Option<String>,
 }
 
 /// Those of the caller's project; an operator's of every project, or of the one named.
+#[utoipa::path(get, path = "/quell/v1/credentials", tag = "credentials", params(ListQuery),
+               responses((status = 200, body = CredentialsPage), Refusals))]
 pub(crate) async fn list(
     State(api): State<Arc<Api>>,
     Query(query): Query<ListQuery>,
     head: Head,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<CredentialsPage>, ApiError> {
     let caller = api.any_caller(&head, Right::Admin)?;
     let project = match query.project {
         Some(project) if project == caller.project => Some(project),
@@ -147,11 +194,16 @@ pub(crate) async fn list(
         Some(_) => return Err(ApiError::invalid_token()),
     };
     let credentials = api.store.credentials(project).await?;
-    let shown: Vec<Value> = credentials.iter().map(show).collect();
-    Ok(Json(json!({ "count": shown.len(), "credentials": shown })))
+    Ok(Json(CredentialsPage {
+        count: credentials.len(),
+        credentials: credentials.iter().map(show).collect(),
+    }))
 }
 
 /// Revokes one: from the answer on it opens nothing, nor do its logins and keys.
+#[utoipa::path(delete, path = "/quell/v1/credentials/{id}", tag = "credentials",
+               params(("id" = String, Path, description = "its key")),
+               responses((status = 204, description = "it opens nothing any more"), Refusals))]
 pub(crate) async fn revoke(
     State(api): State<Arc<Api>>,
     Path(id): Path<String>,
@@ -168,18 +220,21 @@ pub(crate) async fn revoke(
 }
 
 /// Gives one other secrets: from the answer on the old ones open nothing.
+#[utoipa::path(post, path = "/quell/v1/credentials/{id}/rotate", tag = "credentials",
+               params(("id" = String, Path, description = "its key")),
+               responses((status = 200, body = MadeCredential), Refusals))]
 pub(crate) async fn rotate(
     State(api): State<Arc<Api>>,
     Path(id): Path<String>,
     head: Head,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<MadeCredential>, ApiError> {
     let caller = api.any_caller(&head, Right::Admin)?;
     let _one_at_a_time = api.changing.lock().await;
     let old = own(&api, &caller, &id).await?;
     let (record, secrets) = secrets::rotate(&old, &api.key)?;
     kept(&api, &record).await?;
     tracing::info!(target: "audit", by = caller.credential, credential = record.key_id, "audit: credential rotated");
-    Ok(Json(with_secrets(&record, secrets)))
+    Ok(Json(MadeCredential { credential: show(&record), secrets }))
 }
 
 /// A credential the caller may change: of its project, and with nothing that the caller has not.
@@ -194,23 +249,15 @@ async fn own(api: &Api, caller: &Caller, id: &str) -> Result<Arc<CredentialRecor
     Ok(kept)
 }
 
-fn show(record: &CredentialRecord) -> Value {
-    json!({
-        "key_id": record.key_id,
-        "project": record.project,
-        "note": record.note,
-        "scopes": Scopes::from_bits(record.scopes).words(),
-        "login": record.login,
-        "generation": record.generation,
-        "created": list_invocations::shown_time(record.created_ms),
-        "expires": record.expires_ms.map(list_invocations::shown_time),
-    })
-}
-
-fn with_secrets(record: &CredentialRecord, secrets: Secrets) -> Value {
-    let mut shown = show(record);
-    shown["token"] = json!(secrets.token);
-    shown["access_key"] = json!(secrets.access_key);
-    shown["secret_key"] = json!(secrets.secret_key);
-    shown
+fn show(record: &CredentialRecord) -> CredentialRow {
+    CredentialRow {
+        key_id: record.key_id.clone(),
+        project: record.project.clone(),
+        note: record.note.clone(),
+        scopes: Scopes::from_bits(record.scopes).words(),
+        login: record.login.clone(),
+        generation: record.generation,
+        created: list_invocations::shown_time(record.created_ms),
+        expires: record.expires_ms.map(list_invocations::shown_time),
+    }
 }

@@ -23,6 +23,7 @@ mod identity;
 mod invoke;
 mod list_invocations;
 mod named;
+mod openapi;
 mod package;
 mod quell;
 mod quotas;

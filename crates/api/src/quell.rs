@@ -7,21 +7,27 @@ use axum::{
     extract::{Path, Query, State},
 };
 use cancel::{CancelId, Cause, Level, RequestId, Scope};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use store::FunctionFilter;
 use supervisor::{Actor, CancelAnswer, CancelOrder, NodeView, PlanView, Receipt, RequestRow, TreeView};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     auth::{Caller, Head, Right},
     error::ApiError,
     functions::number,
     list_invocations,
+    openapi::{ErrorBody, Refusals},
     registry::Api,
     settings::MAX_RECEIPTS,
     urn::Urn,
 };
 
+/// Whether the node takes requests.
+#[utoipa::path(get, path = "/quell/v1/health", tag = "node", security(()), responses(
+    (status = 200, description = "it does", body = serde_json::Value),
+    (status = 503, description = "it is draining", body = ErrorBody)))]
 pub(crate) async fn health(State(api): State<Arc<Api>>) -> Result<Json<Value>, ApiError> {
     // A project nobody has: the cheapest look that the shell answers.
     let view = api.handle.node(Some(String::new())).await;
@@ -31,6 +37,8 @@ pub(crate) async fn health(State(api): State<Arc<Api>>) -> Result<Json<Value>, A
     }
 }
 
+/// What lives on the node, of the caller's project.
+#[utoipa::path(get, path = "/quell/v1/node", tag = "node", responses((status = 200, body = NodeView), Refusals))]
 pub(crate) async fn node(State(api): State<Arc<Api>>, head: Head) -> Result<Json<NodeView>, ApiError> {
     let caller = api.any_caller(&head, Right::Read)?;
     let view = api.handle.node(Some(caller.project)).await;
@@ -47,6 +55,8 @@ async fn own_tree(api: &Api, caller: &Caller, id: &str) -> Result<(RequestId, Tr
     Ok((request, node))
 }
 
+/// The live tree a request is in.
+#[utoipa::path(get, path = "/quell/v1/requests/{id}/tree", tag = "requests", params(("id" = String, Path, description = "a request id")), responses((status = 200, body = TreeView), Refusals))]
 pub(crate) async fn tree(
     State(api): State<Arc<Api>>,
     Path(id): Path<String>,
@@ -56,6 +66,8 @@ pub(crate) async fn tree(
     Ok(Json(own_tree(&api, &caller, &id).await?.1))
 }
 
+/// One request.
+#[utoipa::path(get, path = "/quell/v1/requests/{id}", tag = "requests", params(("id" = String, Path, description = "a request id")), responses((status = 200, description = "a live one, or one that is kept: then as a row of the list of asynchronous requests", body = serde_json::Value), Refusals))]
 pub(crate) async fn request(
     State(api): State<Arc<Api>>,
     Path(id): Path<String>,
@@ -85,7 +97,9 @@ fn row(tree: &TreeView, request: RequestId) -> Option<&RequestRow> {
     tree.requests.iter().find(|row| row.request_id == id)
 }
 
-#[derive(Debug, Deserialize)]
+/// How a cancel would be asked for.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct PlanQuery {
     #[serde(rename = "type")]
     kind: Option<String>,
@@ -95,6 +109,8 @@ pub(crate) struct PlanQuery {
     recursive: bool,
 }
 
+/// What a cancel would do now.
+#[utoipa::path(get, path = "/quell/v1/requests/{id}/plan", tag = "requests", params(("id" = String, Path, description = "a request id"), PlanQuery), responses((status = 200, body = PlanView), Refusals))]
 pub(crate) async fn plan(
     State(api): State<Arc<Api>>,
     Path(id): Path<String>,
@@ -136,6 +152,9 @@ pub(crate) async fn plan(
 }
 
 /// The last 64 KiB that a live instance printed, as text.
+#[utoipa::path(get, path = "/quell/v1/instances/{id}/output", tag = "node",
+               params(("id" = String, Path, description = "an instance")),
+               responses((status = 200, body = String), Refusals))]
 pub(crate) async fn output(
     State(api): State<Arc<Api>>,
     Path(id): Path<String>,
@@ -146,6 +165,8 @@ pub(crate) async fn output(
     output.ok_or_else(|| ApiError::not_found("instance"))
 }
 
+/// The receipt of a cancel.
+#[utoipa::path(get, path = "/quell/v1/cancels/{id}", tag = "cancels", params(("id" = String, Path, description = "a cancel id")), responses((status = 200, body = Receipt), Refusals))]
 pub(crate) async fn receipt(
     State(api): State<Arc<Api>>,
     Path(id): Path<String>,
@@ -158,20 +179,39 @@ pub(crate) async fn receipt(
     receipt.map(Json).ok_or_else(|| ApiError::not_found("receipt"))
 }
 
-#[derive(Debug, Deserialize)]
+/// Which receipts.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct ReceiptsQuery {
+    /// Of this function: any form of its URN.
     function: Option<String>,
+    /// Not before: `YYYY-MM-DDTHH:mm:ss`, UTC.
     from: Option<String>,
+    /// Not after.
     until: Option<String>,
+    /// Where the page begins: a number.
     marker: Option<String>,
+    /// How many, at most 500: a number.
     limit: Option<String>,
 }
 
+/// A page of receipts.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ReceiptsPage {
+    receipts: Vec<Receipt>,
+    /// How many are on this page.
+    count: usize,
+    /// Where the next page begins; 0 after the last.
+    next_marker: u64,
+}
+
+/// Receipts, newest first.
+#[utoipa::path(get, path = "/quell/v1/cancels", tag = "cancels", params(ReceiptsQuery), responses((status = 200, body = ReceiptsPage), Refusals))]
 pub(crate) async fn receipts(
     State(api): State<Arc<Api>>,
     Query(query): Query<ReceiptsQuery>,
     head: Head,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<ReceiptsPage>, ApiError> {
     let caller = api.any_caller(&head, Right::Read)?;
     let function = query.function.as_deref().map(|urn| Urn::parse(urn, &caller.project)).transpose()?;
     let function = function.filter(|urn| urn.key.project == caller.project);
@@ -191,5 +231,5 @@ pub(crate) async fn receipts(
     // Whether there are more is seen when the next page is asked for; a short page is the last.
     let full = records.len() == limit as usize;
     let next = if full { offset + records.len() as u64 } else { 0 };
-    Ok(Json(json!({ "receipts": receipts, "count": receipts.len(), "next_marker": next })))
+    Ok(Json(ReceiptsPage { count: receipts.len(), receipts, next_marker: next }))
 }

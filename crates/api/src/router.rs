@@ -3,16 +3,19 @@
 use std::sync::Arc;
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::Request,
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
     routing::{any, delete, get, post, put},
 };
+use utoipa::OpenApi as _;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     aliases, async_configs, auth, backup, cancel, create, credentials, error::ApiError, functions, identity,
-    invoke, list_invocations, quell, quotas, refusals, registry::Api, reports, reserved, response, versions,
+    invoke, list_invocations, openapi, quell, quotas, refusals, registry::Api, reports, reserved, response,
+    versions,
 };
 
 /// Literal segments where a URN could stand: without these routes what is below them would be taken for
@@ -66,27 +69,36 @@ pub fn router(api: Arc<Api>) -> Router {
     for name in NOT_FUNCTIONS {
         router = router.route(&format!("{functions}/{name}/{{*rest}}"), any(response::unknown_route));
     }
+    let (own, document) = own().split_for_parts();
     router
-        .route("/quell/v1/health", get(quell::health))
-        .route("/quell/v1/node", get(quell::node))
-        .route("/quell/v1/requests/{id}", get(quell::request))
-        .route("/quell/v1/requests/{id}/tree", get(quell::tree))
-        .route("/quell/v1/requests/{id}/plan", get(quell::plan))
-        .route("/quell/v1/instances/{id}/output", get(quell::output))
-        .route("/quell/v1/cancels", get(quell::receipts))
-        .route("/quell/v1/cancels/{id}", get(quell::receipt))
+        .merge(own)
         // Their first names.
         .route("/quell/v1/receipts", get(quell::receipts))
         .route("/quell/v1/receipts/{id}", get(quell::receipt))
-        .route("/quell/v1/credentials", get(credentials::list).post(credentials::create))
-        .route("/quell/v1/credentials/{id}", delete(credentials::revoke))
-        .route("/quell/v1/credentials/{id}/rotate", post(credentials::rotate))
-        .route("/quell/v1/backup", get(backup::backup))
+        .layer(Extension(Arc::new(document)))
         .route("/v3/auth/tokens", post(identity::create_token))
         .fallback(response::unknown_route)
         .layer(middleware::from_fn_with_state(Arc::clone(&api), auth::authenticate))
         .layer(middleware::from_fn(response::complete))
         .with_state(api)
+}
+
+/// Quell's own routes, each with its description.
+fn own() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::with_openapi(openapi::Document::openapi())
+        .routes(routes!(quell::health))
+        .routes(routes!(quell::node))
+        .routes(routes!(quell::request))
+        .routes(routes!(quell::tree))
+        .routes(routes!(quell::plan))
+        .routes(routes!(quell::output))
+        .routes(routes!(quell::receipts))
+        .routes(routes!(quell::receipt))
+        .routes(routes!(credentials::list, credentials::create))
+        .routes(routes!(credentials::revoke))
+        .routes(routes!(credentials::rotate))
+        .routes(routes!(backup::backup))
+        .routes(routes!(openapi::serve))
 }
 
 /// Goes on when the caller goes away: a change that is in the store must come to the running node too.

@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 use store::{Store, StoreError};
+use utoipa::ToSchema;
 
 use crate::shell::now_ms;
 
@@ -13,7 +14,7 @@ use crate::shell::now_ms;
 const PAGE: u32 = 500;
 
 /// One cancel, as told to people.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Receipt {
     /// Its id.
     pub cancel_id: String,
@@ -54,7 +55,7 @@ pub struct Receipt {
 }
 
 /// One ask.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AskedBy {
     /// The id of the credential; empty for the node itself.
     pub credential: String,
@@ -71,7 +72,7 @@ pub struct AskedBy {
 }
 
 /// One request that a cancel touched.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TouchedRequest {
     /// Its id.
     pub request_id: String,
@@ -103,7 +104,7 @@ fn latest() -> String {
 }
 
 /// One instance that a cancel signalled.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TouchedInstance {
     /// Its id.
     pub instance: String,

@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 use store::FunctionKey;
+use utoipa::ToSchema;
 
 /// One request in a tree.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RequestRow {
     /// Its id.
     pub request_id: String,
@@ -43,7 +44,7 @@ pub struct RequestRow {
 }
 
 /// A tree from its root, parents before children.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TreeView {
     /// The root's id.
     pub root: String,
@@ -56,7 +57,7 @@ pub struct TreeView {
 }
 
 /// A process of an instance.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ProcessRow {
     /// Its number, as the node sees it.
     pub pid: u32,
@@ -67,7 +68,7 @@ pub struct ProcessRow {
 }
 
 /// One instance.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct InstanceRow {
     /// Its id, never used again.
     pub instance: String,
@@ -93,7 +94,7 @@ pub struct InstanceRow {
 }
 
 /// One request of a plan.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PlanRow {
     /// Which.
     pub request_id: String,
@@ -111,7 +112,7 @@ pub struct PlanRow {
 }
 
 /// What a cancel would do now.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PlanView {
     /// The requests in scope.
     pub stops: Vec<PlanRow>,
@@ -124,7 +125,7 @@ pub struct PlanView {
 }
 
 /// Everything that lives on the node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NodeView {
     /// Live requests, oldest first; at most a fixed number, see `truncated`.
     pub requests: Vec<RequestRow>,
@@ -145,7 +146,7 @@ pub struct NodeView {
 }
 
 /// One means of the node, and whether it is used.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MeansRow {
     /// `L0` to `L5`, of a layer of containment.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -95,7 +95,7 @@ pub(crate) struct Login {
 }
 
 /// What whoever makes a credential is told, this once.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub struct Secrets {
     /// For `X-Auth-Token`.
     pub token: String,
