@@ -45,14 +45,18 @@ pub(crate) struct New {
     project: Option<String>,
     /// What it is for.
     #[serde(default)]
+    #[schema(max_length = 512)]
     note: String,
     /// One or more of `read`, `invoke`, `cancel`, `admin`, `operator`.
+    #[schema(min_items = 1)]
     scopes: Vec<String>,
     /// A name to log in with; goes together with `password`.
     login: Option<String>,
     /// 8 to 1,024 bytes.
+    #[schema(min_length = 8, max_length = 1024)]
     password: Option<String>,
     /// It opens nothing after so many seconds.
+    #[schema(minimum = 1, maximum = 3_153_600_000_u64)]
     expires_in_s: Option<u64>,
 }
 

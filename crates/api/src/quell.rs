@@ -213,17 +213,21 @@ pub(crate) async fn receipts(
     head: Head,
 ) -> Result<Json<ReceiptsPage>, ApiError> {
     let caller = api.any_caller(&head, Right::Read)?;
-    let function = query.function.as_deref().map(|urn| Urn::parse(urn, &caller.project)).transpose()?;
+    // Empty is absent: clients send it so.
+    let given = |text: Option<String>| text.filter(|text| !text.trim().is_empty());
+    let ReceiptsQuery { function, from, until, marker, limit } = query;
+    let (named, from, until) = (given(function), given(from), given(until));
+    let function = named.as_deref().map(|urn| Urn::parse(urn, &caller.project)).transpose()?;
     let function = function.filter(|urn| urn.key.project == caller.project);
     let function = function.and_then(|urn| api.requests_of(&urn));
-    if query.function.is_some() && function.is_none() {
+    if named.is_some() && function.is_none() {
         return Err(ApiError::no_function());
     }
-    let offset = number(query.marker.as_deref(), "marker")?.unwrap_or(0) as u64;
-    let limit = number(query.limit.as_deref(), "limit")?.unwrap_or(100);
+    let offset = number(marker.as_deref(), "marker")?.unwrap_or(0) as u64;
+    let limit = number(limit.as_deref(), "limit")?.unwrap_or(100);
     let limit = u32::try_from(limit).unwrap_or(u32::MAX).clamp(1, MAX_RECEIPTS);
-    let from = query.from.as_deref().map(list_invocations::time).transpose()?.unwrap_or(0);
-    let until = query.until.as_deref().map(list_invocations::time).transpose()?.unwrap_or(i64::MAX);
+    let from = from.as_deref().map(list_invocations::time).transpose()?.unwrap_or(0);
+    let until = until.as_deref().map(list_invocations::time).transpose()?.unwrap_or(i64::MAX);
     api.store.barrier().await?;
     let records = api.store.receipts(caller.project, function, (from, until), offset, limit).await?;
     let receipts: Vec<Receipt> =
