@@ -174,12 +174,9 @@ async fn a_client_gets_the_version_of_tls_and_of_http_that_it_asks_for() {
         let answer = within("health", builder.build().unwrap().get(&url).send()).await.unwrap();
         assert_eq!((answer.status().as_u16(), answer.version()), (200, version));
     }
-    let in_the_clear = to_end(&mut {
-        let mut stream = tcp(&node).await;
-        stream.write_all(HEALTH).await.unwrap();
-        stream
-    });
-    assert!(!in_the_clear.await.contains("HTTP/1.1"));
+    let mut in_the_clear = tcp(&node).await;
+    in_the_clear.write_all(HEALTH).await.unwrap();
+    assert!(!to_end(&mut in_the_clear).await.contains("HTTP/1.1"));
     node.stop().await;
 }
 

@@ -176,16 +176,15 @@ fn is_version(text: &str) -> bool {
 fn distrust(error: &reqwest::Error) -> Option<&rustls::CertificateError> {
     let mut cause: &(dyn std::error::Error + 'static) = error;
     loop {
-        // One of the input and output hides what it wraps from `source`.
-        let io = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        let tls = match io {
-            Some(inner) => inner.downcast_ref(),
-            None => cause.downcast_ref(),
-        };
-        if let Some(rustls::Error::InvalidCertificate(why)) = tls {
+        if let Some(rustls::Error::InvalidCertificate(why)) = cause.downcast_ref() {
             return Some(why);
         }
-        cause = cause.source()?;
+        // An error of input and output hides what it wraps from `source`, and may wrap another.
+        let wrapped = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        cause = match wrapped {
+            Some(wrapped) => wrapped,
+            None => cause.source()?,
+        };
     }
 }
 

@@ -176,19 +176,21 @@ impl Connection {
                 wind_down(connection.as_mut());
                 connection.as_mut().await
             }
-            Dull::Idle = dull => {
-                wind_down(connection.as_mut());
-                // What had just begun when it was told to go is still served; a client that is not there
-                // any more would never hang up.
-                tokio::select! {
-                    ended = connection.as_mut() => ended,
-                    _ = self.activity.dull(GOODBYE) => Ok(()),
+            why = dull => match why {
+                Dull::Idle => {
+                    wind_down(connection.as_mut());
+                    // What had just begun when it was told to go is still served; a client that is not there
+                    // any more would never hang up.
+                    tokio::select! {
+                        ended = connection.as_mut() => ended,
+                        _ = self.activity.dull(GOODBYE) => Ok(()),
+                    }
                 }
-            }
-            else => {
-                tracing::debug!(peer = %self.ends.peer, "cut off: it does not take what it is answered");
-                Ok(())
-            }
+                Dull::Stalled => {
+                    tracing::debug!(peer = %self.ends.peer, "cut off: it does not take what it is answered");
+                    Ok(())
+                }
+            },
         };
         if let Err(error) = ended {
             tracing::trace!(%error, peer = %self.ends.peer, "connection ended");
