@@ -6,7 +6,10 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use axum::Router;
 use supervisor::http::{self, Certificates, Serving, Strangers};
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{cli::ServeArgs, signals::HangUps};
@@ -15,6 +18,9 @@ use crate::{cli::ServeArgs, signals::HangUps};
 const API_CONNECTIONS: usize = 4_096;
 /// The same of the listener for runtimes, where there is one: an invocation is a connection there.
 const RUNTIME_CONNECTIONS: usize = 2_048;
+/// Connections that wait to be accepted. The usual 128 are over in a few milliseconds of a burst, and whoever
+/// comes then tries again after a second; the kernel takes less where `net.core.somaxconn` is less.
+const BACKLOG: u32 = 4_096;
 /// A handshake is two round trips and a few KB.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// A client that has not sent a whole request head after this is cut off, and one that takes nothing of its
@@ -52,10 +58,8 @@ pub(crate) struct Listeners {
 
 impl Listeners {
     /// Binds them.
-    pub(crate) async fn bind(args: &ServeArgs, tls: Option<Tls>) -> anyhow::Result<Self> {
-        let api = TcpListener::bind(args.listen)
-            .await
-            .with_context(|| format!("cannot listen on {}", args.listen))?;
+    pub(crate) fn bind(args: &ServeArgs, tls: Option<Tls>) -> anyhow::Result<Self> {
+        let api = listen(args.listen).with_context(|| format!("cannot listen on {}", args.listen))?;
         let address = api.local_addr()?;
         if tls.is_none() && !address.ip().is_loopback() {
             tracing::warn!(
@@ -66,8 +70,7 @@ impl Listeners {
         let runtimes = match tls {
             None => None,
             Some(_) => {
-                let listener = TcpListener::bind(("127.0.0.1", 0))
-                    .await
+                let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0)))
                     .context("cannot listen on 127.0.0.1 for the runtimes")?;
                 let address = listener.local_addr()?;
                 tracing::info!(%address, "runtimes reach the API here, without TLS");
@@ -147,6 +150,13 @@ async fn reload_when_asked(mut tls: Tls, end: CancellationToken) {
             () = tls.hang_ups.next() => tls.certificates.reload().await,
         }
     }
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?; // connections of the last life may linger on the port
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Clients that read client.json, and runtimes, are on this machine: a wildcard address is reached through

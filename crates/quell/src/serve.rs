@@ -79,7 +79,7 @@ pub(crate) async fn start(args: &ServeArgs) -> anyhow::Result<Running> {
     std::fs::create_dir_all(&args.data).with_context(|| format!("{} cannot be made", args.data.display()))?;
     let data = args.data.canonicalize()?;
     let store: Arc<dyn Store> = Arc::new(Embedded::open(&data)?);
-    let listeners = Listeners::bind(args, tls).await?;
+    let listeners = Listeners::bind(args, tls)?;
     let (address, scheme) = (listeners.address(), listeners.scheme());
     let images = images::install(&data)?;
     let chosen = runtime_user::choose(args.runtime_user, Some(&data), &images, helper)?;

@@ -309,7 +309,7 @@ mod tests {
             let (chain, _) = pair(|params| {
                 params.not_before = date_time_ymd(2020, 1, 1);
                 params.not_after = date_time_ymd(2030, 1, 1);
-                params.is_ca = ca.clone();
+                params.is_ca = ca;
             });
             let chain = [CertificateDer::from_pem_slice(chain.as_bytes()).unwrap()];
             for (seconds, expected) in
