@@ -206,7 +206,9 @@ async fn unknown_paths_and_methods_have_the_apis_own_error_shape() {
         (Method::DELETE, "/v2/default/fgs/functions/f/invocations", 405),
         (Method::POST, "/v2/default/fgs/functions/f/%FF/cancel", 404),
         (Method::POST, "/v2/default/fgs/functions/%FF/cancel", 400),
-        (Method::GET, "/v2/default/fgs/functions/statistics", 501),
+        (Method::GET, "/v2/default/fgs/functions/statistics", 400),
+        (Method::POST, "/v2/default/fgs/functions/import", 501),
+        (Method::GET, "/v2/default/fgs/functions/import/config", 404),
         (Method::GET, "/quell/v1/requests/nonsense/tree", 404),
         (Method::GET, "/quell/v1/receipts/nonsense", 404),
     ] {

@@ -6,6 +6,7 @@ use serde_json::Value;
 use crate::{
     error::ApiError,
     package,
+    refusals::unsupported_field,
     spec::{Fields, bad},
 };
 
@@ -20,7 +21,13 @@ pub(crate) struct Code {
 pub(crate) fn read(fields: &Fields<'_>) -> Result<Code, ApiError> {
     let kind = fields.required_text("code_type", "FSS.1006")?;
     if !matches!(kind, "inline" | "zip") {
-        return Err(bad("FSS.1006", format!("code_type {kind:?}: a node takes \"inline\" and \"zip\"")));
+        let why = "code comes with the request, as \"inline\" or \"zip\"";
+        return Err(unsupported_field(&format!("code_type {kind:?}"), "FSS.1006", why));
+    }
+    let linked = fields.0.get("func_code").and_then(|code| code.get("link")).and_then(Value::as_str);
+    if linked.is_some_and(|link| !link.is_empty()) {
+        let why = "code comes with the request, in func_code.file";
+        return Err(unsupported_field("func_code.link", "FSS.1010", why));
     }
     let missing = || bad("FSS.1012", "func_code.file is missing".into());
     let file = match fields.0.get("func_code") {

@@ -61,8 +61,10 @@ impl ApiError {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "FSS.0429", message)
     }
 
-    pub(crate) fn unsupported() -> Self {
-        Self::new(StatusCode::NOT_IMPLEMENTED, "FSS.0501", "this operation is not supported by a node")
+    /// An operation that has no meaning on a node.
+    pub(crate) fn unsupported_because(why: &str) -> Self {
+        let message = format!("this operation is not supported by a node: {why}");
+        Self::new(StatusCode::NOT_IMPLEMENTED, "FSS.0501", message)
     }
 }
 

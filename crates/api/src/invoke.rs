@@ -12,7 +12,7 @@ use axum::{
 use bytes::Bytes;
 use cancel::{Outcome, RequestId};
 use serde_json::{Value, json};
-use supervisor::{Completion, Invocation, InvokeError};
+use supervisor::{Completion, FunctionSpec, Invocation, InvokeError};
 
 use crate::{
     auth::{Caller, Head, Right},
@@ -20,13 +20,16 @@ use crate::{
     error::ApiError,
     named::Serving,
     registry::Api,
-    response::{REQUEST_ID, set},
+    response::{REQUEST_ID, set, text_header},
+    run_log::{self, Figures},
     settings::{MAX_ASYNC_EVENT, MAX_SYNC_EVENT},
+    spec::MEMORY_SIZES,
     urn::Urn,
 };
 
 const CFF_REQUEST_ID: HeaderName = HeaderName::from_static("x-cff-request-id");
 const SUMMARY: HeaderName = HeaderName::from_static("x-cff-invoke-summary");
+const FUNCTION_LOG: HeaderName = HeaderName::from_static("x-cff-function-log");
 const VERSION: HeaderName = HeaderName::from_static("x-cff-response-version");
 const ERROR_CODE: HeaderName = HeaderName::from_static("x-func-err-code");
 const IS_ERROR: HeaderName = HeaderName::from_static("x-is-func-err");
@@ -43,13 +46,14 @@ pub(crate) async fn invoke(
     body: Body,
 ) -> Result<Response, ApiError> {
     let caller = api.caller(&head, &project, Right::Invoke)?;
+    let log = run_log::is_asked(&head)?;
     let request = fresh();
     let (serving, payload) = read(&api, &project, &urn, &head, body, MAX_SYNC_EVENT, request).await?;
     let wrapped = head.get("x-cff-request-version").is_some_and(|version| version == "v1");
-    let memory = serving.0.memory_mb;
-    let invocation = invocation(request, serving, payload, &caller, &head);
+    let function = Arc::clone(&serving.0);
+    let invocation = Invocation { log, ..invocation(request, serving, payload, &caller, &head) };
     let mut response = match api.handle.invoke(invocation).await {
-        Ok(completion) => answer(request, &completion, wrapped, memory),
+        Ok(completion) => answer(request, &completion, wrapped, &function),
         Err(error) => refused(error),
     };
     set(&mut response, CFF_REQUEST_ID, &request.to_string());
@@ -91,6 +95,7 @@ async fn read(
     request: RequestId,
 ) -> Result<(Serving, Bytes), ApiError> {
     body::must_be_json(head)?;
+    check_memory(head)?;
     let urn = Urn::parse(urn, project)?;
     let serving = api.serving(&urn, project, request)?;
     let mut payload = body::read(body, limit).await?;
@@ -100,6 +105,17 @@ async fn read(
         return Err(body::not_json(format!("the event is not JSON: {error}")));
     }
     Ok((serving, payload))
+}
+
+/// `X-Cff-Instance-Memory` counts for functions with dynamic memory only, which a node has none of; a value
+/// that it cannot have is refused all the same, as the API does.
+fn check_memory(head: &Head) -> Result<(), ApiError> {
+    let text = text_header(head, "x-cff-instance-memory")?;
+    if text.is_empty() || text.parse().is_ok_and(|memory: u64| MEMORY_SIZES.contains(&memory)) {
+        return Ok(());
+    }
+    let why = format!("X-Cff-Instance-Memory {text:?} is not one of {MEMORY_SIZES:?}");
+    Err(ApiError::new(StatusCode::NOT_ACCEPTABLE, "FSS.0406", why))
 }
 
 fn invocation(
@@ -116,12 +132,15 @@ fn invocation(
         payload,
         parent: caller.request,
         detached: head.get("x-quell-detached").is_some_and(|detached| detached == "true"),
+        log: false,
     }
 }
 
-fn answer(request: RequestId, completion: &Completion, wrapped: bool, memory: u32) -> Response {
+fn answer(request: RequestId, completion: &Completion, wrapped: bool, function: &FunctionSpec) -> Response {
     let code = completion.outcome.code();
     let ok = completion.outcome == Outcome::Returned;
+    let figures = figures(completion, function.memory_mb);
+    let log = completion.log.as_ref().map(|log| run_log::tail(request, &function.key.version, log, &figures));
     let mut response = match (ok, wrapped) {
         (true, false) => {
             // The result as such. Most functions return JSON; what is not is text.
@@ -131,8 +150,12 @@ fn answer(request: RequestId, completion: &Completion, wrapped: bool, memory: u3
         }
         (true, true) => {
             let result = String::from_utf8_lossy(&completion.body);
-            let body =
-                json!({ "request_id": request.to_string(), "result": result, "log": "", "status": 200 });
+            let body = json!({
+                "request_id": request.to_string(),
+                "result": result,
+                "log": log.as_deref().unwrap_or_default(),
+                "status": 200,
+            });
             Json(body).into_response()
         }
         (false, _) => {
@@ -140,17 +163,34 @@ fn answer(request: RequestId, completion: &Completion, wrapped: bool, memory: u3
             ApiError::new(status, &format!("FSS.{code}"), completion.message.clone()).into_response()
         }
     };
-    let duration = completion.duration.as_secs_f64() * 1000.0;
-    let duration = (duration * 1000.0).round() / 1000.0;
-    let billing = completion.duration.as_millis() + 1;
-    let summary: Value = json!({ "duration": duration, "billingDuration": billing, "memorySize": memory });
+    let Figures { duration, billing, .. } = figures;
+    let mut summary: Value =
+        json!({ "duration": duration, "billingDuration": billing, "memorySize": figures.memory });
+    if let Some(used) = figures.used {
+        summary["memoryUsed"] = json!(used);
+    }
     set(&mut response, SUMMARY, &summary.to_string());
+    if let Some(log) = &log {
+        set(&mut response, FUNCTION_LOG, &run_log::encoded(log));
+    }
     set(&mut response, BILLING, &billing.to_string());
     set(&mut response, VERSION, if wrapped { "v1" } else { "v0" });
     set(&mut response, ERROR_CODE, &code.to_string());
     let users = !ok && code < FIRST_SYSTEM_CODE;
     set(&mut response, IS_ERROR, if users { "true" } else { "false" });
     response
+}
+
+fn figures(completion: &Completion, memory: u32) -> Figures {
+    let rounded = |value: f64| (value * 1000.0).round() / 1000.0;
+    #[expect(clippy::cast_precision_loss, reason = "2^53 bytes are 8 PiB")]
+    let used = completion.memory_used.map(|bytes| rounded(bytes as f64 / f64::from(1 << 20)));
+    Figures {
+        duration: rounded(completion.duration.as_secs_f64() * 1000.0),
+        billing: completion.duration.as_millis() + 1,
+        memory,
+        used,
+    }
 }
 
 fn refused(error: InvokeError) -> Response {

@@ -166,6 +166,11 @@ impl Api {
         self.functions.write().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 
+    /// Every version of every function of the node that is ready to run.
+    pub(crate) fn all_functions(&self) -> Vec<Arc<FunctionSpec>> {
+        self.functions.read().unwrap_or_else(PoisonError::into_inner).values().map(Arc::clone).collect()
+    }
+
     /// Looks at the aliases of a function, which the key names in its latest version.
     pub(crate) fn aliases<T>(&self, key: &FunctionKey, look: impl FnOnce(&Aliases) -> T) -> Option<T> {
         self.aliases.read().unwrap_or_else(PoisonError::into_inner).get(key).map(look)

@@ -2,7 +2,7 @@
 
 use axum::{
     extract::Request,
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
@@ -47,6 +47,15 @@ pub(crate) fn set(response: &mut Response, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         response.headers_mut().insert(name, value);
     }
+}
+
+/// The text of a header; empty if it is not there.
+pub(crate) fn text_header<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str, ApiError> {
+    let Some(value) = headers.get(name) else { return Ok("") };
+    value
+        .to_str()
+        .map(str::trim)
+        .map_err(|_| ApiError::invalid(format!("the header {name} is not plain text")))
 }
 
 /// The answer to a path nobody knows.

@@ -12,11 +12,11 @@ use axum::{
 
 use crate::{
     aliases, async_configs, auth, backup, cancel, create, credentials, error::ApiError, functions, identity,
-    invoke, list_invocations, quell, registry::Api, response, versions,
+    invoke, list_invocations, quell, quotas, refusals, registry::Api, reports, reserved, response, versions,
 };
 
-/// Literal segments of operations a node does not have, where a URN could stand: without these routes
-/// they would be taken for functions of that name (`functiongraph.md` section 2, routing trap).
+/// Literal segments where a URN could stand: without these routes what is below them would be taken for
+/// operations on functions of that name (`functiongraph.md` section 2, routing trap).
 const NOT_FUNCTIONS: [&str; 7] = [
     "reservedinstances",
     "reservedinstanceconfigs",
@@ -44,6 +44,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route(&function("/versions"), post(versions::publish).get(versions::list))
         .route(&function("/aliases"), post(aliases::create).get(aliases::list))
         .route(&function("/aliases/{alias}"), get(aliases::show).put(aliases::update).delete(aliases::delete))
+        .route(&function("/reservedinstances"), put(reserved::put))
         .layer(middleware::from_fn(carried_out));
     let mut router = Router::new()
         .merge(changes)
@@ -51,12 +52,19 @@ pub fn router(api: Arc<Api>) -> Router {
         .route(&function("/invocations-async"), post(invoke::invoke_async))
         .route(&function("/cancel"), post(cancel::cancel))
         .route(&function("/async-invoke-configs"), get(async_configs::list))
+        .route(&function("/instancereports"), get(reports::instances))
+        .route(&function("/slareports/{period}"), get(reports::metrics))
+        .route(&function("/statistics/{period}"), get(reports::statistics))
+        .route(&format!("{functions}/statistics"), get(reports::project_statistics))
+        .route(&format!("{functions}/reservedinstances"), get(reserved::list))
+        .route(&format!("{functions}/reservedinstanceconfigs"), get(reserved::list_configs))
+        .route("/v2/{project}/fgs/function/report", get(reports::report))
+        .route("/v2/{project}/fgs/quotas", get(quotas::list))
+        .merge(refusals::routes())
         .route(&function("/async-invocations"), get(list_invocations::list))
         .route(&function("/active-async-invocations"), get(list_invocations::list_active));
     for name in NOT_FUNCTIONS {
-        router = router
-            .route(&format!("{functions}/{name}"), any(unsupported))
-            .route(&format!("{functions}/{name}/{{*rest}}"), any(unsupported));
+        router = router.route(&format!("{functions}/{name}/{{*rest}}"), any(response::unknown_route));
     }
     router
         .route("/quell/v1/health", get(quell::health))
@@ -87,8 +95,4 @@ async fn carried_out(request: Request, next: Next) -> Response {
         Ok(response) => response,
         Err(error) => ApiError::internal(format!("it failed badly: {error}")).into_response(),
     }
-}
-
-async fn unsupported() -> ApiError {
-    ApiError::unsupported()
 }

@@ -11,11 +11,13 @@ use supervisor::{AsyncPolicy, FunctionSpec, OnDisconnect, RuntimeImage};
 
 use crate::{
     error::ApiError,
+    refusals,
     settings::{MAX_DESCRIPTION, MAX_GRACE_MS},
     urn,
 };
 
-const MEMORY_SIZES: [u64; 15] =
+/// What an instance may have, in MB (`functiongraph.md` 2.1, 2.5).
+pub(crate) const MEMORY_SIZES: [u64; 15] =
     [128, 256, 512, 768, 1024, 1280, 1536, 1792, 2048, 2560, 3072, 3584, 4096, 8192, 10240];
 const MAX_USER_DATA: usize = 4096;
 const MAX_USER_DATA_ENTRIES: usize = 20;
@@ -39,6 +41,9 @@ pub(crate) struct FunctionConfig {
     /// -1 unlimited, 0 disabled.
     pub(crate) max_instances: i64,
     pub(crate) concurrent_num: u32,
+    /// Instances that are kept without work; set by an operation of its own.
+    #[serde(default)]
+    pub(crate) reserved: u32,
     pub(crate) quell: QuellOptions,
     /// What its publisher says of a version; nothing for `latest`.
     #[serde(default)]
@@ -140,6 +145,7 @@ pub(crate) fn bad(code: &str, message: String) -> ApiError {
 impl FunctionConfig {
     /// Reads a whole configuration. What is left out has its default, or what `before` had.
     pub(crate) fn read(fields: &Fields<'_>, before: Option<&Self>) -> Result<Self, ApiError> {
+        refusals::check_fields(fields)?;
         let timeout = fields.count("timeout", "FSS.1008", 3, 259_200)?;
         let memory_size = fields.count("memory_size", "FSS.1007", 128, 10_240)?;
         let memory_size = memory_size.ok_or_else(|| bad("FSS.1007", "memory_size is missing".into()))?;
@@ -178,14 +184,17 @@ impl FunctionConfig {
             code_filename: kept(|config| &config.code_filename),
             max_instances,
             concurrent_num,
+            reserved: before.map_or(0, |config| config.reserved),
             quell: options(fields, before)?,
             version_description: String::new(),
         })
     }
 
-    /// Whether a published configuration is this one of `latest`, whatever its publisher said of it.
+    /// Whether a published configuration is this one of `latest`, whatever its publisher said of it and
+    /// however many instances either keeps.
     pub(crate) fn was_published_from(&self, latest: &Self) -> bool {
-        let published = Self { version_description: String::new(), ..self.clone() };
+        let published =
+            Self { version_description: String::new(), reserved: latest.reserved, ..self.clone() };
         published == *latest
     }
 
@@ -214,6 +223,7 @@ impl FunctionConfig {
             user_data: if self.user_data.is_empty() { "{}".to_owned() } else { self.user_data.clone() },
             concurrency: self.concurrent_num,
             max_instances: u32::try_from(self.max_instances).unwrap_or(u32::MAX), // -1: unlimited
+            reserved: self.reserved,
             grace: Duration::from_millis(self.quell.grace_ms),
             on_grace: match self.quell.on_grace_expired.as_str() {
                 "kill" => cancel::OnGrace::Kill,

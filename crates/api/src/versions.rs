@@ -122,6 +122,7 @@ fn version_of(
         return Err(ApiError::new(StatusCode::FORBIDDEN, "FSS.1041", why));
     }
     config.version_description = asked.description;
+    config.reserved = 0; // those of `latest` are its own
     let now = now.as_millisecond();
     let newest = published.first().map_or(0, |newest| newest.revision + 1);
     let record = FunctionRecord {

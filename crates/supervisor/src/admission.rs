@@ -24,9 +24,10 @@ impl Shell {
     pub(crate) fn arrived(&mut self, arrival: Arrival) {
         let Arrival { invocation, mode } = arrival;
         if let Err(error) = self.may_accept(&invocation, &mode) {
+            self.counters.rejected(&invocation.function.key, now_ms());
             return refuse(mode, error);
         }
-        let Invocation { request, function, alias, payload, parent, detached } = invocation;
+        let Invocation { request, function, alias, payload, parent, detached, log } = invocation;
         let (asynchronous, is_kept) = match &mode {
             Mode::Sync(_) => (false, false),
             Mode::Async(_) => (true, false),
@@ -80,6 +81,8 @@ impl Shell {
             covered_by: Vec::new(),
             bystander_of: Vec::new(),
             draining: false,
+            log,
+            printed_before: 0,
         };
         self.requests.insert(request, Box::new(record));
         self.tell(Event::Arrived { request, parent, detached, policy });
@@ -182,6 +185,7 @@ impl Shell {
     pub(crate) fn refused(&mut self, id: RequestId, why: Refusal) {
         let Some(request) = self.requests.remove(&id) else { return };
         self.waiting_bytes -= request.payload.bytes_here();
+        self.counters.rejected(&request.function.key, now_ms());
         let error = match why {
             Refusal::ParentCanceled => InvokeError::ParentCanceled,
             Refusal::ParentGone => InvokeError::ParentGone,
@@ -254,7 +258,7 @@ impl Shell {
     }
 
     /// Places what can be placed of one function, and starts what may be started.
-    pub(crate) fn schedule(&mut self, key: &FunctionKey) {
+    pub(crate) fn schedule(&mut self, key: &Arc<FunctionKey>) {
         // Each round places a request or starts an instance; both run out.
         while let Some(pool) = self.pools.get(key) {
             let offers: Vec<Offer> = pool.instances.iter().filter_map(|id| self.offer(*id)).collect();
@@ -262,7 +266,7 @@ impl Shell {
             match pool.next(&offers, &bound) {
                 Next::Place(request, instance) => self.place(key, request, instance),
                 Next::Start => {
-                    if self.is_closing() || !self.start_one(key) {
+                    if self.is_closing() || !self.start_for(key) {
                         break;
                     }
                 }
@@ -281,7 +285,7 @@ impl Shell {
         let current = self.pools.get(&instance.function.key)?.function.revision == instance.function.revision;
         // At a drain, what waits asynchronously stays in the store for the next life.
         let room = if current { self.engine.room(id) } else { 0 };
-        Some(Offer { instance: id, ready: instance.ready, room })
+        Some(Offer { instance: id, ready: instance.ready, room, kept: current && self.is_kept(id) })
     }
 
     /// Requests bound to starting instances of this pool, oldest first.
@@ -316,7 +320,7 @@ impl Shell {
 
     /// Forgets a deleted function once nothing of it lives.
     fn forget_pool(&mut self, key: &FunctionKey) {
-        let empty = |pool: &Pool| pool.instances.is_empty() && pool.waiting() == 0;
+        let empty = |pool: &Pool| pool.instances.is_empty() && pool.waiting() == 0 && pool.wanted() == 0;
         if self.pools.get(key).is_some_and(empty) {
             self.pools.remove(key);
         }
@@ -357,8 +361,11 @@ impl Shell {
     pub(crate) fn function_changed(&mut self, function: Arc<FunctionSpec>) {
         let key = Arc::clone(&function.key);
         self.functions.insert(Arc::clone(&key), Arc::clone(&function));
+        if function.reserved > 0 {
+            self.pools.entry(Arc::clone(&key)).or_insert_with(|| Pool::new(Arc::clone(&function)));
+        }
         let Some(pool) = self.pools.get_mut(&key) else { return };
-        pool.function = function;
+        pool.follow(function);
         let waiting = pool.all_waiting();
         let revision = pool.function.revision;
         let function = Arc::clone(&pool.function);
@@ -369,8 +376,10 @@ impl Shell {
             }
         }
         for id in instances {
-            if self.instances.get(&id).is_some_and(|instance| instance.function.revision != revision) {
-                self.tell(Event::RetireAsked(id));
+            match self.instances.get(&id).is_some_and(|instance| instance.function.revision != revision) {
+                true => self.tell(Event::RetireAsked(id)),
+                // One that is not kept any more has its idle limit again.
+                false => self.watch_idle(id),
             }
         }
         self.dirty.insert(key);
@@ -379,7 +388,9 @@ impl Shell {
     pub(crate) fn function_deleted(&mut self, key: &FunctionKey) {
         self.functions.remove(key);
         self.expire_between_attempts(key);
-        let Some(pool) = self.pools.get(key) else { return };
+        self.counters.forget(key);
+        let Some(pool) = self.pools.get_mut(key) else { return };
+        pool.release();
         let (waiting, instances) = (pool.all_waiting(), pool.instances.clone());
         for request in waiting {
             self.tell(Event::Expired { request, code: codes::NO_FUNCTION });

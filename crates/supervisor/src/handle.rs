@@ -8,11 +8,12 @@ use store::{FunctionFilter, FunctionKey, StoreError};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
+    counters::{Counts, Minute, Of},
     credentials::{AttemptCredentials, AttemptIdentity, AttemptSigner},
     message::{Arrival, Message, Mode, Question},
     receipt::Receipt,
     spec::FunctionSpec,
-    view::{NodeView, PlanView, TreeView},
+    view::{InstanceCount, NodeView, PlanView, TreeView},
 };
 
 /// One invocation to be run.
@@ -30,6 +31,8 @@ pub struct Invocation {
     pub parent: Option<RequestId>,
     /// It becomes a root though a request makes it.
     pub detached: bool,
+    /// The caller wants to know what the instance printed meanwhile.
+    pub log: bool,
 }
 
 /// What became of a synchronous invocation.
@@ -43,6 +46,25 @@ pub struct Completion {
     pub message: String,
     /// From the hand-over to the result.
     pub duration: Duration,
+    /// What was charged to its instance's limit of memory when it ended, in bytes: of everything on that
+    /// instance, as nothing counts it for each request. `None` where nothing counts it at all, or where the
+    /// instance was gone by then.
+    pub memory_used: Option<u64>,
+    /// What its instance printed meanwhile, if that was asked for and it had one.
+    pub log: Option<RunLog>,
+}
+
+/// What an instance printed while it held a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunLog {
+    /// When the request was handed over, in milliseconds since the Unix epoch.
+    pub started_ms: i64,
+    /// When it ended.
+    pub ended_ms: i64,
+    /// Whole lines, the last of them; of whatever ran on the instance, as its output cannot be told apart.
+    pub output: String,
+    /// Whether the instance may hold other requests at the same time.
+    pub shared: bool,
 }
 
 /// Why an invocation was not accepted. Nothing of it remains.
@@ -158,6 +180,16 @@ pub struct Handle {
     pub(crate) inbox: mpsc::Sender<Message>,
     pub(crate) credentials: Arc<AttemptCredentials>,
     pub(crate) store: Arc<dyn store::Store>,
+    pub(crate) limits: NodeLimits,
+}
+
+/// What a node has room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeLimits {
+    /// Instances of all functions together.
+    pub max_instances: usize,
+    /// An instance that has nothing to do for this long is released.
+    pub idle_release: Duration,
 }
 
 impl Handle {
@@ -216,6 +248,29 @@ impl Handle {
     /// Everything that lives on the node: roots, instances, queues. `project` narrows.
     pub async fn node(&self, project: Option<String>) -> Option<NodeView> {
         self.ask(|respond| Question::Node { project, respond }).await
+    }
+
+    /// What happened to requests since `from_ms`, minute by minute, oldest first; minutes without anything are
+    /// left out. Since the start of the node, and for no more than [`crate::MINUTES_KEPT`] minutes with
+    /// something in them. Empty when the node has ended.
+    pub async fn minutes(&self, of: Of, from_ms: i64) -> Vec<Minute> {
+        self.ask(|respond| Question::Minutes { of, from_ms, respond }).await.unwrap_or_default()
+    }
+
+    /// The same added up, for each function of a project. Of what is the most of a minute there is no sum.
+    pub async fn totals(&self, project: String, from_ms: i64, until_ms: i64) -> Vec<(FunctionKey, Counts)> {
+        let ask = |respond| Question::Totals { project, from_ms, until_ms, respond };
+        self.ask(ask).await.unwrap_or_default()
+    }
+
+    /// The functions of a project that have instances now or are to keep some.
+    pub async fn instance_counts(&self, project: String) -> Vec<InstanceCount> {
+        self.ask(|respond| Question::Counted { project, respond }).await.unwrap_or_default()
+    }
+
+    /// The bounds of the node that a caller may want to know.
+    pub fn limits(&self) -> NodeLimits {
+        self.limits
     }
 
     /// The last of what a live instance of this project printed.

@@ -38,6 +38,11 @@ pub(crate) struct Instance {
     pub(crate) delivered: HashMap<RequestId, Delivery>,
     pub(crate) ready: bool,
     pub(crate) ending: bool,
+    /// It takes no new requests.
+    pub(crate) draining: bool,
+    pub(crate) ready_since: Option<Instant>,
+    /// Its main process was seen to have ended before anybody ended it.
+    pub(crate) ended_by_itself: bool,
     pub(crate) start_timer: Option<delay_queue::Key>,
     pub(crate) idle_timer: Option<delay_queue::Key>,
     /// Since when it has had nothing to do.
@@ -68,6 +73,9 @@ impl Instance {
             delivered: HashMap::new(),
             ready: false,
             ending: false,
+            draining: false,
+            ready_since: None,
+            ended_by_itself: false,
             start_timer: None,
             idle_timer: None,
             idle_since: None,

@@ -7,6 +7,7 @@
 mod admission;
 mod asks;
 mod codes;
+mod counters;
 mod credentials;
 mod doors;
 mod drafts;
@@ -18,6 +19,7 @@ pub mod http;
 mod instance;
 mod lifecycle;
 mod look;
+mod measure;
 mod message;
 mod node;
 mod payloads;
@@ -27,6 +29,7 @@ mod pool;
 mod receipt;
 mod remembered;
 mod request;
+mod reserve;
 mod results;
 mod retries;
 mod runtime_api;
@@ -39,10 +42,13 @@ mod unwritten;
 mod view;
 
 pub use codes::message as code_message;
+pub use counters::{Counts, MINUTES_KEPT, Minute, Of};
 pub use credentials::{AttemptCredentials, AttemptIdentity, AttemptSecrets, AttemptSigner, is_attempt_token};
-pub use handle::{Actor, CancelAnswer, CancelOrder, Completion, Handle, Invocation, InvokeError, Stop};
+pub use handle::{
+    Actor, CancelAnswer, CancelOrder, Completion, Handle, Invocation, InvokeError, NodeLimits, RunLog, Stop,
+};
 pub use node::{Node, Recovered, StartError};
 pub use receipt::{AskedBy, Receipt, TouchedInstance, TouchedRequest};
 pub use settings::{MAX_RESPONSE_BYTES, Settings};
 pub use spec::{AsyncPolicy, FunctionSpec, OnDisconnect, RuntimeImage};
-pub use view::{InstanceRow, NodeView, PlanRow, PlanView, ProcessRow, RequestRow, TreeView};
+pub use view::{InstanceCount, InstanceRow, NodeView, PlanRow, PlanView, ProcessRow, RequestRow, TreeView};

@@ -23,6 +23,13 @@ impl Shell {
             Question::Output { instance, project, respond } => {
                 drop(respond.send(self.output(&instance, &project)));
             }
+            Question::Minutes { of, from_ms, respond } => {
+                drop(respond.send(self.counters.minutes(&of, from_ms)));
+            }
+            Question::Totals { project, from_ms, until_ms, respond } => {
+                drop(respond.send(self.counters.totals(&project, from_ms, until_ms)));
+            }
+            Question::Counted { project, respond } => drop(respond.send(self.instance_counts(&project))),
             Question::Receipt { cancel, respond } => {
                 drop(respond.send(self.drafts.receipt(cancel).cloned()));
             }

@@ -9,13 +9,14 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    counters::{Counts, Minute, Of},
     credentials::AttemptSecrets,
     group::{Exit, Group, NotProven, OutOfMemory, Proof},
     handle::{CancelAnswer, CancelOrder, Completion, Invocation, InvokeError},
     receipt::Receipt,
     spec::FunctionSpec,
     unwritten::Write,
-    view::{NodeView, PlanView, TreeView},
+    view::{InstanceCount, NodeView, PlanView, TreeView},
 };
 
 pub(crate) struct Arrival {
@@ -97,11 +98,42 @@ pub(crate) enum ReportKind {
 
 /// A look at the state; changes nothing.
 pub(crate) enum Question {
-    Plan { order: CancelOrder, respond: oneshot::Sender<Result<PlanView, CancelAnswer>> },
-    Tree { request: RequestId, respond: oneshot::Sender<Option<TreeView>> },
-    Node { project: Option<String>, respond: oneshot::Sender<NodeView> },
-    Receipt { cancel: CancelId, respond: oneshot::Sender<Option<Receipt>> },
-    Output { instance: String, project: String, respond: oneshot::Sender<Option<String>> },
+    Plan {
+        order: CancelOrder,
+        respond: oneshot::Sender<Result<PlanView, CancelAnswer>>,
+    },
+    Tree {
+        request: RequestId,
+        respond: oneshot::Sender<Option<TreeView>>,
+    },
+    Node {
+        project: Option<String>,
+        respond: oneshot::Sender<NodeView>,
+    },
+    Receipt {
+        cancel: CancelId,
+        respond: oneshot::Sender<Option<Receipt>>,
+    },
+    Output {
+        instance: String,
+        project: String,
+        respond: oneshot::Sender<Option<String>>,
+    },
+    Minutes {
+        of: Of,
+        from_ms: i64,
+        respond: oneshot::Sender<Vec<Minute>>,
+    },
+    Totals {
+        project: String,
+        from_ms: i64,
+        until_ms: i64,
+        respond: oneshot::Sender<Vec<(FunctionKey, Counts)>>,
+    },
+    Counted {
+        project: String,
+        respond: oneshot::Sender<Vec<InstanceCount>>,
+    },
 }
 
 pub(crate) enum Message {

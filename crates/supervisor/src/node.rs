@@ -17,7 +17,7 @@ use crate::{
     credentials::AttemptCredentials,
     doors::Doors,
     group::Spawner,
-    handle::{Handle, Invocation},
+    handle::{Handle, Invocation, NodeLimits},
     http::{self, Serving},
     message::{Arrival, Kept, Message, Mode},
     receipt, runtime_api,
@@ -83,8 +83,14 @@ impl Node {
         let runtime_port = listener.local_addr()?.port();
         let (inbox, messages) = mpsc::channel(INBOX);
         let credentials = Arc::new(AttemptCredentials::default());
-        let handle =
-            Handle { inbox: inbox.clone(), credentials: Arc::clone(&credentials), store: Arc::clone(&store) };
+        let limits =
+            NodeLimits { max_instances: settings.max_instances, idle_release: settings.idle_release };
+        let handle = Handle {
+            inbox: inbox.clone(),
+            credentials: Arc::clone(&credentials),
+            store: Arc::clone(&store),
+            limits,
+        };
         let end = CancellationToken::new();
         let serving = Serving {
             // The rest is for callers, the store and the kill path.
@@ -152,6 +158,7 @@ impl Node {
                         payload: Bytes::new(), // read when its turn comes
                         parent,
                         detached: false,
+                        log: false,
                     };
                     if row.status == Status::Running && !given_up {
                         store.mark_waiting(request, row.failures, row.not_before_ms).await?;

@@ -2,18 +2,17 @@
 
 use std::{sync::Arc, time::Instant};
 
-use bytes::Bytes;
 use cancel::{Attempt, CancelId, Effect, Event, Evidence, InstanceId, Level, Outcome, RequestId, Requeue};
 use store::{Settlement, Status, StoreFuture};
 
 use crate::{
     codes,
     drafts::evidence_word,
-    handle::{Completion, InvokeError},
+    group::OutputRing,
+    handle::InvokeError,
     lifecycle::Control,
-    message::{Delivery, Message, Notice, ReportKind},
+    message::{Delivery, Message, Notice},
     request::{Payload, Request},
-    runtimes::memory_message,
     shell::{Shell, Timer, now_ms},
 };
 
@@ -28,7 +27,7 @@ impl Shell {
             Effect::Ask { request, instance } => self.ask_runtime(request, instance),
             Effect::Terminate(instance) => self.control(instance, Control::Terminate),
             Effect::StartGrace(request) => self.start_grace(request),
-            Effect::Drain(instance) => self.touch_pool(instance),
+            Effect::Drain(instance) => self.drains(instance),
             Effect::Kill(instance) => self.kill(instance),
             Effect::Quarantine(instance) => {
                 tracing::error!(%instance, "quarantined: it could not be killed in time");
@@ -75,12 +74,19 @@ impl Shell {
             alias: request.alias.clone(),
             fence,
         };
+        // Before it is on its way: the runtime may be done with it before this function is.
+        let begin = Instant::now();
+        if request.log {
+            let output = self.instances.get(&instance).and_then(|to| to.output.as_ref());
+            request.printed_before = output.map_or(0, OutputRing::printed);
+        }
         if poll.send(delivery.clone()).is_err() {
             self.credentials.revoke(id);
             return self.follow_up.push_back(failed);
         }
         request.attempt = attempt;
-        request.started = Some((Instant::now(), now));
+        request.started = Some((begin, now));
+        self.counters.began(&request.function.key, now);
         let (old, asynchronous) = (request.timer.take(), request.asynchronous);
         let deliveries = request.deliveries();
         self.clear_timer(old);
@@ -213,6 +219,9 @@ impl Shell {
         let Some(request) = self.requests.get_mut(&id) else { return };
         let started = request.started.take();
         let delivered = started.is_some();
+        if delivered {
+            self.counters.ended(&request.function.key);
+        }
         let (from, timer) = (request.instance.take(), request.timer.take());
         let bystander_of = std::mem::take(&mut request.bystander_of);
         let asynchronous = request.asynchronous;
@@ -272,9 +281,9 @@ impl Shell {
                 Settlement { request: id, status: status.1, error_code, error_message, ended_ms, next };
             self.settle_durably(settlement);
         }
-        let duration = request.started.map(|(at, _)| at.elapsed()).unwrap_or_default();
+        self.count_end(&request, outcome);
         if let Some(caller) = request.caller.take() {
-            drop(caller.send(Ok(Completion { outcome, body, message, duration }))); // it may be gone
+            drop(caller.send(Ok(self.completion(&request, outcome, body, message)))); // it may be gone
         }
         self.remembered.keep(id, Arc::clone(&request.function), status.0);
         if draining {
@@ -301,34 +310,6 @@ impl Shell {
             }
         }
         self.watch_idle(at);
-    }
-
-    /// A crash that the kernel brought about at the limit of memory has a code of its own.
-    fn why_it_crashed(&self, request: &mut Request, outcome: Outcome) -> Outcome {
-        let instance = request.instance.and_then(|at| self.instances.get(&at));
-        match instance.and_then(|instance| instance.out_of_memory) {
-            Some(seen) if outcome == Outcome::Crashed => {
-                request.failure.get_or_insert_with(|| memory_message(seen));
-                Outcome::Failed(codes::OUT_OF_MEMORY)
-            }
-            _ => outcome,
-        }
-    }
-
-    /// The body and the message of a result, as its caller gets them.
-    fn result(&self, request: &mut Request, outcome: Outcome) -> (Bytes, String) {
-        let report = request.report.take();
-        match (outcome, report) {
-            (Outcome::Returned, Some((ReportKind::Response, body))) => (body, String::new()),
-            (Outcome::Failed(codes::FUNCTION_FAILED), Some((_, body))) => {
-                let message = error_message(&body);
-                (body, message.unwrap_or_else(|| codes::message(outcome).to_owned()))
-            }
-            _ => {
-                let told = request.failure.take();
-                (Bytes::new(), told.unwrap_or_else(|| codes::message(outcome).to_owned()))
-            }
-        }
     }
 
     fn gone(&mut self, id: RequestId, evidence: Evidence) {
@@ -364,6 +345,13 @@ impl Shell {
             let result = write.await;
             drop(inbox.send(Message::Recorded { cancel, record, result }).await); // closed: ended
         });
+    }
+
+    fn drains(&mut self, instance: InstanceId) {
+        if let Some(instance) = self.instances.get_mut(&instance) {
+            instance.draining = true;
+        }
+        self.touch_pool(instance);
     }
 
     fn touch_pool(&mut self, instance: InstanceId) {

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use cancel::{InstanceId, RequestId};
 
-use crate::spec::FunctionSpec;
+use crate::{reserve::Reserve, spec::FunctionSpec};
 
 /// The queue and the instances of one function.
 pub(crate) struct Pool {
@@ -18,6 +18,8 @@ pub(crate) struct Pool {
     waiting: BTreeMap<u64, RequestId>,
     /// Its live instances, of any revision, oldest first.
     pub(crate) instances: Vec<InstanceId>,
+    /// Of the instances that are kept without work.
+    pub(crate) reserve: Reserve,
 }
 
 /// What an instance offers, as the pool is told.
@@ -26,6 +28,8 @@ pub(crate) struct Offer {
     pub(crate) instance: InstanceId,
     pub(crate) ready: bool,
     pub(crate) room: u32,
+    /// It takes later requests too: it is of the current revision, and neither drains nor ends.
+    pub(crate) kept: bool,
 }
 
 /// What to do next for a function.
@@ -41,7 +45,7 @@ pub(crate) enum Next {
 
 impl Pool {
     pub(crate) fn new(function: Arc<FunctionSpec>) -> Self {
-        Self { function, waiting: BTreeMap::new(), instances: Vec::new() }
+        Self { function, waiting: BTreeMap::new(), instances: Vec::new(), reserve: Reserve::default() }
     }
 
     pub(crate) fn wait(&mut self, order: u64, request: RequestId) {
@@ -64,9 +68,16 @@ impl Pool {
         self.waiting.values().copied().collect()
     }
 
-    /// Decides one step. `offers` are the pool's instances; `bound` are requests that have a place on
+    /// Decides one step: work first, then what is to be kept. `offers` are the pool's instances; `bound` are requests that have a place on
     /// a starting instance, oldest first, and may be moved to a ready one.
     pub(crate) fn next(&self, offers: &[Offer], bound: &[RequestId]) -> Next {
+        match self.next_for_work(offers, bound) {
+            Next::Rest if self.falls_short(offers) => Next::Start,
+            next => next,
+        }
+    }
+
+    fn next_for_work(&self, offers: &[Offer], bound: &[RequestId]) -> Next {
         let first = self.waiting.values().next().copied();
         // The fullest ready instance first: the emptier ones can then be released.
         let ready = offers.iter().filter(|offer| offer.ready && offer.room > 0).min_by_key(|o| o.room);

@@ -86,6 +86,10 @@ pub(crate) struct Request {
     pub(crate) bystander_of: Vec<CancelId>,
     /// It has settled as fenced only; its code may still run.
     pub(crate) draining: bool,
+    /// Its caller wants to know what its instance prints meanwhile.
+    pub(crate) log: bool,
+    /// Where in its instance's output its last attempt began, if that is wanted.
+    pub(crate) printed_before: u64,
 }
 
 impl Request {

@@ -90,6 +90,7 @@ impl Shell {
             payload: Bytes::new(),
             parent: None,
             detached: false,
+            log: false,
         };
         self.arrived(Arrival { invocation, mode: Mode::Kept(kept) });
     }

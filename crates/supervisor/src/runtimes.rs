@@ -70,12 +70,13 @@ impl Shell {
             return; // held to the end: a runtime that is answered now would only ask again
         }
         if !instance.ready {
-            instance.ready = true;
+            instance.is_ready_now();
             // Looked up once, now: a kill must not wait for it, nor a look at thousands of requests.
             instance.pid();
             let timer = instance.start_timer.take();
             self.clear_timer(timer);
             self.tell(Event::InstanceReady(id));
+            self.look_again_for_room();
         } else if instance.function.concurrency == 1 {
             self.polled_again(id);
         }
@@ -145,7 +146,9 @@ impl Shell {
             holder.delivered.remove(&request);
         }
         if let Some(record) = self.requests.get_mut(&request).filter(|record| record.attempt == attempt) {
-            record.started = None;
+            if record.started.take().is_some() {
+                self.counters.ended(&record.function.key);
+            }
             let timer = record.timer.take();
             self.clear_timer(timer);
         }
@@ -213,6 +216,7 @@ impl Shell {
     pub(crate) fn exited(&mut self, id: InstanceId, exit: Option<Exit>, out_of_memory: Option<OutOfMemory>) {
         let Some(instance) = self.instances.get_mut(&id) else { return };
         instance.exit = exit;
+        instance.ended_by_itself = !instance.ending;
         let mut said = exit.map(|exit| exit.to_string()).unwrap_or_default();
         // Who ended in another way lost a child to its limit at most, and knew what to do.
         instance.out_of_memory = out_of_memory.filter(|_| exit == Some(Exit::Signal(9)));
@@ -274,10 +278,18 @@ impl Shell {
         if let Some(pool) = self.pools.get_mut(&key) {
             pool.instances.retain(|held| *held != id);
         }
+        self.replace(&key, &instance);
+        self.count_instances(&key);
         self.dirty.insert(key);
         // Room on the node is room for any function.
         let waiting = self.pools.iter().filter(|(_, pool)| pool.waiting() > 0).map(|(key, _)| key.clone());
         self.dirty.extend(waiting.collect::<Vec<_>>());
+        self.look_again_for_room();
+    }
+
+    /// There may be room to start instances now: whoever found none looks again.
+    fn look_again_for_room(&mut self) {
+        self.dirty.extend(self.crowded_out.drain());
     }
 
     /// Arms or disarms the idle limit of an instance, as it has nothing or something to do.
@@ -307,14 +319,15 @@ impl Shell {
     pub(crate) fn idle_limit_passed(&mut self, id: InstanceId) {
         let Some(instance) = self.instances.get_mut(&id) else { return };
         instance.idle_timer = None;
-        self.tell(Event::RetireAsked(id));
+        // One that is kept has no limit; it gets one with its next work, or when it is not kept any more.
+        if self.instances.get(&id).is_some_and(|instance| self.is_spare(instance)) {
+            self.tell(Event::RetireAsked(id));
+        }
     }
 
     /// The node is full: the instance that has been idle longest makes room.
     pub(crate) fn release_longest_idle(&mut self) {
-        let idle = self.instances.iter().filter(|(_, instance)| !instance.ending);
-        let longest = idle.filter_map(|(id, instance)| Some((instance.idle_since?, *id))).min();
-        if let Some((_, id)) = longest {
+        if let Some(id) = self.longest_idle() {
             self.tell(Event::RetireAsked(id));
         }
     }

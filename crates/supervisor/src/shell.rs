@@ -18,13 +18,14 @@ use tokio_util::{
 };
 
 use crate::{
-    asks::Asker, credentials::AttemptCredentials, doors::Doors, drafts::Drafts, group::Spawner,
-    instance::Instance, message::Message, pool::Pool, remembered::Remembered, request::Request,
-    retries::AGES_EVERY, settings::Settings, spec::FunctionSpec, unwritten::Unwritten,
+    asks::Asker, counters::Counters, credentials::AttemptCredentials, doors::Doors, drafts::Drafts,
+    group::Spawner, instance::Instance, message::Message, pool::Pool, remembered::Remembered,
+    request::Request, reserve::COUNT_EVERY, retries::AGES_EVERY, settings::Settings, spec::FunctionSpec,
+    unwritten::Unwritten,
 };
 
 /// What runs out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Timer {
     /// A synchronous request has waited too long for a place.
     Queue(RequestId),
@@ -40,6 +41,10 @@ pub(crate) enum Timer {
     Pause(RequestId),
     /// An event that could not be read is read again.
     Load(RequestId),
+    /// A reserved instance of this function may be started again.
+    Reserve(Arc<FunctionKey>),
+    /// Instances are counted.
+    Count,
     /// What waits is looked at for what has waited too long.
     Ages,
     /// Writes that the disk refused are tried again.
@@ -70,6 +75,9 @@ pub(crate) struct Shell {
     pub(crate) functions: HashMap<Arc<FunctionKey>, Arc<FunctionSpec>>,
     /// Pools that something changed for since they were last looked at.
     pub(crate) dirty: HashSet<Arc<FunctionKey>>,
+    /// Those that wanted an instance when the node had no room to start one.
+    pub(crate) crowded_out: HashSet<Arc<FunctionKey>>,
+    pub(crate) counters: Counters,
     pub(crate) drafts: Drafts,
     pub(crate) unwritten: Unwritten,
     pub(crate) askers: HashMap<Ticket, Asker>,
@@ -115,6 +123,8 @@ impl Shell {
             pools: HashMap::new(),
             functions: HashMap::new(),
             dirty: HashSet::new(),
+            crowded_out: HashSet::new(),
+            counters: Counters::default(),
             drafts: Drafts::default(),
             unwritten: Unwritten::default(),
             askers: HashMap::new(),
@@ -140,6 +150,7 @@ impl Shell {
     pub(crate) async fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
         self.set_timer(Timer::Ages, AGES_EVERY);
         self.set_timer(Timer::Forget, FORGET_EVERY);
+        self.set_timer(Timer::Count, COUNT_EVERY);
         loop {
             tokio::select! {
                 message = inbox.recv() => match message {
@@ -208,6 +219,8 @@ impl Shell {
                 self.pause_over(request);
             }
             Timer::Load(request) => self.load(request),
+            Timer::Reserve(function) => self.reserve_again(function),
+            Timer::Count => self.count_all_instances(),
             Timer::Ages => self.give_up_all_old(),
             Timer::Rewrite => self.rewrite(),
             Timer::Forget => self.forget_old(),

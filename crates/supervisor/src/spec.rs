@@ -90,6 +90,9 @@ pub struct FunctionSpec {
     pub concurrency: u32,
     /// Instances at most; 0 means that the function is disabled.
     pub max_instances: u32,
+    /// Instances that are kept whether or not there is work, up to `max_instances`. May change without a new
+    /// revision.
+    pub reserved: u32,
     /// Time between Ask and what follows.
     pub grace: Duration,
     /// What follows, with co-tenants.

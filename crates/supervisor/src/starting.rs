@@ -20,8 +20,18 @@ pub(crate) const FIRST_ADDRESS: u32 = 0x7f01_0000;
 const ADDRESSES: u32 = 0x00fe_0000;
 
 impl Shell {
+    /// Starts one more instance; if there is no room for it now, the function is looked at again as soon as
+    /// there may be.
+    pub(crate) fn start_for(&mut self, key: &Arc<FunctionKey>) -> bool {
+        let started = self.start_one(key);
+        if !started {
+            self.crowded_out.insert(Arc::clone(key));
+        }
+        started
+    }
+
     /// Starts one more instance of a function. False if the node has no room for it now.
-    pub(crate) fn start_one(&mut self, key: &FunctionKey) -> bool {
+    fn start_one(&mut self, key: &FunctionKey) -> bool {
         let starting = self.instances.values().filter(|instance| !instance.ready && !instance.ending).count();
         if starting >= self.settings.max_starting {
             return false;
@@ -54,6 +64,7 @@ impl Shell {
         if let Some(pool) = self.pools.get_mut(key) {
             pool.instances.push(id);
         }
+        self.count_instances(key);
         self.tell(Event::InstanceStarted { instance: id, capacity: function.concurrency });
         if failure.is_some() {
             // Somebody must be told: the request that asked for this instance.

@@ -1,6 +1,7 @@
 //! What can be looked at, as it goes out in JSON. Times are milliseconds since the Unix epoch.
 
 use serde::{Deserialize, Serialize};
+use store::FunctionKey;
 
 /// One request in a tree.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,4 +156,17 @@ pub struct MeansRow {
     pub active: bool,
     /// What it gives; or why it is not used, and what to do to get it.
     pub detail: String,
+}
+
+/// How many instances of a function live.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstanceCount {
+    /// Which function.
+    pub function: FunctionKey,
+    /// All that are there, of any revision, in any state.
+    pub live: usize,
+    /// Of these, those of its current revision that can take requests.
+    pub ready: usize,
+    /// So many are kept as reserved ones.
+    pub reserved: usize,
 }

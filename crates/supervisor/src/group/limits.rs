@@ -23,6 +23,8 @@ const TMP_BYTES: u64 = 512 << 20;
 pub(super) const HELPERS: u32 = 2;
 /// More than any file of events holds.
 const EVENTS_BYTES: usize = 512;
+/// The digits of any 64-bit number, and a line feed.
+const FIGURE_BYTES: usize = 21;
 
 /// What one instance may take. Memory is everything the kernel charges to it: of its processes, of what
 /// it wrote into its `/tmp`, of the files it read.
@@ -73,6 +75,8 @@ pub(super) struct Limited {
     /// `pids.max`: with 0 in it, nothing is forked any more.
     fork_stop: Option<File>,
     oom: Option<Counter>,
+    /// What is charged to its limit of memory now.
+    usage: Option<File>,
 }
 
 /// Where the kernel counts whom it ended for want of memory.
@@ -112,6 +116,7 @@ impl Limited {
         limit: Option<u64>,
     ) -> io::Result<()> {
         let Some(limit) = limit else { return Ok(()) };
+        let usage = if matches!(means, Means::Leaf) { "memory.current" } else { "memory.usage_in_bytes" };
         let (dir, max, swap, source) = match (means, leaf) {
             (Means::Leaf, Some(leaf)) => (leaf.path(), "memory.max", "memory.swap.max", "memory.events"),
             (Means::Own(folder), _) => {
@@ -128,7 +133,9 @@ impl Limited {
             _ => {}
         }
         let file = File::open(dir.join(source))?;
+        let usage = File::open(dir.join(usage)).ok(); // for people only: no reason not to start
         self.oom = Some(Counter { file, source, limit });
+        self.usage = usage;
         Ok(())
     }
 
@@ -195,6 +202,13 @@ impl Limited {
         let text = String::from_utf8_lossy(&buffer[..read]);
         let killed = text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok()).unwrap_or(0);
         Ok((killed > 0).then_some(OutOfMemory { killed, limit: *limit, source }))
+    }
+
+    /// Bytes that are charged to its limit of memory now; `None` if nothing counts them.
+    pub(super) fn memory_used(&self) -> Option<u64> {
+        let mut buffer = [0; FIGURE_BYTES];
+        let read = self.usage.as_ref()?.read_at(&mut buffer, 0).ok()?;
+        std::str::from_utf8(&buffer[..read]).ok()?.trim().parse().ok()
     }
 
     /// Removes its groups, in which nothing is alive. One that cannot be removed is left to the sweep of

@@ -80,6 +80,19 @@ impl OutputRing {
         last.join("\n")
     }
 
+    /// How many whole lines were read so far, with what is in the pipes at this moment.
+    pub fn printed(&self) -> u64 {
+        self.shared.take_what_is_there();
+        self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner).pushed
+    }
+
+    /// What was printed after `printed` whole lines, as far as it is kept: the last lines of it that fit into
+    /// so many bytes; of a single line that does not fit, its end.
+    pub fn since(&self, printed: u64, bytes: usize) -> String {
+        self.shared.take_what_is_there();
+        self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner).since(printed, bytes)
+    }
+
     /// The instance is gone: take what is in the pipes now and stop. A pipe may be held open by a
     /// process elsewhere; its end is not waited for.
     pub fn finish(&self) {
@@ -155,6 +168,8 @@ struct Kept {
     lines: VecDeque<Vec<u8>>,
     /// Of all lines, with a line feed for each.
     bytes: usize,
+    /// Lines that were ever there.
+    pushed: u64,
     open: [Open; 2],
 }
 
@@ -179,8 +194,30 @@ impl Kept {
         }
     }
 
+    fn since(&self, printed: u64, bytes: usize) -> String {
+        let new = usize::try_from(self.pushed.saturating_sub(printed)).unwrap_or(usize::MAX);
+        let open = self.open.iter().rev().map(|open| open.bytes.as_slice()).filter(|open| !open.is_empty());
+        let newest_first = open.chain(self.lines.iter().rev().take(new).map(Vec::as_slice));
+        let (mut lines, mut room) = (Vec::new(), bytes);
+        for line in newest_first {
+            let line = String::from_utf8_lossy(line);
+            if line.len() < room {
+                room -= line.len() + 1;
+                lines.push(line.into_owned());
+                continue;
+            }
+            if lines.is_empty() {
+                lines.push(line[line.ceil_char_boundary(line.len() - room.min(line.len()))..].to_owned());
+            }
+            break;
+        }
+        lines.reverse();
+        lines.join("\n")
+    }
+
     fn push(&mut self, line: Vec<u8>) {
         self.bytes += line.len() + 1;
+        self.pushed += 1;
         self.lines.push_back(line);
         // Room for two open lines too, so that what is shown keeps the bound.
         let bound = OutputRing::KEPT_BYTES - 2 * (MAX_LINE + OutputRing::CUT.len() + 1);
@@ -213,6 +250,22 @@ mod tests {
         assert!(
             held + kept.open.iter().map(|open| open.bytes.len()).sum::<usize>() <= OutputRing::KEPT_BYTES
         );
+    }
+
+    #[test]
+    fn what_was_printed_since_a_moment_is_whole_lines_from_the_end() {
+        let mut kept = Kept::default();
+        kept.add(0, b"old\nalso old\nbegun", InstanceId(1));
+        let before = kept.pushed;
+        assert_eq!(kept.since(before, 100), "begun", "a line that is not over may still become one");
+        kept.add(0, b" before\nnew\n", InstanceId(1));
+        kept.add(1, b"to stderr", InstanceId(1));
+        assert_eq!(kept.since(before, 100), "begun before\nnew\nto stderr");
+        assert_eq!(kept.since(before, 14), "new\nto stderr");
+        assert_eq!(kept.since(before, 4), "derr");
+        assert_eq!(kept.since(before, 0), "");
+        kept.add(1, "\n\u{e9}\u{e9}\n".as_bytes(), InstanceId(1));
+        assert_eq!(kept.since(before + 3, 3), "\u{e9}", "no half of a character");
     }
 
     #[test]

@@ -141,6 +141,12 @@ impl Group {
         })
     }
 
+    /// Bytes of memory that the kernel charges to it now; `None` where nothing counts that, and once it is
+    /// gone. Reads one open file.
+    pub fn memory_used(&self) -> Option<u64> {
+        self.limited().memory_used()
+    }
+
     /// Has the groups that limited it removed: nothing is in them.
     pub(super) fn forget_limits(&self) {
         let limited = std::mem::take(&mut *self.limited());
