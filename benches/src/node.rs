@@ -62,6 +62,8 @@ impl BenchNode {
         std::thread::spawn(move || lines.for_each(drop));
         let endpoint = endpoint.context("the node did not start")?;
         let (started_in, token) = (start.elapsed(), token(data.path())?);
+        // The client wants one, TLS or not; Err: there is one.
+        drop(rustls::crypto::ring::default_provider().install_default());
         let http = Client::builder().no_proxy().timeout(LIMIT).build()?;
         Ok(Self { child, http, endpoint, token, started_in, data })
     }

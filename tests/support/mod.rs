@@ -145,7 +145,7 @@ impl TestNode {
             dir: dir.to_owned(),
             endpoint,
             token: client["token"].as_str().unwrap().to_owned(),
-            http: reqwest::Client::builder().no_proxy().timeout(LIMIT).build().unwrap(),
+            http: client_trusting(&client).build().unwrap(),
             log,
         }
     }
@@ -332,6 +332,16 @@ impl TestNode {
         self.child.wait().unwrap();
     }
 
+    /// Waits until it logs a line with these words. What it logged before that is forgotten.
+    pub fn logs(&self, words: &str) {
+        while !self
+            .log
+            .recv_timeout(LIMIT)
+            .unwrap_or_else(|_| panic!("never logged {words:?}"))
+            .contains(words)
+        {}
+    }
+
     /// Waits for the node to end by itself.
     pub async fn ended(&mut self) -> (ExitStatus, Vec<String>) {
         let pidfd = Pidfd::open(self.child.id()).unwrap();
@@ -356,6 +366,14 @@ impl Drop for TestNode {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// A client that trusts the certificates that a client.json names, and nobody else.
+pub fn client_trusting(client: &Value) -> reqwest::ClientBuilder {
+    drop(rustls::crypto::ring::default_provider().install_default()); // Err: there is one
+    let pem = client["ca"].as_str().map(|file| std::fs::read(file).unwrap()).unwrap_or_default();
+    let trusted = reqwest::Certificate::from_pem_bundle(&pem).unwrap();
+    reqwest::Client::builder().no_proxy().timeout(LIMIT).tls_certs_only(trusted)
 }
 
 pub fn base64(bytes: &[u8]) -> String {

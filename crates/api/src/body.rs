@@ -1,5 +1,7 @@
 //! Request bodies: read within a limit, then parsed; nothing is believed about them before.
 
+use std::error::Error;
+
 use axum::{
     body::Body,
     http::{HeaderMap, StatusCode, header},
@@ -7,6 +9,7 @@ use axum::{
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::{Map, Value};
+use supervisor::http::TooSlow;
 
 use crate::error::ApiError;
 
@@ -19,7 +22,20 @@ pub(crate) async fn read(body: Body, limit: usize) -> Result<Bytes, ApiError> {
             "FSS.1201",
             format!("the request body is larger than {limit} bytes"),
         )),
-        Err(error) => Err(ApiError::invalid(format!("the request body could not be read: {error}"))),
+        Err(error) => Err(match too_slow(error.as_ref()) {
+            Some(late) => ApiError::new(StatusCode::REQUEST_TIMEOUT, "FSS.0408", late.to_string()),
+            None => ApiError::invalid(format!("the request body could not be read: {error}")),
+        }),
+    }
+}
+
+/// Whether it came to that since the body took too long, whatever that is wrapped in.
+fn too_slow<'a>(mut error: &'a (dyn Error + 'static)) -> Option<&'a TooSlow> {
+    loop {
+        match error.downcast_ref() {
+            Some(late) => return Some(late),
+            None => error = error.source()?,
+        }
     }
 }
 

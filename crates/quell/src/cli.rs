@@ -119,9 +119,24 @@ pub(crate) struct ServeArgs {
     /// Where the node keeps everything it must not forget.
     #[arg(long, env = "QUELL_DATA", default_value = "quell-data")]
     pub(crate) data: PathBuf,
-    /// The address of the API. Put a TLS proxy in front before you leave loopback.
+    /// The address of the API. Before you leave loopback: --tls-cert and --tls-key, or a TLS proxy in front.
     #[arg(long, env = "QUELL_LISTEN", default_value = "127.0.0.1:7171")]
     pub(crate) listen: SocketAddr,
+    /// Speak TLS: a PEM file with the certificate of this node and those that signed it, its own first. Read
+    /// again when it changes, and at SIGHUP.
+    #[arg(long, env = "QUELL_TLS_CERT", requires = "tls_key", value_name = "FILE")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// A PEM file with the key of that certificate. Make it readable for nobody but the node.
+    #[arg(long, env = "QUELL_TLS_KEY", requires = "tls_cert", value_name = "FILE")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Connections to the API that one address (of IPv6: one /64) may have at once. This machine may have
+    /// three quarters of all there are.
+    #[arg(long, env = "QUELL_PEER_CONNECTIONS", default_value_t = 256,
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) peer_connections: u32,
+    /// How long the body of a request may take to arrive, in seconds; code has as long for each 6 MiB.
+    #[arg(long, env = "QUELL_BODY_TIMEOUT_S", default_value = "60", value_parser = some_seconds)]
+    pub(crate) body_timeout: Duration,
     /// The project of the credential that the first start creates.
     #[arg(long, env = "QUELL_PROJECT", default_value = "default")]
     pub(crate) project: String,
@@ -241,9 +256,13 @@ pub(crate) enum IsolationArg {
 /// How to reach a node.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct NodeArgs {
-    /// The node's API, e.g. http://127.0.0.1:7171.
+    /// The node's API, e.g. http://127.0.0.1:7171, or https://node.example:7171.
     #[arg(long, env = "QUELL_ENDPOINT")]
     pub(crate) endpoint: Option<String>,
+    /// Whom to trust beside nobody else: a PEM file with the node's certificate, or with one that signed it.
+    /// Without it, and where client.json names none: whom this machine trusts.
+    #[arg(long, env = "QUELL_CA", value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
     /// The credential. Prefer QUELL_TOKEN: arguments are seen by other users of the machine.
     #[arg(long, env = "QUELL_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
@@ -322,6 +341,15 @@ fn seconds(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|error| format!("`{text}`: {error}"))
 }
 
+/// The same where none would be a trap, and more than a day is meant for ever.
+fn some_seconds(text: &str) -> Result<Duration, String> {
+    let duration = seconds(text)?;
+    if duration.is_zero() || duration > Duration::from_secs(86_400) {
+        return Err(format!("`{text}` is not between 0 (not included) and 86400 seconds"));
+    }
+    Ok(duration)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -338,5 +366,6 @@ mod tests {
         assert!(seconds("-1").is_err());
         assert!(seconds("5m").is_err());
         assert!(seconds("inf").is_err());
+        assert!(some_seconds("0").is_err() && some_seconds("86401").is_err() && some_seconds("0.5").is_ok());
     }
 }

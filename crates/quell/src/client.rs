@@ -5,7 +5,7 @@ use std::{borrow::Cow, time::Duration};
 use reqwest::{Method, StatusCode, header::HeaderMap};
 use serde_json::Value;
 
-use crate::config::ClientConfig;
+use crate::{config::ClientConfig, trust};
 
 /// Connecting takes microseconds on loopback; a node that is away should be told soon.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -15,6 +15,11 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 pub(crate) enum ClientError {
     #[error("no node answers at {endpoint} ({cause}); is `quell serve` running?")]
     Unreachable { endpoint: String, cause: String },
+    #[error(
+        "who answers at {endpoint} is not trusted ({cause}); give --ca with a PEM file of the node's certificate, or of \
+         one that signed it"
+    )]
+    Distrusted { endpoint: String, cause: String },
     #[error("{code}: {message}")]
     Refused { status: u16, code: String, message: String },
     #[error("the node's answer is not understood: {0}")]
@@ -40,7 +45,8 @@ impl Client {
     pub(crate) fn new(config: ClientConfig) -> anyhow::Result<Self> {
         // A cancel may take as long as grace and kill take, an invocation as long as its function:
         // the node bounds both, so only connecting has a limit here.
-        let http = reqwest::Client::builder().connect_timeout(CONNECT_LIMIT).no_proxy().build()?;
+        let http = reqwest::Client::builder().connect_timeout(CONNECT_LIMIT).no_proxy();
+        let http = trust::trusting(http, &config.endpoint, config.ca.as_deref())?.build()?;
         Ok(Self { http, config })
     }
 
@@ -84,7 +90,11 @@ impl Client {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> ClientError {
-        ClientError::Unreachable { endpoint: self.config.endpoint.clone(), cause: innermost(error) }
+        let endpoint = self.config.endpoint.clone();
+        match distrust(error) {
+            Some(cause) => ClientError::Distrusted { endpoint, cause: cause.to_string() },
+            None => ClientError::Unreachable { endpoint, cause: innermost(error) },
+        }
     }
 
     /// Sends a request and reads its answer as JSON; anything but a success is an error.
@@ -160,6 +170,22 @@ fn is_version(text: &str) -> bool {
     let made =
         made.is_some_and(|(day, time)| day.len() == 8 && time.len() == 6 && digits(day) && digits(time));
     text.starts_with('!') || text == "latest" || made
+}
+
+/// What is wrong with the certificate that was shown, if it came to that.
+fn distrust(error: &reqwest::Error) -> Option<&rustls::CertificateError> {
+    let mut cause: &(dyn std::error::Error + 'static) = error;
+    loop {
+        if let Some(rustls::Error::InvalidCertificate(why)) = cause.downcast_ref() {
+            return Some(why);
+        }
+        // An error of input and output hides what it wraps from `source`, and may wrap another.
+        let wrapped = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        cause = match wrapped {
+            Some(wrapped) => wrapped,
+            None => cause.source()?,
+        };
+    }
 }
 
 fn innermost(error: &reqwest::Error) -> String {

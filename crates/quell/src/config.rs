@@ -1,6 +1,11 @@
 //! `client.json`: how commands on the same machine find a node without anything being typed.
 
-use std::{fs, io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path};
+use std::{
+    fs,
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
@@ -18,6 +23,9 @@ pub(crate) struct ClientConfig {
     pub(crate) access_key: String,
     #[serde(default)]
     pub(crate) secret_key: String,
+    /// Certificates, one of which the node must show or have been signed by. `None`: as this machine trusts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ca: Option<PathBuf>,
 }
 
 const FILE: &str = "client.json";
@@ -64,15 +72,18 @@ impl ClientConfig {
         let project = args.project.clone().or_else(|| kept.as_ref().map(|kept| kept.project.clone()));
         let endpoint = endpoint.with_context(|| missing("endpoint"))?;
         ensure!(
-            endpoint.starts_with("http://"),
-            "endpoint {endpoint:?} does not begin with http://, the one scheme this client speaks"
+            endpoint.starts_with("http://") || endpoint.starts_with("https://"),
+            "endpoint {endpoint:?} begins with neither http:// nor https://"
         );
+        // The file's is that of its own node: for any other, nobody else would be trusted.
+        let kept_ca = kept.as_ref().filter(|kept| kept.endpoint == endpoint).and_then(|kept| kept.ca.clone());
         Ok(Self {
             endpoint,
             token: token.with_context(|| missing("token"))?,
             project: project.unwrap_or_else(|| "default".to_owned()),
             access_key: kept.as_ref().map(|kept| kept.access_key.clone()).unwrap_or_default(),
             secret_key: kept.map(|kept| kept.secret_key).unwrap_or_default(),
+            ca: args.ca.clone().or(kept_ca),
         })
     }
 }

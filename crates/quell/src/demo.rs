@@ -39,6 +39,10 @@ pub(crate) async fn demo() -> anyhow::Result<ExitCode> {
     let running = serve::start(&ServeArgs {
         data: scratch.path().join("data"),
         listen: ([127, 0, 0, 1], 0).into(),
+        tls_cert: None,
+        tls_key: None,
+        peer_connections: 256,
+        body_timeout: Duration::from_secs(60),
         project: "demo".to_owned(),
         region: "local".to_owned(),
         isolation: IsolationArg::Auto,

@@ -7,10 +7,12 @@ mod credentials;
 mod demo;
 mod deploy;
 mod images;
+mod listeners;
 mod output;
 mod runtime_user;
 mod serve;
 mod signals;
+mod trust;
 mod verbs;
 
 use std::process::ExitCode;

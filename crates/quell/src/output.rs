@@ -66,7 +66,7 @@ pub(crate) fn start_logging(filter: &str) {
 pub(crate) fn failed(error: &anyhow::Error) -> ExitCode {
     note(format_args!("quell: {error:#}"));
     let code = match error.downcast_ref::<ClientError>() {
-        Some(ClientError::Unreachable { .. }) => UNREACHABLE,
+        Some(ClientError::Unreachable { .. } | ClientError::Distrusted { .. }) => UNREACHABLE,
         Some(ClientError::Refused { status: 401 | 403, .. }) => UNAUTHORISED,
         Some(ClientError::Refused { status: 404, .. }) => NOT_FOUND,
         Some(ClientError::Refused { .. } | ClientError::Garbled(_)) | None => REFUSED,

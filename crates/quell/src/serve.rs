@@ -11,30 +11,25 @@ use store::{Embedded, Store};
 use supervisor::{
     Node, Recovered, Settings,
     group::{Containment, HelperProgram, Isolation, Spawner, Swept},
-    http::{self, Serving},
 };
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     INSTANCE_INIT,
     cli::{IsolationArg, ServeArgs},
     config::ClientConfig,
-    images, output,
+    images,
+    listeners::{Listeners, Tls},
+    output,
     runtime_user::{self, RuntimeUser},
     signals::EndSignals,
 };
 
-/// API connections at once; more wait in the kernel's backlog.
-const API_CONNECTIONS: usize = 4_096;
-/// A client that has not sent a whole request head after this is cut off.
-const HEADER_LIMIT: Duration = Duration::from_secs(30);
-/// At the end, answers under way get this long: what was waited for is over by then.
-const ANSWER_LIMIT: Duration = Duration::from_secs(5);
-
 /// A node that serves.
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
+    scheme: &'static str,
     pub(crate) client: ClientConfig,
     pub(crate) containment: Arc<Containment>,
     node: Node,
@@ -48,7 +43,7 @@ pub(crate) async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let mut signals = EndSignals::listen()?;
     raise_descriptor_limit();
     let mut running = start(&args).await?;
-    output::note(format_args!("quell: listening on http://{}", running.address));
+    output::note(format_args!("quell: listening on {}://{}", running.scheme, running.address));
     tokio::select! {
         () = signals.next() => {}
         why = running.node.failed() => bail!("the node's core failed, nothing can be decided: {why}"),
@@ -80,15 +75,12 @@ fn raise_descriptor_limit() {
 
 /// Starts a node: store, what an earlier life left, runtimes, API, in this order.
 pub(crate) async fn start(args: &ServeArgs) -> anyhow::Result<Running> {
+    let tls = Tls::of(args)?;
     std::fs::create_dir_all(&args.data).with_context(|| format!("{} cannot be made", args.data.display()))?;
     let data = args.data.canonicalize()?;
     let store: Arc<dyn Store> = Arc::new(Embedded::open(&data)?);
-    let listener =
-        TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
-    let address = listener.local_addr()?;
-    if !address.ip().is_loopback() {
-        tracing::warn!(%address, "the API speaks plain HTTP; put a TLS proxy in front of it");
-    }
+    let listeners = Listeners::bind(args, tls)?;
+    let (address, scheme) = (listeners.address(), listeners.scheme());
     let images = images::install(&data)?;
     let chosen = runtime_user::choose(args.runtime_user, Some(&data), &images, helper)?;
     match chosen.user {
@@ -107,12 +99,12 @@ pub(crate) async fn start(args: &ServeArgs) -> anyhow::Result<Running> {
         retention: Duration::from_secs(args.keep_days * 24 * 3_600),
         max_processes: args.max_processes,
         tmp_bytes: args.tmp_size << 20,
-        api_endpoint: format!("http://{}", reachable(address)),
+        api_endpoint: listeners.runtime_endpoint(),
         ..Settings::default()
     };
     // Everything that may fail comes before the node, which takes up the work of its last life.
     let key = NodeKey::of(store.as_ref()).await?;
-    let client = credential(args, &data, store.as_ref(), &key, address).await?;
+    let client = credential(args, &data, store.as_ref(), &key, &listeners).await?;
     let node = Node::start(settings, Arc::clone(&store), spawner)?;
     let limits = RateLimits {
         requests: NonZeroU32::new(args.rate_limit),
@@ -127,14 +119,8 @@ pub(crate) async fn start(args: &ServeArgs) -> anyhow::Result<Running> {
         return Err(error);
     }
     let end = CancellationToken::new();
-    let serving = Serving {
-        // Never so many that a cancel finds no descriptor left.
-        max_connections: http::share_of_descriptors(4, API_CONNECTIONS),
-        header_limit: Some(HEADER_LIMIT),
-        end_limit: ANSWER_LIMIT,
-    };
-    let server = tokio::spawn(http::serve(listener, api::router(api), serving, |_| Some(()), end.clone()));
-    Ok(Running { address, client, containment, node, store, server, end })
+    let server = listeners.serve(api::router(api), args, end.clone());
+    Ok(Running { address, scheme, client, containment, node, store, server, end })
 }
 
 /// Takes up what the last life of this node left in the store.
@@ -194,23 +180,14 @@ pub(crate) fn helper(user: Option<u32>) -> HelperProgram {
     HelperProgram { program: "/proc/self/exe".into(), args: vec![OsString::from(INSTANCE_INIT)], user }
 }
 
-/// Runtimes are on this machine: a wildcard address is reached through loopback.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    if !address.ip().is_unspecified() {
-        return address;
-    }
-    SocketAddr::from(([127, 0, 0, 1], address.port()))
-}
-
 /// The credential of the command line on this machine: made at the first start, kept in client.json.
 async fn credential(
     args: &ServeArgs,
     data: &Path,
     store: &dyn Store,
     key: &NodeKey,
-    address: SocketAddr,
+    listeners: &Listeners,
 ) -> anyhow::Result<ClientConfig> {
-    let endpoint = format!("http://{}", reachable(address));
     let kept = ClientConfig::read(data)?.filter(|kept| kept.project == args.project);
     let project = args.project.clone();
     let known = match &kept {
@@ -228,7 +205,8 @@ async fn credential(
         }
     };
     let Secrets { token, access_key, secret_key } = secrets;
-    let client = ClientConfig { endpoint, token, project, access_key, secret_key };
+    let (endpoint, ca) = (listeners.endpoint(), listeners.ca());
+    let client = ClientConfig { endpoint, token, project, access_key, secret_key, ca };
     client.write(data)?;
     Ok(client)
 }

@@ -1,4 +1,4 @@
-//! SIGTERM and Ctrl-C: the first drains, a second stops now.
+//! SIGTERM and Ctrl-C: the first drains, a second stops now. SIGHUP: read the certificates again.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -20,5 +20,21 @@ impl EndSignals {
             _ = self.term.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+    }
+}
+
+/// The signal that means "your files have changed". Listened for only where there are such files: else it
+/// ends the process, as the end of a terminal should.
+pub(crate) struct HangUps(Signal);
+
+impl HangUps {
+    /// From here on none of them ends the process.
+    pub(crate) fn listen() -> std::io::Result<Self> {
+        Ok(Self(signal(SignalKind::hangup())?))
+    }
+
+    /// Resolves with the next one. Cancellation-safe, as above.
+    pub(crate) async fn next(&mut self) {
+        self.0.recv().await;
     }
 }

@@ -95,8 +95,8 @@ impl Node {
         let serving = Serving {
             // The rest is for callers, the store and the kill path.
             max_connections: http::share_of_descriptors(2, RUNTIME_CONNECTIONS),
-            header_limit: None, // a held poll is idle for as long as there is no work
             end_limit: Duration::ZERO,
+            strangers: None,
         };
         let doors = Doors::new();
         let router = runtime_api::router(inbox.clone(), doors.clone());

@@ -1,0 +1,169 @@
+//! Where the API is reached: one listener for everybody, with TLS or without, and beside TLS one in the clear
+//! for the runtimes of this node.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use axum::Router;
+use supervisor::http::{self, Certificates, Serving, Strangers};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{cli::ServeArgs, signals::HangUps};
+
+/// API connections at once; more wait in the kernel's backlog.
+const API_CONNECTIONS: usize = 4_096;
+/// The same of the listener for runtimes, where there is one: an invocation is a connection there.
+const RUNTIME_CONNECTIONS: usize = 2_048;
+/// Connections that wait to be accepted. The usual 128 are over in a few milliseconds of a burst, and whoever
+/// comes then tries again after a second; the kernel takes less where `net.core.somaxconn` is less.
+const BACKLOG: u32 = 4_096;
+/// A handshake is two round trips and a few KB.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// A client that has not sent a whole request head after this is cut off, and one that takes nothing of its
+/// answer.
+const HEAD_LIMIT: Duration = Duration::from_secs(30);
+/// At the end, answers under way get this long: what was waited for is over by then.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// How the API speaks TLS.
+pub(crate) struct Tls {
+    certificates: Arc<Certificates>,
+    /// The file of the certificates. Not where its links lead today: they are how many exchange it.
+    chain: PathBuf,
+    hang_ups: HangUps,
+}
+
+impl Tls {
+    /// Reads the files that the options name; `None` if they name none.
+    pub(crate) fn of(args: &ServeArgs) -> anyhow::Result<Option<Self>> {
+        let (Some(chain), Some(key)) = (&args.tls_cert, &args.tls_key) else { return Ok(None) };
+        let certificates = Certificates::open(chain, key).context("no TLS")?;
+        let chain = std::path::absolute(chain)?;
+        Ok(Some(Self { certificates: Arc::new(certificates), chain, hang_ups: HangUps::listen()? }))
+    }
+}
+
+/// The ports of the API, bound.
+pub(crate) struct Listeners {
+    api: TcpListener,
+    address: SocketAddr,
+    tls: Option<Tls>,
+    /// For runtimes, beside TLS: they need no certificates then, and what they send stays on this machine.
+    runtimes: Option<(TcpListener, SocketAddr)>,
+}
+
+impl Listeners {
+    /// Binds them.
+    pub(crate) fn bind(args: &ServeArgs, tls: Option<Tls>) -> anyhow::Result<Self> {
+        let api = listen(args.listen).with_context(|| format!("cannot listen on {}", args.listen))?;
+        let address = api.local_addr()?;
+        if tls.is_none() && !address.ip().is_loopback() {
+            tracing::warn!(
+                %address,
+                "the API speaks plain HTTP; give --tls-cert and --tls-key, or put a TLS proxy in front of it"
+            );
+        }
+        let runtimes = match tls {
+            None => None,
+            Some(_) => {
+                let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0)))
+                    .context("cannot listen on 127.0.0.1 for the runtimes")?;
+                let address = listener.local_addr()?;
+                tracing::info!(%address, "runtimes reach the API here, without TLS");
+                Some((listener, address))
+            }
+        };
+        Ok(Self { api, address, tls, runtimes })
+    }
+
+    /// The address of the API.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+
+    /// How clients on this machine reach the API.
+    pub(crate) fn endpoint(&self) -> String {
+        format!("{}://{}", self.scheme(), reachable(self.address))
+    }
+
+    /// How runtimes reach it.
+    pub(crate) fn runtime_endpoint(&self) -> String {
+        match &self.runtimes {
+            Some((_, address)) => format!("http://{address}"),
+            None => self.endpoint(),
+        }
+    }
+
+    /// What a client on this machine needs to trust the node.
+    pub(crate) fn ca(&self) -> Option<PathBuf> {
+        self.tls.as_ref().map(|tls| tls.chain.clone())
+    }
+
+    /// Serves until `end`, and then what is under way, for a moment.
+    pub(crate) fn serve(self, router: Router, args: &ServeArgs, end: CancellationToken) -> JoinHandle<()> {
+        let strangers = Strangers {
+            peer_connections: usize::try_from(args.peer_connections).unwrap_or(usize::MAX),
+            handshake_limit: HANDSHAKE_LIMIT,
+            head_limit: HEAD_LIMIT,
+            body_limit: args.body_timeout,
+            certificates: None,
+        };
+        // Never so many that a cancel finds no descriptor left.
+        let serving = |parts, most, strangers| Serving {
+            max_connections: http::share_of_descriptors(parts, most),
+            end_limit: ANSWER_LIMIT,
+            strangers: Some(strangers),
+        };
+        let runtimes = self.runtimes.map(|(listener, _)| {
+            let serving = serving(8, RUNTIME_CONNECTIONS, strangers.clone());
+            http::serve(listener, router.clone(), serving, |_| Some(()), end.clone())
+        });
+        let certificates = self.tls.as_ref().map(|tls| Arc::clone(&tls.certificates));
+        let serving = serving(4, API_CONNECTIONS, Strangers { certificates, ..strangers });
+        let api = http::serve(self.api, router, serving, |_| Some(()), end.clone());
+        let reloads = self.tls.map(|tls| reload_when_asked(tls, end));
+        tokio::spawn(async {
+            tokio::join!(api, maybe(runtimes), maybe(reloads));
+        })
+    }
+}
+
+async fn maybe(work: Option<impl Future<Output = ()>>) {
+    if let Some(work) = work {
+        work.await;
+    }
+}
+
+/// SIGHUP: read the certificates again, whatever their files look like.
+async fn reload_when_asked(mut tls: Tls, end: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = end.cancelled() => return,
+            () = tls.hang_ups.next() => tls.certificates.reload().await,
+        }
+    }
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?; // connections of the last life may linger on the port
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Clients that read client.json, and runtimes, are on this machine: a wildcard address is reached through
+/// loopback.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    if !address.ip().is_unspecified() {
+        return address;
+    }
+    SocketAddr::from(([127, 0, 0, 1], address.port()))
+}

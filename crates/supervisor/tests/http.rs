@@ -1,0 +1,211 @@
+//! The listener for strangers, with limits that are short enough to be waited for.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)] // a test that cannot go on fails
+
+use std::{net::SocketAddr, time::Duration};
+
+use axum::{Router, body::Body, routing::get};
+use supervisor::http::{self, Serving, Strangers};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+/// Nothing here takes a tenth of this.
+const LIMIT: Duration = Duration::from_secs(30);
+const SHORT: Duration = Duration::from_millis(300);
+/// More than the buffers of a connection on loopback take.
+const LARGE: usize = 32 << 20;
+
+/// What begins HTTP/2, no settings, and `GET /` as a whole.
+const HTTP_2_REQUEST: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\
+    \0\0\x03\x01\x05\0\0\0\x01\x82\x86\x84";
+/// The frame that says: whatever is on its way is served, and nothing new.
+const GOAWAY: &[u8] = b"\0\0\x08\x07\0\0\0\0\0\x7f\xff\xff\xff\0\0\0\0";
+
+struct Server {
+    address: SocketAddr,
+    end: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    async fn start(max_connections: usize, head_limit: Duration) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let router = Router::new()
+            .route("/small", get(async || "small"))
+            .route("/large", get(async || Body::from(vec![b'x'; LARGE])));
+        let strangers = Strangers {
+            peer_connections: max_connections,
+            handshake_limit: LIMIT,
+            head_limit,
+            body_limit: LIMIT,
+            certificates: None,
+        };
+        let serving = Serving { max_connections, end_limit: SHORT, strangers: Some(strangers) };
+        let (address, end) = (listener.local_addr().unwrap(), CancellationToken::new());
+        let task = tokio::spawn(http::serve(listener, router, serving, |_| Some(()), end.clone()));
+        Self { address, end, task }
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    async fn http2(&self) -> (h2::client::SendRequest<bytes::Bytes>, JoinHandle<Result<(), h2::Error>>) {
+        let (client, connection) =
+            within("the preface", h2::client::handshake(self.connect().await)).await.unwrap();
+        (client, tokio::spawn(connection))
+    }
+
+    async fn ended(self) {
+        self.end.cancel();
+        within("the listener's end", self.task).await.unwrap();
+    }
+}
+
+async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
+    timeout(LIMIT, work).await.unwrap_or_else(|_| panic!("{what}: nothing after {LIMIT:?}"))
+}
+
+async fn ends(mut stream: TcpStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    drop(within("the connection's end", stream.read_to_end(&mut all)).await);
+    all
+}
+
+fn ask(path: &str) -> hyper::Request<()> {
+    hyper::Request::get(format!("http://localhost{path}")).body(()).unwrap()
+}
+
+#[tokio::test]
+async fn who_says_nothing_or_half_of_something_is_cut_off() {
+    let server = Server::start(16, SHORT).await;
+    for begun in [
+        "",
+        "G",
+        "PRI",
+        "PRI * HTTP/2.0\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost:",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ] {
+        let mut stream = server.connect().await;
+        stream.write_all(begun.as_bytes()).await.unwrap();
+        ends(stream).await;
+    }
+    server.ended().await;
+}
+
+#[tokio::test]
+async fn an_idle_http_2_connection_is_told_to_go() {
+    let server = Server::start(16, SHORT).await;
+    let mut stream = server.connect().await;
+    stream.write_all(HTTP_2_REQUEST).await.unwrap();
+    // It does not answer the ping that comes with it, so in the end it is cut.
+    let all = ends(stream).await;
+    assert!(all.windows(GOAWAY.len()).any(|frame| frame == GOAWAY), "{all:?}");
+    server.ended().await;
+}
+
+#[tokio::test]
+async fn who_does_not_take_his_answer_is_cut_off() {
+    let server = Server::start(16, SHORT).await;
+    let mut http1 = server.connect().await;
+    http1.write_all(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let (mut client, connection) = server.http2().await;
+    // The connection is alive and answers pings; only this one answer is not taken.
+    let (answer, _) = client.send_request(ask("/large"), true).unwrap();
+    let unread = within("its head", answer).await.unwrap();
+    drop(within("the end of HTTP/2", connection).await.unwrap());
+    let mut body = unread.into_body();
+    let mut pieces = 0;
+    let cut = loop {
+        match within("the answer's end", body.data()).await {
+            Some(Ok(_)) => pieces += 1,
+            end => break end,
+        }
+    };
+    assert!(matches!(cut, Some(Err(_))), "after {pieces} pieces: {cut:?}");
+    server.ended().await;
+    assert!(ends(http1).await.len() < LARGE);
+}
+
+#[tokio::test]
+async fn who_takes_his_answer_gets_all_of_it() {
+    let server = Server::start(16, SHORT).await;
+    let mut http1 = server.connect().await;
+    http1.write_all(b"GET /large HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+    assert!(ends(http1).await.len() > LARGE);
+    let (mut client, _connection) = server.http2().await;
+    let (answer, _) = client.send_request(ask("/large"), true).unwrap();
+    let mut body = within("its head", answer).await.unwrap().into_body();
+    let mut got = 0;
+    while let Some(data) = within("a piece", body.data()).await {
+        let length = data.unwrap().len();
+        got += length;
+        body.flow_control().release_capacity(length).unwrap();
+    }
+    assert_eq!(got, LARGE);
+    server.ended().await;
+}
+
+#[tokio::test]
+async fn an_end_waits_for_nobody_who_does_not_take_his_answer() {
+    let server = Server::start(16, LIMIT).await;
+    let mut http1 = server.connect().await;
+    http1.write_all(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let (mut client, _connection) = server.http2().await;
+    let (answer, _) = client.send_request(ask("/large"), true).unwrap();
+    let _unread = within("its head", answer).await.unwrap();
+    let _silent = server.connect().await;
+    server.ended().await;
+}
+
+#[tokio::test]
+async fn streams_are_bounded_and_taken_back_ones_too() {
+    let server = Server::start(16, LIMIT).await;
+    let (mut client, connection) = server.http2().await;
+    let (answer, _) = client.send_request(ask("/small"), true).unwrap();
+    assert_eq!(within("an answer", answer).await.unwrap().status(), 200);
+    assert_eq!(client.current_max_send_streams(), 100);
+    drop((client, connection));
+    let mut flood = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    for stream in (1..2_000_u32).step_by(2) {
+        // Opened (GET / without its end) and taken back in one breath.
+        flood.extend_from_slice(b"\0\0\x03\x01\x04");
+        flood.extend_from_slice(&stream.to_be_bytes());
+        flood.extend_from_slice(b"\x82\x86\x84\0\0\x04\x03\0");
+        flood.extend_from_slice(&stream.to_be_bytes());
+        flood.extend_from_slice(b"\0\0\0\x08");
+    }
+    let mut flooding = server.connect().await;
+    flooding.write_all(&flood).await.unwrap();
+    let told = ends(flooding).await;
+    let enhance_your_calm = [0, 0, 0, 11];
+    assert!(told.windows(4).any(|code| code == enhance_your_calm), "{told:?}");
+    let (mut client, _connection) = server.http2().await;
+    let (answer, _) = client.send_request(ask("/small"), true).unwrap();
+    assert_eq!(within("an answer to another", answer).await.unwrap().status(), 200);
+    server.ended().await;
+}
+
+#[tokio::test]
+async fn a_newcomer_takes_the_place_of_who_is_silent() {
+    let server = Server::start(8, LIMIT).await;
+    let mut working = server.connect().await;
+    working.write_all(b"GET /large HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut first = vec![0; 1];
+    within("the answer's first byte", working.read_exact(&mut first)).await.unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..40 {
+        silent.push(server.connect().await);
+    }
+    let mut asks = server.connect().await;
+    asks.write_all(b"GET /small HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+    assert!(ends(asks).await.starts_with(b"HTTP/1.1 200"));
+    ends(silent.remove(0)).await;
+    assert!(ends(working).await.len() + 1 > LARGE, "whose answer is under way keeps its place");
+    server.ended().await;
+}
