@@ -154,15 +154,15 @@ impl Shell {
         };
         let (inbox, runtime) = (self.inbox.clone(), runtime::Handle::current());
         let told = move |result: Result<(), StoreError>| {
-            // At once: what is durable is accepted, whatever waits in the inbox. The caller may be gone.
-            accepting.send(result.clone().map_err(InvokeError::Store)).ok();
-            match inbox.try_send(Message::Stored(id, result)) {
+            // First the inbox: what the caller does next finds it queued. Then the caller, who may be gone.
+            match inbox.try_send(Message::Stored(id, result.clone())) {
                 // Neither the store's thread nor the shell itself may wait for a place in the inbox.
                 Err(TrySendError::Full(message)) => {
                     drop(runtime.spawn(async move { inbox.send(message).await }))
                 }
                 Ok(()) | Err(TrySendError::Closed(_)) => {} // closed: the node has ended
             }
+            accepting.send(result.map_err(InvokeError::Store)).ok();
         };
         self.store.accept_then(row, Box::new(told));
     }
