@@ -51,7 +51,12 @@ pub fn bodies(bytes: &[u8]) {
     let Ok(object) = body::object(bytes) else { return };
     let fields = Fields(&object);
     let _ = code::read(&fields);
-    let own = FunctionKey { project: "p".into(), package: "default".into(), name: "f".into() };
+    let own = FunctionKey {
+        project: "p".into(),
+        package: "default".into(),
+        name: "f".into(),
+        version: store::LATEST.into(),
+    };
     let _ = AsyncConfig::read(&fields, &own, |_| true);
     if let Ok(config) = FunctionConfig::read(&fields, None) {
         // What was taken can be changed by the same again, and comes out as it went in.
@@ -63,4 +68,33 @@ pub fn bodies(bytes: &[u8]) {
 /// Unpacks a package below a folder; nothing of it may be outside.
 pub fn package(bytes: &[u8], file: &str, below: &Path) {
     let _ = package::unpack(bytes, file, &below.join("code"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The seeds of `tests/fuzz`, so that what the fuzzer runs is built and runs with every change.
+    #[test]
+    fn every_seed_is_taken_as_the_fuzzer_takes_it() {
+        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fuzz/seeds");
+        let room = tempfile::tempdir().unwrap();
+        let mut count = 0;
+        for kind in ["urn", "bodies", "package", "signature"] {
+            for seed in std::fs::read_dir(seeds.join(kind)).unwrap().flatten() {
+                let bytes = std::fs::read(seed.path()).unwrap();
+                let text = String::from_utf8_lossy(&bytes);
+                match kind {
+                    "urn" => urn(&text),
+                    "bodies" => bodies(&bytes),
+                    "package" => package(&bytes, "index.py", &room.path().join(seed.file_name())),
+                    _ => signature(&text, "POST", "/v2/p?a=b", &[], &bytes),
+                }
+                count += 1;
+            }
+        }
+        assert!(count >= 12, "{count} seeds");
+        let beside = std::fs::read_dir(room.path()).unwrap().count();
+        assert_eq!(beside, 2, "each package in a folder of its own");
+    }
 }

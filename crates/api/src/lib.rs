@@ -17,7 +17,7 @@ mod create;
 mod credentials;
 mod error;
 mod functions;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod identity;
 mod invoke;

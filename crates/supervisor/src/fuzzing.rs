@@ -28,3 +28,16 @@ pub async fn runtime_api(method: &str, uri: &str, headers: &[(String, Vec<u8>)],
     taken.abort();
     answer.ok().map(|answer| answer.status().as_u16())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_the_fuzzer_sends_arrives() {
+        let status = runtime_api("POST", "/v1/runtime/invocation/response/x", &[], b"{}").await;
+        assert!(status.is_some_and(|status| status < 500), "{status:?}");
+        assert_eq!(runtime_api("GET", "/nowhere", &[], b"").await, Some(404));
+        assert_eq!(runtime_api("no method", "/", &[], b"").await, None);
+    }
+}

@@ -11,7 +11,7 @@ mod counters;
 mod credentials;
 mod doors;
 mod drafts;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 pub mod group;
 mod handle;
