@@ -209,3 +209,55 @@ async fn a_newcomer_takes_the_place_of_who_is_silent() {
     assert!(ends(working).await.len() + 1 > LARGE, "whose answer is under way keeps its place");
     server.ended().await;
 }
+
+/// One frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// Reads frames until there is one of this kind; the end of the connection and GOAWAY are none.
+async fn until_frame(stream: &mut TcpStream, kind: u8) -> Vec<u8> {
+    const GOAWAY: u8 = 7;
+    within("a frame", async {
+        loop {
+            let mut head = [0; 9];
+            stream.read_exact(&mut head).await.unwrap();
+            let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+            stream.read_exact(&mut payload).await.unwrap();
+            assert!(head[3] != GOAWAY, "sent away: {}", String::from_utf8_lossy(&payload));
+            if head[3] == kind {
+                return payload;
+            }
+        }
+    })
+    .await
+}
+
+/// A proxy has everybody's requests on one connection. What is still on its way when a request is refused
+/// before its body was read must not cost the others their connection.
+#[tokio::test]
+async fn bodies_of_refused_requests_that_are_still_on_their_way_end_nothing_else() {
+    const DATA: u8 = 0;
+    const HEADERS: u8 = 1;
+    const RST_STREAM: u8 = 3;
+    const SETTINGS: u8 = 4;
+    const PING: u8 = 6;
+    const END_HEADERS: u8 = 4;
+    let server = Server::start(16, LIMIT).await;
+    let mut stream = server.connect().await;
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    stream.write_all(&frame(SETTINGS, 0, 0, b"")).await.unwrap();
+    let refused: Vec<u32> = (1..=401).step_by(2).collect();
+    for id in &refused {
+        // POST / is no route, and nobody reads its body.
+        stream.write_all(&frame(HEADERS, END_HEADERS, *id, b"\x83\x86\x84")).await.unwrap();
+        until_frame(&mut stream, RST_STREAM).await;
+    }
+    for id in &refused {
+        stream.write_all(&frame(DATA, 0, *id, &[b'x'; 1_024])).await.unwrap();
+    }
+    stream.write_all(&frame(PING, 0, 0, b"are you?")).await.unwrap();
+    assert_eq!(until_frame(&mut stream, PING).await, b"are you?");
+    server.ended().await;
+}

@@ -48,9 +48,10 @@ const SEND_BYTES: usize = 64 << 10;
 /// Requests that a client opened and took back before they were looked at; with more the connection ends.
 /// This is the flood of "rapid reset": an honest client takes back what it has waited for.
 const EARLY_RESETS: usize = 20;
-/// Requests that the node had to reset since they broke the protocol; with more the connection ends. Honest
-/// clients have none.
-const FAULTY_STREAMS: usize = 50;
+/// Requests that the node reset by itself over the life of a connection; with more it ends. Honest clients have
+/// some: what is still on its way of a body that was refused unread, what they opened before they knew of
+/// [`STREAMS`]. A proxy has everybody's on one connection, which lives for days and takes all with it.
+const FAULTY_STREAMS: usize = 1_024;
 /// An HTTP/2 connection is asked whether its client is still there this often, and has as long to answer. A
 /// request that runs for hours sends nothing meanwhile.
 const PING: Duration = Duration::from_secs(20);
