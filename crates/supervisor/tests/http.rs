@@ -36,7 +36,8 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let router = Router::new()
             .route("/small", get(async || "small"))
-            .route("/large", get(async || Body::from(vec![b'x'; LARGE])));
+            .route("/large", get(async || Body::from(vec![b'x'; LARGE])))
+            .route("/slow", get(slow));
         let strangers = Strangers {
             peer_connections: max_connections,
             handshake_limit: LIMIT,
@@ -64,6 +65,12 @@ impl Server {
         self.end.cancel();
         within("the listener's end", self.task).await.unwrap();
     }
+}
+
+/// Runs for longer than an answer may wait to be taken.
+async fn slow() -> &'static str {
+    tokio::time::sleep(4 * SHORT).await;
+    "slow"
 }
 
 async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
@@ -130,6 +137,28 @@ async fn who_does_not_take_his_answer_is_cut_off() {
     assert!(matches!(cut, Some(Err(_))), "after {pieces} pieces: {cut:?}");
     server.ended().await;
     assert!(ends(http1).await.len() < LARGE);
+}
+
+/// A proxy has everybody's requests on one connection: a slow reader must not end those of others.
+#[tokio::test]
+async fn an_answer_that_is_not_taken_ends_alone() {
+    let server = Server::start(16, SHORT).await;
+    let (mut client, _connection) = server.http2().await;
+    let (runs, _) = client.send_request(ask("/slow"), true).unwrap();
+    let (answer, _) = client.send_request(ask("/large"), true).unwrap();
+    let mut unread = within("its head", answer).await.unwrap().into_body();
+    let cut = within("its end", async {
+        loop {
+            match unread.data().await {
+                Some(Ok(_)) => {} // not given back, so there is no room for more
+                end => break end,
+            }
+        }
+    })
+    .await;
+    assert!(matches!(&cut, Some(Err(error)) if error.is_reset()), "{cut:?}");
+    assert_eq!(within("the other's answer", runs).await.unwrap().status(), 200);
+    server.ended().await;
 }
 
 #[tokio::test]

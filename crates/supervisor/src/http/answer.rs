@@ -9,7 +9,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use hyper::body::{Body as _, Frame, SizeHint};
 
-use super::activity::UnderWay;
+use super::{activity::UnderWay, uptake::Waiting};
 
 /// What is handed to the connection at once. HTTP/2 buffers a whole piece even for a client that has room
 /// for one byte of it; and a piece must cost little beside its copy into the socket.
@@ -21,18 +21,19 @@ pub(super) struct Answer {
     body: Body,
     /// The rest of a frame that was larger than a piece.
     rest: Bytes,
-    under_way: UnderWay,
+    waiting: Waiting,
+    _under_way: UnderWay,
 }
 
 impl Answer {
-    pub(super) fn new(body: Body, under_way: UnderWay) -> Self {
-        Self { body, rest: Bytes::new(), under_way }
+    pub(super) fn new(body: Body, under_way: UnderWay, waiting: Waiting) -> Self {
+        Self { body, rest: Bytes::new(), waiting, _under_way: under_way }
     }
 
     fn piece(&mut self) -> Frame<Bytes> {
         let piece = self.rest.split_to(self.rest.len().min(PIECE));
         if !self.is_end_stream() {
-            self.under_way.handed_over();
+            self.waiting.handed_over();
         }
         Frame::data(piece)
     }
@@ -46,7 +47,7 @@ impl hyper::body::Body for Answer {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        self.under_way.taken();
+        self.waiting.taken();
         if !self.rest.is_empty() {
             return Poll::Ready(Some(Ok(self.piece())));
         }
@@ -83,14 +84,17 @@ mod tests {
 
     use http_body_util::BodyExt as _;
 
-    use super::{super::activity::Activity, *};
+    use super::{
+        super::{activity::Activity, uptake::answer},
+        *,
+    };
 
     #[tokio::test]
     async fn an_answer_comes_whole_and_in_pieces_and_says_how_long_it_is() {
         for length in [0, 1, PIECE - 1, PIECE, PIECE + 1, 5 * PIECE + 3] {
             let activity = Arc::new(Activity::default());
             let bytes: Vec<u8> = (0..length).map(|at| u8::try_from(at % 251).unwrap()).collect();
-            let mut answer = Answer::new(Body::from(bytes.clone()), activity.begin());
+            let mut answer = answer(Body::from(bytes.clone()), activity.begin(), None);
             assert_eq!(answer.size_hint().exact(), Some(length as u64));
             let mut got = Vec::new();
             while let Some(frame) = answer.frame().await {

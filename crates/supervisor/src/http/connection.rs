@@ -29,11 +29,12 @@ use tower::ServiceExt as _;
 
 use super::{
     Ends, Strangers,
-    activity::{Activity, Dull},
+    activity::Activity,
     answer::Answer,
     arriving::Arriving,
     begun::Begun,
     certificates::{Certificates, HTTP_2},
+    uptake::{self, Uptake},
 };
 
 /// Requests that one HTTP/2 connection has under way at once: what RFC 9113 (6.5.2) advises as the least. Who
@@ -131,17 +132,25 @@ impl Connection {
         let mut builder = http1::Builder::new();
         let head_limit = strangers.map(|strangers| strangers.head_limit);
         builder.timer(TokioTimer::new()).header_read_timeout(head_limit);
-        let limit = strangers.map(|strangers| strangers.body_limit);
-        let requests = requests(self.ends, self.router.clone(), Arc::clone(&self.activity), limit);
+        let uptake = Arc::<Uptake>::default();
+        let requests = self.requests(strangers, Some(Arc::clone(&uptake)));
         let connection = builder.serve_connection(TokioIo::new(io), requests);
-        self.drive(connection, |connection| connection.graceful_shutdown(), strangers).await;
+        let stalled = async {
+            match head_limit {
+                Some(limit) => uptake.stalled(limit).await,
+                None => pending().await,
+            }
+        };
+        self.drive(connection, |connection| connection.graceful_shutdown(), head_limit, stalled).await;
     }
 
     async fn http2<Io>(&self, io: Io, strangers: &Strangers)
     where
         Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let mut builder = http2::Builder::new(Streams(self.streams.clone()));
+        let limit = strangers.head_limit;
+        let mut builder =
+            http2::Builder::new(Streams { tasks: self.streams.clone(), ends: self.ends, limit });
         builder
             .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS)
@@ -153,75 +162,78 @@ impl Connection {
             .max_local_error_reset_streams(FAULTY_STREAMS)
             .keep_alive_interval(PING)
             .keep_alive_timeout(PING);
-        let limit = Some(strangers.body_limit);
-        let requests = requests(self.ends, self.router.clone(), Arc::clone(&self.activity), limit);
-        let connection = builder.serve_connection(TokioIo::new(io), requests);
-        self.drive(connection, |connection| connection.graceful_shutdown(), Some(strangers)).await;
+        let connection = builder.serve_connection(TokioIo::new(io), self.requests(Some(strangers), None));
+        self.drive(connection, |connection| connection.graceful_shutdown(), Some(limit), pending()).await;
     }
 
     /// Lets a connection run until it ends, is told to, or is of no use any more.
-    async fn drive<C>(&self, connection: C, wind_down: impl Fn(Pin<&mut C>), strangers: Option<&Strangers>)
-    where
+    async fn drive<C>(
+        &self,
+        connection: C,
+        wind_down: impl Fn(Pin<&mut C>),
+        idle_limit: Option<Duration>,
+        stalled: impl Future<Output = ()>,
+    ) where
         C: Future<Output = hyper::Result<()>>,
     {
-        let mut connection = pin!(connection);
-        let dull = async {
-            match strangers {
-                Some(strangers) => self.activity.dull(strangers.head_limit).await,
+        let (mut connection, mut stalled) = (pin!(connection), pin!(stalled));
+        let idle = async {
+            match idle_limit {
+                Some(limit) => self.activity.idle(limit).await,
                 None => pending().await,
             }
         };
         let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
+            ended = connection.as_mut() => Some(ended),
+            () = stalled.as_mut() => None,
             () = self.end.cancelled() => {
                 wind_down(connection.as_mut());
-                connection.as_mut().await
+                Some(connection.as_mut().await)
             }
-            why = dull => match why {
-                Dull::Idle => {
-                    wind_down(connection.as_mut());
-                    // What had just begun when it was told to go is still served; a client that is not there
-                    // any more would never hang up.
-                    tokio::select! {
-                        ended = connection.as_mut() => ended,
-                        _ = self.activity.dull(GOODBYE) => Ok(()),
-                    }
+            () = idle => {
+                wind_down(connection.as_mut());
+                // What had just begun when it was told to go is still served; a client that is not there any
+                // more would never hang up.
+                tokio::select! {
+                    ended = connection.as_mut() => Some(ended),
+                    () = stalled => None,
+                    () = self.activity.idle(GOODBYE) => Some(Ok(())),
                 }
-                Dull::Stalled => {
-                    tracing::debug!(peer = %self.ends.peer, "cut off: it does not take what it is answered");
-                    Ok(())
-                }
-            },
+            }
         };
-        if let Err(error) = ended {
-            tracing::trace!(%error, peer = %self.ends.peer, "connection ended");
+        match ended {
+            Some(Ok(())) => {}
+            Some(Err(error)) => tracing::trace!(%error, peer = %self.ends.peer, "connection ended"),
+            None => tracing::debug!(peer = %self.ends.peer, "cut off: it does not take what it is answered"),
         }
     }
-}
 
-/// What answers the requests of one connection.
-fn requests(
-    ends: Ends,
-    router: Router,
-    activity: Arc<Activity>,
-    body_limit: Option<Duration>,
-) -> impl HttpService<
-    Incoming,
-    ResBody = Answer,
-    Error = Infallible,
-    Future = impl Future<Output = Result<Response<Answer>, Infallible>> + Send + 'static,
-> {
-    service_fn(move |request: Request<Incoming>| {
-        let under_way = activity.begin();
-        let mut request = request.map(|body| match body_limit {
-            Some(limit) if !body.is_end_stream() => Body::new(Arriving::new(body, limit)),
-            _ => Body::new(body),
-        });
-        request.extensions_mut().insert(ends);
-        name_host(&mut request);
-        let answer = router.clone().oneshot(request);
-        async move { Ok(answer.await?.map(|body| Answer::new(body, under_way))) }
-    })
+    /// What answers the requests of this connection. `uptake`: where answers are counted, if not with the stream
+    /// of each.
+    fn requests(
+        &self,
+        strangers: Option<&Strangers>,
+        uptake: Option<Arc<Uptake>>,
+    ) -> impl HttpService<
+        Incoming,
+        ResBody = Answer,
+        Error = Infallible,
+        Future = impl Future<Output = Result<Response<Answer>, Infallible>> + Send + 'static + use<>,
+    > + use<> {
+        let (ends, router, activity) = (self.ends, self.router.clone(), Arc::clone(&self.activity));
+        let body_limit = strangers.map(|strangers| strangers.body_limit);
+        service_fn(move |request: Request<Incoming>| {
+            let (under_way, uptake) = (activity.begin(), uptake.clone());
+            let mut request = request.map(|body| match body_limit {
+                Some(limit) if !body.is_end_stream() => Body::new(Arriving::new(body, limit)),
+                _ => Body::new(body),
+            });
+            request.extensions_mut().insert(ends);
+            name_host(&mut request);
+            let answer = router.clone().oneshot(request);
+            async move { Ok(answer.await?.map(|body| uptake::answer(body, under_way, uptake))) }
+        })
+    }
 }
 
 /// HTTP/2 names the host in a place of its own. Signatures are over the header.
@@ -235,12 +247,22 @@ fn name_host(request: &mut Request<Body>) {
     }
 }
 
-/// Runs the requests of HTTP/2 connections. They end with their connection, or when taken back.
+/// Runs the requests of an HTTP/2 connection. They end with it, or when taken back, or when their answer is not
+/// taken.
 #[derive(Clone, Debug)]
-struct Streams(TaskTracker);
+struct Streams {
+    tasks: TaskTracker,
+    ends: Ends,
+    limit: Duration,
+}
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
-    fn execute(&self, stream: F) {
-        self.0.spawn(stream);
+    fn execute(&self, work: F) {
+        let (limit, peer) = (self.limit, self.ends.peer);
+        self.tasks.spawn(async move {
+            if !uptake::stream(work, limit).await {
+                tracing::debug!(%peer, "an answer was reset: it is not taken");
+            }
+        });
     }
 }

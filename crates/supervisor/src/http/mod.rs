@@ -4,7 +4,7 @@
 //! accepting at once and leaves open connections to their tasks.
 //!
 //! A connection waits for nobody: [`connection`] has what each of its stages may take, [`places`] who may
-//! have how many, [`answer`] and [`arriving`] what is on its way out and in.
+//! have how many, [`answer`], [`uptake`] and [`arriving`] what is on its way out and in.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -23,6 +23,7 @@ mod begun;
 mod certificates;
 mod connection;
 mod places;
+mod uptake;
 
 pub use arriving::TooSlow;
 pub use certificates::{CertificateFault, Certificates};
@@ -59,8 +60,8 @@ pub struct Strangers {
     pub peer_connections: usize,
     /// A TLS handshake takes no longer.
     pub handshake_limit: Duration,
-    /// A connection that has not sent a whole request head after this is closed, and one that does not take
-    /// what it is sent.
+    /// A connection that has not sent a whole request head after this is closed, and an answer of which nothing
+    /// is taken ends, on HTTP/1.1 with its connection.
     pub head_limit: Duration,
     /// An event arrives within this; each further 6 MiB of a larger body have as long again.
     pub body_limit: Duration,
