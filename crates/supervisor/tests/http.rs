@@ -1,10 +1,10 @@
 //! The listener for strangers, with limits that are short enough to be waited for.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)] // a test that cannot go on fails
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, routing::get};
-use supervisor::http::{self, Serving, Strangers};
+use supervisor::http::{self, Certificates, Serving, Strangers};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -33,18 +33,23 @@ struct Server {
 
 impl Server {
     async fn start(max_connections: usize, head_limit: Duration) -> Self {
+        Self::start_with(max_connections, |strangers| strangers.head_limit = head_limit).await
+    }
+
+    async fn start_with(max_connections: usize, change: impl FnOnce(&mut Strangers)) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let router = Router::new()
             .route("/small", get(async || "small"))
             .route("/large", get(async || Body::from(vec![b'x'; LARGE])))
             .route("/slow", get(slow));
-        let strangers = Strangers {
+        let mut strangers = Strangers {
             peer_connections: max_connections,
             handshake_limit: LIMIT,
-            head_limit,
+            head_limit: LIMIT,
             body_limit: LIMIT,
             certificates: None,
         };
+        change(&mut strangers);
         let serving = Serving { max_connections, end_limit: SHORT, strangers: Some(strangers) };
         let (address, end) = (listener.local_addr().unwrap(), CancellationToken::new());
         let task = tokio::spawn(http::serve(listener, router, serving, |_| Some(()), end.clone()));
@@ -103,6 +108,41 @@ async fn who_says_nothing_or_half_of_something_is_cut_off() {
         ends(stream).await;
     }
     server.ended().await;
+}
+
+fn certificates() -> Certificates {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (chain_file, key_file) = (dir.path().join("chain.pem"), dir.path().join("key.pem"));
+    std::fs::write(&chain_file, params.self_signed(&key).unwrap().pem()).unwrap();
+    std::fs::write(&key_file, key.serialize_pem()).unwrap();
+    Certificates::open(&chain_file, &key_file).unwrap()
+}
+
+#[tokio::test]
+async fn a_handshake_that_is_not_finished_is_cut_off() {
+    let change = |strangers: &mut Strangers| {
+        strangers.certificates = Some(Arc::new(certificates()));
+        strangers.handshake_limit = SHORT;
+    };
+    let server = Server::start_with(16, change).await;
+    for begun in [b"".as_slice(), b"\x16", b"\x16\x03\x01\x02\x00\x01"] {
+        let mut stream = server.connect().await;
+        stream.write_all(begun).await.unwrap();
+        ends(stream).await;
+    }
+    server.ended().await;
+}
+
+#[tokio::test]
+async fn an_end_waits_for_no_handshake() {
+    let change = |strangers: &mut Strangers| strangers.certificates = Some(Arc::new(certificates()));
+    let server = Server::start_with(16, change).await;
+    let mut half = server.connect().await;
+    half.write_all(b"\x16\x03\x01").await.unwrap();
+    server.ended().await;
+    ends(half).await;
 }
 
 #[tokio::test]

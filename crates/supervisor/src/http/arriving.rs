@@ -24,8 +24,8 @@ pub struct TooSlow {
 
 /// A body that comes in time or fails with [`TooSlow`].
 #[derive(Debug)]
-pub(super) struct Arriving {
-    body: Incoming,
+pub(super) struct Arriving<B = Incoming> {
+    body: B,
     limit: Duration,
     /// What is left of the part that is arriving.
     left: usize,
@@ -34,8 +34,8 @@ pub(super) struct Arriving {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl Arriving {
-    pub(super) fn new(body: Incoming, limit: Duration) -> Self {
+impl<B> Arriving<B> {
+    pub(super) fn new(body: B, limit: Duration) -> Self {
         Self { body, limit, left: PART, until: Instant::now() + limit, timer: None }
     }
 
@@ -53,7 +53,10 @@ impl Arriving {
     }
 }
 
-impl Body for Arriving {
+impl<B> Body for Arriving<B>
+where
+    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin,
+{
     type Data = Bytes;
     type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -79,5 +82,52 @@ impl Body for Arriving {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http_body_util::{BodyExt as _, StreamBody};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    /// Reads pieces of these lengths, each of which comes after its pause. When and how it ended.
+    async fn read(pieces: &[(usize, Duration)]) -> (Duration, Result<usize, TooSlow>) {
+        let pieces = futures_util::stream::unfold(pieces.to_vec().into_iter(), async |mut pieces| {
+            let (length, pause) = pieces.next()?;
+            tokio::time::sleep(pause).await;
+            Some((Ok::<_, Infallible>(Frame::data(Bytes::from(vec![b'x'; length]))), pieces))
+        });
+        let begun = Instant::now();
+        let read = Arriving::new(StreamBody::new(Box::pin(pieces)), LIMIT).collect().await;
+        let read = read.map(|body| body.to_bytes().len()).map_err(|error| *error.downcast().unwrap());
+        (begun.elapsed(), read)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_event_arrives_within_the_limit_or_not_at_all_however_busily_it_comes() {
+        let second = Duration::from_secs(1);
+        assert_eq!(read(&[(1, LIMIT - second), (PART - 1, Duration::ZERO)]).await.1, Ok(PART));
+        let (after, read) = read(&vec![(1_000, second); 3_600]).await;
+        assert_eq!((after, read), (LIMIT, Err(TooSlow { limit: LIMIT })));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_further_part_of_a_large_body_has_as_long_again() {
+        // However its pieces lie to the bounds of the parts: a little faster than that, then a little slower.
+        for length in [16_384, 65_537, PART / 100] {
+            for (pace, in_time) in [(0.95, true), (1.05, false)] {
+                #[expect(clippy::cast_precision_loss, reason = "a few MB")]
+                let pause = LIMIT.mul_f64(pace * length as f64 / PART as f64);
+                let (_, read) = read(&vec![(length, pause); 8 * PART / length]).await;
+                assert_eq!(read.is_ok(), in_time, "{length} {pace}");
+            }
+        }
+        let (after, read) = read(&[(3 * PART, Duration::ZERO), (1, LIMIT * 9)]).await;
+        assert_eq!((after, read), (LIMIT * 4, Err(TooSlow { limit: LIMIT })), "what came late has no more");
     }
 }
