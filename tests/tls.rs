@@ -250,6 +250,34 @@ async fn requests_run_and_are_cancelled_over_http_2_with_what_they_started() {
 }
 
 #[tokio::test]
+async fn a_request_that_is_taken_back_over_http_2_is_cancelled_and_its_neighbour_goes_on() {
+    let pair = Pair::new(|_| {});
+    let (node, bell) = (pair.node(&[]).await, Bell::hang().await);
+    node.deploy_probe("f", 1, 2, json!({ "quell": { "on_disconnect": "cancel" } })).await;
+    let stream = handshake(&node, &pair, &["h2"]).await;
+    let (mut http2, connection) = within("HTTP/2", h2::client::handshake(stream)).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let mut invoke = |event: Value| {
+        let request = http::Request::post(format!("https://localhost{INVOKE}"));
+        let request = request.header("X-Auth-Token", &node.token).body(()).unwrap();
+        let (answer, mut body) = http2.send_request(request, false).unwrap();
+        body.send_data(event.to_string().into(), true).unwrap();
+        (answer, body)
+    };
+    let (stays, _) = invoke(json!({ "do": "wait", "port": bell.port }));
+    let mut neighbour = bell.ring().await;
+    let (_gone, mut gone) = invoke(json!({ "do": "cleanup", "port": bell.port }));
+    let mut taken_back = bell.ring().await;
+    gone.send_reset(h2::Reason::CANCEL);
+    assert_eq!(taken_back.last_words().await, "cleaned\n");
+    assert!(!neighbour.process.is_gone());
+    neighbour.release().await;
+    assert_eq!(within("the neighbour's answer", stays).await.unwrap().status(), 200);
+    connection.abort();
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn a_signature_is_good_over_http_2_and_a_slow_body_is_408_there_too() {
     let pair = Pair::new(|_| {});
     let node = pair.node(&["--body-timeout", "1"]).await;
