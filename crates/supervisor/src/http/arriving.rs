@@ -97,7 +97,7 @@ mod tests {
 
     /// Reads pieces of these lengths, each of which comes after its pause. When and how it ended.
     async fn read(pieces: &[(usize, Duration)]) -> (Duration, Result<usize, TooSlow>) {
-        let pieces = futures_util::stream::unfold(pieces.to_vec().into_iter(), async |mut pieces| {
+        let pieces = futures_util::stream::unfold(pieces.iter().copied(), async |mut pieces| {
             let (length, pause) = pieces.next()?;
             tokio::time::sleep(pause).await;
             Some((Ok::<_, Infallible>(Frame::data(Bytes::from(vec![b'x'; length]))), pieces))
