@@ -339,3 +339,93 @@ async fn a_backup_of_a_node_at_work_is_a_node() {
     assert_eq!(copy.settled("f", &canceled).await, ("FAIL".to_owned(), 4208));
     copy.stop().await;
 }
+
+/// Sends the head of a request and holds its body back until `meanwhile` is done; the status.
+async fn held(
+    node: &TestNode,
+    token: &str,
+    path: &str,
+    body: &str,
+    meanwhile: impl Future<Output = ()>,
+) -> u16 {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut stream = tokio::net::TcpStream::connect(host(node)).await.unwrap();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: {}\r\nX-Auth-Token: {token}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n",
+        host(node),
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // The node asks for the body once it reads it: by then it knows who asks.
+    let mut answer = vec![0; 1_024];
+    let read = within("100 Continue", stream.read(&mut answer)).await.unwrap();
+    assert!(answer[..read].starts_with(b"HTTP/1.1 100"), "{}", String::from_utf8_lossy(&answer[..read]));
+    meanwhile.await;
+    stream.write_all(body.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    within("the answer", stream.read_to_string(&mut answer)).await.unwrap();
+    answer.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn what_is_revoked_while_a_body_is_on_its_way_opens_nothing_when_it_is_there() {
+    let node = TestNode::start().await;
+    node.deploy("f", include_str!("functions/plain.py"), json!({ "handler": "index.length" })).await;
+    let function = "/v2/default/fgs/functions/f";
+    for (path, body) in [
+        ("/quell/v1/credentials".to_owned(), json!({ "scopes": ["admin"] })),
+        (format!("{function}/invocations-async"), json!({})),
+        (format!("{function}/invocations"), json!([1])),
+        (format!("{function}/cancel"), json!({ "request_id": "1167bf8c-87b0-43ab-8f5f-26b16c64f252" })),
+        (format!("{function}/versions"), json!({})),
+        (format!("{function}/aliases"), json!({ "name": "a", "version": "latest" })),
+        ("/v2/default/fgs/functions".to_owned(), json!({})),
+    ] {
+        let made = node.post("/quell/v1/credentials", &json!({ "scopes": ["admin"] })).await.json();
+        let key = format!("/quell/v1/credentials/{}", text(&made, "key_id"));
+        let revoked = async {
+            assert_eq!(node.send(Method::DELETE, &key, &[], b"").await.status, 204);
+        };
+        let status = held(&node, text(&made, "token"), &path, &body.to_string(), revoked).await;
+        assert_eq!(status, 403, "{path}");
+    }
+    assert_eq!(node.get("/quell/v1/credentials").await.json()["count"], 1, "nobody was made");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn nobody_makes_a_credential_that_outlives_himself() {
+    let node = TestNode::start().await;
+    let body =
+        json!({ "scopes": ["admin"], "expires_in_s": 3_600, "login": "ann", "password": "correct horse" });
+    let short = node.post("/quell/v1/credentials", &body).await.json();
+    let json = [("Content-Type", "application/json")];
+    let subject = login(&node, "ann", "correct horse", None).await.header("x-subject-token").to_owned();
+    for token in [text(&short, "token"), &subject] {
+        for body in [json!({ "scopes": ["admin"] }), json!({ "scopes": ["admin"], "expires_in_s": 99_999 })] {
+            let body = body.to_string();
+            let path = "/quell/v1/credentials";
+            let made = node.send_as(Some(token), Method::POST, path, &json, body.as_bytes()).await;
+            assert_eq!((made.status, &made.json()["expires"]), (201, &short["expires"]), "{}", made.text());
+        }
+    }
+    // Nor gives new secrets to one that does.
+    let lasting = node.post("/quell/v1/credentials", &json!({ "scopes": ["admin"] })).await.json();
+    let rotate = format!("/quell/v1/credentials/{}/rotate", text(&lasting, "key_id"));
+    let refused = node.send_as(Some(text(&short, "token")), Method::POST, &rotate, &[], b"").await;
+    assert_eq!(refused.error().0, 403);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn wrong_tokens_at_the_login_are_told_only_so_often() {
+    let node = TestNode::start_with(&["--refusal-limit", "3"]).await;
+    let body = json!({ "auth": { "identity": { "methods": ["token"], "token": { "id": "qt.x" } } } });
+    let mut told = Vec::new();
+    for _ in 0..20 {
+        told.push(token_for(&node, &body).await.status);
+    }
+    assert!(told.contains(&401) && told.contains(&429), "{told:?}");
+    node.stop().await;
+}

@@ -68,8 +68,9 @@ pub(crate) async fn create(
     head: Head,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
-    api.caller(&head, &project, Right::Admin)?;
+    let caller = api.caller(&head, &project, Right::Admin)?;
     let object = read(&head, body).await?;
+    api.still(&caller).await?;
     let fields = Fields(&object);
     let (name, says) = (alias::name(&fields)?, Says::read(&fields)?);
     let _changing = api.changing.lock().await;
@@ -93,8 +94,9 @@ pub(crate) async fn update(
     head: Head,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
-    api.caller(&head, &project, Right::Admin)?;
+    let caller = api.caller(&head, &project, Right::Admin)?;
     let object = read(&head, body).await?;
+    api.still(&caller).await?;
     let says = Says::read(&Fields(&object))?;
     let _changing = api.changing.lock().await;
     let key = function(&api, &project, &urn)?;

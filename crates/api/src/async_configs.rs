@@ -75,8 +75,9 @@ pub(crate) async fn put(
     head: Head,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
-    api.caller(&head, &named.0, Right::Admin)?;
+    let caller = api.caller(&head, &named.0, Right::Admin)?;
     let body = body::read(body, MAX_BODY).await?;
+    api.still(&caller).await?;
     body::must_be_json(&head)?;
     let object: Map<String, Value> = body::object(&body).map_err(body::not_json)?;
     let _changing = api.changing.lock().await;

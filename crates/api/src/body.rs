@@ -7,25 +7,55 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
 };
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
+use hyper::body::Body as _;
 use serde_json::{Map, Value};
 use supervisor::http::TooSlow;
 
 use crate::error::ApiError;
 
+/// A body that says how long it is gets its memory at once up to this; the rest comes as it arrives.
+const FIRST_ROOM: usize = 64 << 10;
+
 /// Reads a body of at most `limit` bytes.
 pub(crate) async fn read(body: Body, limit: usize) -> Result<Bytes, ApiError> {
-    match Limited::new(body, limit).collect().await {
-        Ok(body) => Ok(own(body.to_bytes())),
-        Err(error) if error.is::<LengthLimitError>() => Err(ApiError::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "FSS.1201",
-            format!("the request body is larger than {limit} bytes"),
-        )),
-        Err(error) => Err(match too_slow(error.as_ref()) {
-            Some(late) => ApiError::new(StatusCode::REQUEST_TIMEOUT, "FSS.0408", late.to_string()),
-            None => ApiError::invalid(format!("the request body could not be read: {error}")),
-        }),
+    read_counted(body, limit, |_| Ok(())).await
+}
+
+/// The same, and `more` is asked before each piece whether there is room for so many bytes.
+///
+/// Into one buffer of its own: pieces are slices of the connection's read buffer, however small they are, and
+/// would keep all of it for as long as the request waits.
+pub(crate) async fn read_counted(
+    mut body: Body,
+    limit: usize,
+    mut more: impl FnMut(usize) -> Result<(), ApiError>,
+) -> Result<Bytes, ApiError> {
+    let too_large = || {
+        let message = format!("the request body is larger than {limit} bytes");
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "FSS.1201", message)
+    };
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if announced > limit {
+        return Err(too_large());
+    }
+    let mut all = Vec::with_capacity(announced.min(FIRST_ROOM));
+    while let Some(frame) = body.frame().await {
+        let Ok(piece) = frame.map_err(|error| unread(&error))?.into_data() else { continue };
+        if all.len() + piece.len() > limit {
+            return Err(too_large());
+        }
+        more(piece.len())?;
+        all.extend_from_slice(&piece);
+    }
+    all.shrink_to_fit();
+    Ok(Bytes::from(all))
+}
+
+fn unread(error: &(dyn Error + 'static)) -> ApiError {
+    match too_slow(error) {
+        Some(late) => ApiError::new(StatusCode::REQUEST_TIMEOUT, "FSS.0408", late.to_string()),
+        None => ApiError::invalid(format!("the request body could not be read: {error}")),
     }
 }
 
@@ -38,15 +68,6 @@ fn too_slow<'a>(mut error: &'a (dyn Error + 'static)) -> Option<&'a TooSlow> {
         }
     }
 }
-
-/// A small body is a slice of the connection's read buffer, and would keep all of it for as long as the
-/// request waits; a large one came in several pieces and has been put together in memory of its own.
-fn own(body: Bytes) -> Bytes {
-    if body.len() <= READ_BUFFER { Bytes::copy_from_slice(&body) } else { body }
-}
-
-/// More than one read of a connection brings at first; copying as much costs a few microseconds.
-const READ_BUFFER: usize = 64 << 10;
 
 /// Refuses a content type that says it is not JSON. None at all is taken for JSON: clients leave it out.
 pub(crate) fn must_be_json(headers: &HeaderMap) -> Result<(), ApiError> {

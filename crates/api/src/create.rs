@@ -28,8 +28,9 @@ pub(crate) async fn create(
     head: Head,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
-    api.caller(&head, &project, Right::Admin)?;
+    let caller = api.caller(&head, &project, Right::Admin)?;
     let body = body::read(body, MAX_FUNCTION_BODY).await?;
+    api.still(&caller).await?;
     body::must_be_json(&head)?;
     let object = body::object(&body).map_err(body::not_json)?;
     let fields = Fields(&object);

@@ -28,6 +28,8 @@ use crate::{
 
 /// A few short fields.
 const MAX_BODY: usize = 16 << 10;
+/// Of one project, unless an operator makes them: no project fills the node.
+const MAX_OF_PROJECT: usize = 1_000;
 /// Credentials of a node. Each call looks one up in memory; a few hundred bytes each.
 const MAX_CREDENTIALS: usize = 10_000;
 const MAX_NOTE: usize = 512;
@@ -100,18 +102,25 @@ pub(crate) async fn create(
     head: Head,
     body: Body,
 ) -> Result<(StatusCode, Json<MadeCredential>), ApiError> {
-    let caller = api.any_caller(&head, Right::Admin)?;
+    let caller = api.any_caller(&head, Right::Credentials)?;
     let body = body::read(body, MAX_BODY).await?;
     let new: New = serde_json::from_slice(&body).map_err(|error| ApiError::invalid(error.to_string()))?;
     let mut made = checked(&caller, &new)?;
+    let password = match new.password {
+        Some(password) => Some(identity::hash_password(password).await?),
+        None => None,
+    };
     let _one_at_a_time = api.changing.lock().await;
-    if api.store.credentials(None).await?.len() >= MAX_CREDENTIALS {
-        let message = format!("a node has at most {MAX_CREDENTIALS} credentials");
+    api.still(&caller).await?;
+    let all = api.store.credentials(None).await?;
+    let own = all.iter().filter(|kept| kept.project == made.project).count();
+    let full = own >= MAX_OF_PROJECT && !caller.scopes.include(Right::Operate);
+    if all.len() >= MAX_CREDENTIALS || full {
+        let message =
+            format!("at most {MAX_OF_PROJECT} credentials of a project, {MAX_CREDENTIALS} of a node");
         return Err(ApiError::new(StatusCode::FORBIDDEN, "FSS.0403", message));
     }
-    if let Some(password) = new.password {
-        made.password = Some(identity::hash_password(password).await?);
-    }
+    made.password = password;
     let (record, secrets) = secrets::make(made, &api.key)?;
     kept(&api, &record).await?;
     tracing::info!(target: "audit", by = caller.credential, credential = record.key_id,
@@ -161,6 +170,11 @@ fn checked(caller: &Caller, new: &New) -> Result<NewCredential, ApiError> {
         }
         Some(_) => return Err(ApiError::invalid(format!("expires_in_s: 1 to {MAX_LIFE_S}"))),
     };
+    // Nobody makes one that outlives himself.
+    let expires_ms = match (expires_ms, caller.until_ms) {
+        (Some(expires), Some(until)) => Some(expires.min(until)),
+        (expires, until) => expires.or(until),
+    };
     let (note, login) = (new.note.clone(), new.login.clone());
     Ok(NewCredential { project, note, scopes: scopes.bits(), login, password: None, expires_ms })
 }
@@ -190,7 +204,7 @@ pub(crate) async fn list(
     Query(query): Query<ListQuery>,
     head: Head,
 ) -> Result<Json<CredentialsPage>, ApiError> {
-    let caller = api.any_caller(&head, Right::Admin)?;
+    let caller = api.any_caller(&head, Right::Credentials)?;
     let project = match query.project {
         Some(project) if project == caller.project => Some(project),
         Some(_) | None if caller.scopes.include(Right::Operate) => query.project,
@@ -213,8 +227,9 @@ pub(crate) async fn revoke(
     Path(id): Path<String>,
     head: Head,
 ) -> Result<StatusCode, ApiError> {
-    let caller = api.any_caller(&head, Right::Admin)?;
+    let caller = api.any_caller(&head, Right::Credentials)?;
     let _one_at_a_time = api.changing.lock().await;
+    api.still(&caller).await?;
     let old = own(&api, &caller, &id).await?;
     if !api.store.delete_credential(old.key_id.clone()).await? {
         return Err(ApiError::not_found("credential"));
@@ -232,9 +247,14 @@ pub(crate) async fn rotate(
     Path(id): Path<String>,
     head: Head,
 ) -> Result<Json<MadeCredential>, ApiError> {
-    let caller = api.any_caller(&head, Right::Admin)?;
+    let caller = api.any_caller(&head, Right::Credentials)?;
     let _one_at_a_time = api.changing.lock().await;
+    api.still(&caller).await?;
     let old = own(&api, &caller, &id).await?;
+    // Its new secrets would outlive him who is given them.
+    if caller.until_ms.is_some_and(|until| old.expires_ms.is_none_or(|expires| expires > until)) {
+        return Err(ApiError::invalid_token());
+    }
     let (record, secrets) = secrets::rotate(&old, &api.key)?;
     kept(&api, &record).await?;
     tracing::info!(target: "audit", by = caller.credential, credential = record.key_id, "audit: credential rotated");

@@ -156,6 +156,7 @@ pub(crate) async fn create_token(
             why: "no such login, password or token, or another project",
         };
         api.guard.refused(&refusal);
+        api.guard.may_be_told(head.peer())?;
         return Err(Refused(StatusCode::UNAUTHORIZED, "The username or password is wrong.".to_owned()));
     };
     Ok(issued(&api, &kept, now, until, identity.methods, domain))
@@ -228,7 +229,12 @@ async fn by_password(
     let (exists, hash) = (hash.is_some(), hash.unwrap_or_else(|| NOBODY.clone()));
     let right =
         blocking(move || Argon2::default().verify_password(password.as_bytes(), hash.as_str()).is_ok());
-    if right.await? && exists {
+    let right = right.await?;
+    // Of many that came at once those after the lock count for nothing, right or wrong.
+    if api.logins.is_locked(login, peer, Instant::now()) {
+        return Ok(None);
+    }
+    if right && exists {
         api.logins.succeeded(login, peer);
         return Ok(kept);
     }

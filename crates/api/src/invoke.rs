@@ -49,6 +49,7 @@ pub(crate) async fn invoke(
     let log = run_log::is_asked(&head)?;
     let request = fresh();
     let (serving, payload) = read(&api, &project, &urn, &head, body, MAX_SYNC_EVENT, request).await?;
+    api.still(&caller).await?;
     let wrapped = head.get("x-cff-request-version").is_some_and(|version| version == "v1");
     let function = Arc::clone(&serving.0);
     let invocation = Invocation { log, ..invocation(request, serving, payload, &caller, &head) };
@@ -71,6 +72,7 @@ pub(crate) async fn invoke_async(
     let caller = api.caller(&head, &project, Right::Invoke)?;
     let request = fresh();
     let (serving, payload) = read(&api, &project, &urn, &head, body, MAX_ASYNC_EVENT, request).await?;
+    api.still(&caller).await?;
     let invocation = invocation(request, serving, payload, &caller, &head);
     let mut response = match api.handle.invoke_async(invocation).await {
         Ok(()) => (StatusCode::ACCEPTED, Json(json!({ "request_id": request.to_string() }))).into_response(),

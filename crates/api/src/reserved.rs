@@ -40,8 +40,9 @@ pub(crate) async fn put(
     head: Head,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
-    api.caller(&head, &project, Right::Admin)?;
+    let caller = api.caller(&head, &project, Right::Admin)?;
     let body = body::read(body, MAX_BODY).await?;
+    api.still(&caller).await?;
     body::must_be_json(&head)?;
     let object: Map<String, Value> = body::object(&body).map_err(body::not_json)?;
     let urn = Urn::parse(&urn, &project)?;

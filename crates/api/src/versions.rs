@@ -68,8 +68,9 @@ pub(crate) async fn publish(
     head: Head,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
-    api.caller(&head, &project, Right::Admin)?;
+    let caller = api.caller(&head, &project, Right::Admin)?;
     let body = body::read(body, MAX_SMALL_BODY).await?;
+    api.still(&caller).await?;
     body::must_be_json(&head)?;
     let object = if body.is_empty() { Map::new() } else { body::object(&body).map_err(body::not_json)? };
     let asked = Publishing::read(&Fields(&object))?;

@@ -113,11 +113,27 @@ impl Guard {
         }
     }
 
-    /// Room for the body of a request whose signature is not checked yet; given back when dropped.
-    pub(super) fn unproven(&self, bytes: usize) -> Result<OwnedSemaphorePermit, ApiError> {
+    /// Room for so much more of the body of a request whose signature is not checked yet; it is given back
+    /// when `held` is dropped. For what has come and not for what was announced: to announce costs nothing.
+    pub(super) fn unproven(
+        &self,
+        held: &mut Option<OwnedSemaphorePermit>,
+        bytes: usize,
+    ) -> Result<(), ApiError> {
         let bytes = u32::try_from(bytes.min(UNPROVEN_BYTES)).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.unproven).try_acquire_many_owned(bytes);
-        room.map_err(|_| ApiError::unavailable("too many large signed requests at once"))
+        let room = room.map_err(|_| ApiError::unavailable("too many large signed requests at once"))?;
+        match held {
+            Some(held) => held.merge(room),
+            None => *held = Some(room),
+        }
+        Ok(())
+    }
+
+    /// Whether whoever sent wrong credentials from here is told so; else it is too much.
+    pub(crate) fn may_be_told(&self, peer: Option<IpAddr>) -> Result<(), ApiError> {
+        let told = below(self.refusals.as_ref(), peer);
+        if told { Ok(()) } else { Err(ApiError::busy("api is busy now: too many requests")) }
     }
 
     /// One line of the audit log.
@@ -252,6 +268,8 @@ mod tests {
                 credential: credential.into(),
                 request: None,
                 scopes: super::super::Scopes::ADMIN,
+                generation: 0,
+                until_ms: None,
             })
         };
         let passed =

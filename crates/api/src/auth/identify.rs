@@ -89,7 +89,13 @@ impl Api {
         if login.expires_ms <= Timestamp::now().as_millisecond() {
             return Ok(Identity::Unknown("the login has expired"));
         }
-        Ok(known(&kept))
+        Ok(match known(&kept) {
+            Identity::Known(caller) => {
+                let until_ms = caller.until_ms.map_or(login.expires_ms, |until| until.min(login.expires_ms));
+                Identity::Known(Caller { until_ms: Some(until_ms), ..caller })
+            }
+            unknown => unknown,
+        })
     }
 
     /// Reads the body, which is part of what is signed: but not before all else is in order.
@@ -119,8 +125,8 @@ impl Api {
             return unknown(parts, body, "locked after too many wrong signatures");
         }
         let limit = limit(&parts);
-        let held = self.guard.unproven(announced(&parts.headers).unwrap_or(limit).min(limit))?;
-        let body = body::read(body, limit).await?;
+        let mut held = None;
+        let body = body::read_counted(body, limit, |more| self.guard.unproven(&mut held, more)).await?;
         let verified = signature.verify(&statement, &body, &secret);
         drop(held);
         let identity = match verified {
@@ -169,6 +175,8 @@ fn known(kept: &CredentialRecord) -> Identity {
         credential: kept.key_id.clone(),
         request: None,
         scopes: Scopes::from_bits(kept.scopes),
+        generation: kept.generation,
+        until_ms: kept.expires_ms,
     })
 }
 
@@ -178,6 +186,8 @@ fn running(identity: supervisor::AttemptIdentity) -> Identity {
         credential: format!("request {}", identity.request),
         request: Some(identity.request),
         scopes: Scopes::RUNNING,
+        generation: 0,
+        until_ms: None,
     })
 }
 
@@ -202,8 +212,4 @@ fn limit(parts: &Parts) -> usize {
         _ => false,
     };
     if uploads { MAX_FUNCTION_BODY } else { MAX_SYNC_EVENT }
-}
-
-fn announced(headers: &HeaderMap) -> Option<usize> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }

@@ -33,8 +33,10 @@ pub(crate) enum Right {
     Invoke,
     /// Stop.
     Cancel,
-    /// Change functions and credentials of the project.
+    /// Change functions of the project.
     Admin,
+    /// Change credentials: of the project, or an operator's of every one.
+    Credentials,
     /// Change credentials of every project, copy everything.
     Operate,
 }
@@ -71,6 +73,7 @@ impl Scopes {
             Right::Invoke => 2 | admin,
             Right::Cancel => 4 | admin,
             Right::Admin => admin,
+            Right::Credentials => admin | operator,
             Right::Operate => operator,
         };
         self.0 & bits != 0
@@ -106,6 +109,10 @@ pub(crate) struct Caller {
     /// The running request it is, if it is one.
     pub(crate) request: Option<RequestId>,
     pub(crate) scopes: Scopes,
+    /// Which secrets of the credential these were.
+    generation: u32,
+    /// When the credential, or the login, expires.
+    pub(crate) until_ms: Option<i64>,
 }
 
 /// What came of the identification of one request.
@@ -172,6 +179,21 @@ impl Api {
     /// A caller of Quell's own routes, which name no project: it is the caller's own.
     pub(crate) fn any_caller(&self, head: &Head, right: Right) -> Result<Caller, ApiError> {
         self.permitted(head, None, right).map_err(|_| ApiError::invalid_token())
+    }
+
+    /// Whether the caller is still who he was when his request began: a body may take long, and what was
+    /// revoked meanwhile opens nothing. (A running request is looked at again by the engine.)
+    pub(crate) async fn still(&self, caller: &Caller) -> Result<(), ApiError> {
+        if caller.request.is_some() {
+            return Ok(());
+        }
+        let kept = self.store.credential(&caller.credential).await?;
+        let same = kept.is_some_and(|kept| kept.generation == caller.generation);
+        let now = jiff::Timestamp::now().as_millisecond();
+        if same && caller.until_ms.is_none_or(|until| until > now) {
+            return Ok(());
+        }
+        Err(ApiError::invalid_token())
     }
 
     /// Err: whether it is known who asks.
