@@ -19,10 +19,19 @@ BELL = "\0quell-bell-%d"
 
 
 def ring(port, **facts):
+    line = connect(port)
+    tell(line, facts)
+    return line
+
+
+def connect(port):
     line = socket.socket(socket.AF_UNIX)
     line.connect(BELL % port)
-    line.sendall((json.dumps({"me": me(), **facts}) + "\n").encode())
     return line
+
+
+def tell(line, facts):
+    line.sendall((json.dumps({"me": me(), **facts}) + "\n").encode())
 
 
 def me():
@@ -35,9 +44,13 @@ def handler(event, context):
         return {"me": me(), "event": event}
     print("the handler begins", flush=True)
     children = [invoke_child(context, child) for child in event.get("children", [])]
-    line = ring(event["port"], tag=event.get("tag"), request=context.getRequestID(), children=children,
-                api=os.environ["RUNTIME_API_ADDR"], token=context.getToken(),
-                access_key=context.getSecurityAccessKey(), secret_key=context.getSecuritySecretKey())
+    facts = {"tag": event.get("tag"), "request": context.getRequestID(), "children": children,
+             "api": os.environ["RUNTIME_API_ADDR"], "token": context.getToken(),
+             "access_key": context.getSecurityAccessKey(), "secret_key": context.getSecuritySecretKey()}
+    line = connect(event["port"])
+    if event["do"] in GUARDED:
+        return GUARDED[event["do"]](line, facts)
+    tell(line, facts)
     return BEHAVIOURS[event["do"]](event, line)
 
 
@@ -76,18 +89,22 @@ def setsid(event, line):
     more.close()
 
 
-def stubborn(event, line):
-    """Swallows everything it can."""
+def stubborn(line, facts):
+    """Swallows everything it can, from the moment the test hears of it."""
     while True:
         try:
+            if facts:
+                tell(line, facts)
+                facts = None
             line.recv(1)
             time.sleep(300)
         except BaseException:
             pass
 
 
-def cleanup(event, line):
+def cleanup(line, facts):
     try:
+        tell(line, facts)
         time.sleep(300)
     finally:
         line.sendall(b"cleaned\n")
@@ -111,14 +128,14 @@ def thread(event, line):
     return wait(event, line)
 
 
+GUARDED = {"stubborn": stubborn, "cleanup": cleanup}
+"""These tell the test themselves: what comes as soon as it has heard must find them ready."""
 BEHAVIOURS = {
     "wait": wait,
     "disk": disk,
     "loop": loop,
     "subprocess": subprocess_run,
     "setsid": setsid,
-    "stubborn": stubborn,
-    "cleanup": cleanup,
     "fail": fail,
     "leave": leave,
     "big": big,
