@@ -92,3 +92,34 @@ pub(crate) fn object(body: &[u8]) -> Result<Map<String, Value>, String> {
         Err(error) => Err(format!("the request body is not JSON: {error}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A body that comes byte by byte and says nothing of its length.
+    fn crumbs(count: usize) -> Body {
+        let crumb = || Ok::<_, std::io::Error>(Bytes::from_static(b"x"));
+        Body::from_stream(futures_util::stream::iter((0..count).map(move |_| crumb())))
+    }
+
+    #[tokio::test]
+    async fn a_body_in_crumbs_is_one_piece_no_larger_than_it_is_and_counted_as_it_comes() {
+        let mut counted = 0;
+        let body = read_counted(crumbs(10_000), 10_000, |more| {
+            counted += more;
+            Ok(())
+        });
+        assert_eq!((body.await.unwrap().len(), counted), (10_000, 10_000));
+        let refused = read_counted(crumbs(10), 100, |_| Err(ApiError::unavailable("no room"))).await;
+        assert_eq!(refused.unwrap_err().status, StatusCode::SERVICE_UNAVAILABLE);
+    }
+
+    #[tokio::test]
+    async fn a_body_is_refused_where_it_passes_its_limit_and_before_if_it_says_so() {
+        assert_eq!(read(crumbs(101), 100).await.unwrap_err().status, StatusCode::PAYLOAD_TOO_LARGE);
+        let announced = read_counted(Body::from(vec![0; 101]), 100, |_| panic!("nothing is read"));
+        assert_eq!(announced.await.unwrap_err().code, "FSS.1201");
+        assert_eq!(read(Body::from("abc"), 3).await.unwrap(), "abc");
+    }
+}
