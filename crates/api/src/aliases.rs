@@ -14,7 +14,7 @@ use store::{AliasRecord, FunctionKey};
 
 use crate::{
     alias::{self, Says},
-    auth::{Head, Right},
+    auth::{Caller, Head, Right},
     body,
     error::ApiError,
     registry::Api,
@@ -39,8 +39,8 @@ fn no_version(version: &str) -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "FSS.1052", why)
 }
 
-async fn read(head: &Head, body: Body) -> Result<Map<String, Value>, ApiError> {
-    let body = body::read(body, MAX_SMALL_BODY).await?;
+async fn read(api: &Api, caller: &Caller, head: &Head, body: Body) -> Result<Map<String, Value>, ApiError> {
+    let body = api.body(caller, body, MAX_SMALL_BODY).await?;
     body::must_be_json(head)?;
     body::object(&body).map_err(body::not_json)
 }
@@ -69,8 +69,7 @@ pub(crate) async fn create(
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
     let caller = api.caller(&head, &project, Right::Admin)?;
-    let object = read(&head, body).await?;
-    api.still(&caller).await?;
+    let object = read(&api, &caller, &head, body).await?;
     let fields = Fields(&object);
     let (name, says) = (alias::name(&fields)?, Says::read(&fields)?);
     let _changing = api.changing.lock().await;
@@ -95,8 +94,7 @@ pub(crate) async fn update(
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
     let caller = api.caller(&head, &project, Right::Admin)?;
-    let object = read(&head, body).await?;
-    api.still(&caller).await?;
+    let object = read(&api, &caller, &head, body).await?;
     let says = Says::read(&Fields(&object))?;
     let _changing = api.changing.lock().await;
     let key = function(&api, &project, &urn)?;

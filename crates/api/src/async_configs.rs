@@ -76,8 +76,7 @@ pub(crate) async fn put(
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
     let caller = api.caller(&head, &named.0, Right::Admin)?;
-    let body = body::read(body, MAX_BODY).await?;
-    api.still(&caller).await?;
+    let body = api.body(&caller, body, MAX_BODY).await?;
     body::must_be_json(&head)?;
     let object: Map<String, Value> = body::object(&body).map_err(body::not_json)?;
     let _changing = api.changing.lock().await;

@@ -44,8 +44,7 @@ pub(crate) async fn cancel(
     body: Body,
 ) -> Result<Response, ApiError> {
     let caller = api.caller_or_403(&head, &project, Right::Cancel)?;
-    let body = body::read(body, MAX_CANCEL_BODY).await?;
-    api.still(&caller).await?;
+    let body = api.body(&caller, body, MAX_CANCEL_BODY).await?;
     body::must_be_json(&head).map_err(|error| ApiError::invalid(error.message))?;
     let ask = parse(&body).map_err(ApiError::invalid)?;
     let urn = Urn::parse(&urn, &project)?;

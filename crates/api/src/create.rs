@@ -29,8 +29,7 @@ pub(crate) async fn create(
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
     let caller = api.caller(&head, &project, Right::Admin)?;
-    let body = body::read(body, MAX_FUNCTION_BODY).await?;
-    api.still(&caller).await?;
+    let body = api.body(&caller, body, MAX_FUNCTION_BODY).await?;
     body::must_be_json(&head)?;
     let object = body::object(&body).map_err(body::not_json)?;
     let fields = Fields(&object);

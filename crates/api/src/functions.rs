@@ -156,8 +156,7 @@ async fn update(
     change: impl FnOnce(&Fields<'_>, &FunctionConfig) -> Result<(FunctionConfig, Option<Bytes>), ApiError>,
 ) -> Result<Json<Value>, ApiError> {
     let caller = api.caller(head, project, Right::Admin)?;
-    let body = body::read(body, MAX_FUNCTION_BODY).await?;
-    api.still(&caller).await?;
+    let body = api.body(&caller, body, MAX_FUNCTION_BODY).await?;
     body::must_be_json(head)?;
     let object: Map<String, Value> = body::object(&body).map_err(body::not_json)?;
     let urn = Urn::parse(urn, project)?;

@@ -41,8 +41,7 @@ pub(crate) async fn put(
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
     let caller = api.caller(&head, &project, Right::Admin)?;
-    let body = body::read(body, MAX_BODY).await?;
-    api.still(&caller).await?;
+    let body = api.body(&caller, body, MAX_BODY).await?;
     body::must_be_json(&head)?;
     let object: Map<String, Value> = body::object(&body).map_err(body::not_json)?;
     let urn = Urn::parse(&urn, &project)?;

@@ -69,8 +69,7 @@ pub(crate) async fn publish(
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
     let caller = api.caller(&head, &project, Right::Admin)?;
-    let body = body::read(body, MAX_SMALL_BODY).await?;
-    api.still(&caller).await?;
+    let body = api.body(&caller, body, MAX_SMALL_BODY).await?;
     body::must_be_json(&head)?;
     let object = if body.is_empty() { Map::new() } else { body::object(&body).map_err(body::not_json)? };
     let asked = Publishing::read(&Fields(&object))?;

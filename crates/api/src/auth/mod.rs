@@ -4,16 +4,17 @@
 //! of a running request (`qa.`), or by a signature. Each speaks for exactly one project (I11). What may be
 //! done is decided where it is done, by [`Api::caller`] and its like; every refusal goes to the audit log.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, ops::Deref};
 
 use axum::{
+    body::Body,
     extract::FromRequestParts,
     http::{HeaderMap, Method, Uri, request::Parts},
 };
+use bytes::Bytes;
 use cancel::RequestId;
-use std::ops::Deref;
 
-use crate::{error::ApiError, registry::Api};
+use crate::{body, error::ApiError, registry::Api};
 
 mod guard;
 mod identify;
@@ -37,7 +38,7 @@ pub(crate) enum Right {
     Admin,
     /// Change credentials: of the project, or an operator's of every one.
     Credentials,
-    /// Change credentials of every project, copy everything.
+    /// What goes beyond one project: its credentials, a copy of everything.
     Operate,
 }
 
@@ -194,6 +195,13 @@ impl Api {
             return Ok(());
         }
         Err(ApiError::invalid_token())
+    }
+
+    /// Reads the body of a caller's request, and looks whether he is still who he was.
+    pub(crate) async fn body(&self, caller: &Caller, body: Body, limit: usize) -> Result<Bytes, ApiError> {
+        let body = body::read(body, limit).await?;
+        self.still(caller).await?;
+        Ok(body)
     }
 
     /// Err: whether it is known who asks.
