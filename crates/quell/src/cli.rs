@@ -119,6 +119,10 @@ pub(crate) struct ServeArgs {
     /// Where the node keeps everything it must not forget.
     #[arg(long, env = "QUELL_DATA", default_value = "quell-data")]
     pub(crate) data: PathBuf,
+    /// A folder of runtime images of your own, each a folder with an image.toml (docs/runtime-images.md). May be given
+    /// more than once.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) images: Vec<PathBuf>,
     /// The address of the API. Before you leave loopback: --tls-cert and --tls-key, or a TLS proxy in front.
     #[arg(long, env = "QUELL_LISTEN", default_value = "127.0.0.1:7171")]
     pub(crate) listen: SocketAddr,

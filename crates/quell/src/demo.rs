@@ -37,6 +37,7 @@ pub(crate) async fn demo() -> anyhow::Result<ExitCode> {
     let mut signals = EndSignals::listen()?;
     let scratch = tempfile::tempdir().context("no scratch folder")?;
     let running = serve::start(&ServeArgs {
+        images: Vec::new(),
         data: scratch.path().join("data"),
         listen: ([127, 0, 0, 1], 0).into(),
         tls_cert: None,

@@ -1,13 +1,15 @@
-//! Runtime images: embedded in the binary, written out below the data folder, described by image.toml.
+//! Runtime images: those embedded in the binary, written out below the data folder, and those of the
+//! operator's own folders. Each is described by its image.toml.
 
 use std::{
+    collections::BTreeMap,
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use serde::Deserialize;
 use supervisor::RuntimeImage;
 
@@ -20,6 +22,8 @@ struct ImageFile {
     name: String,
     runtimes: Vec<String>,
     command: Vec<String>,
+    #[serde(default)]
+    env: BTreeMap<String, String>,
     #[serde(default)]
     requires: Option<String>,
     /// Told for people; what a runtime really does is seen when it opens its cancellation poll.
@@ -48,16 +52,52 @@ pub(crate) fn described(dir: &Path) -> anyhow::Result<Vec<Arc<RuntimeImage>>> {
     let mut images = Vec::new();
     for (name, contents) in FILES.iter().filter(|(name, _)| name.ends_with("image.toml")) {
         let text = std::str::from_utf8(contents).with_context(|| format!("{name} is not UTF-8"))?;
-        let image: ImageFile = toml::from_str(text).with_context(|| format!("{name} is not understood"))?;
-        images.push(Arc::new(RuntimeImage {
-            dir: dir.join(Path::new(name).parent().unwrap_or(Path::new(""))),
-            name: image.name,
-            runtimes: image.runtimes,
-            command: image.command,
-            requires: image.requires,
-        }));
+        let folder = dir.join(Path::new(name).parent().unwrap_or(Path::new("")));
+        images.push(Arc::new(describe(text, folder).with_context(|| format!("{name} is not understood"))?));
     }
     Ok(images)
+}
+
+fn describe(text: &str, dir: PathBuf) -> anyhow::Result<RuntimeImage> {
+    let ImageFile { name, runtimes, command, env, requires, .. } = toml::from_str(text)?;
+    if name.is_empty() || runtimes.is_empty() || command.first().is_none_or(String::is_empty) {
+        bail!("an image has a name, runtimes that it serves, and a command");
+    }
+    Ok(RuntimeImage { dir, name, runtimes, command, env, requires })
+}
+
+/// Adds the images of an operator's folder: each folder in it that has an image.toml is one. They are used
+/// where they are.
+///
+/// # Errors
+/// When one cannot be read, or has the name of another, or serves a runtime that another serves.
+pub(crate) fn add_own(folder: &Path, images: &mut Vec<Arc<RuntimeImage>>) -> anyhow::Result<()> {
+    let unreadable = || format!("--images {} cannot be read", folder.display());
+    let mut dirs = Vec::new();
+    for entry in fs::read_dir(folder).with_context(unreadable)? {
+        dirs.push(entry.with_context(unreadable)?.path());
+    }
+    dirs.retain(|dir| dir.join("image.toml").exists());
+    if dirs.is_empty() {
+        bail!("--images {}: no folder in it has an image.toml", folder.display());
+    }
+    dirs.sort();
+    for dir in dirs {
+        let file = dir.join("image.toml");
+        let text = fs::read_to_string(&file).with_context(|| format!("{} cannot be read", file.display()))?;
+        let dir = dir.canonicalize().with_context(unreadable)?;
+        let image = describe(&text, dir).with_context(|| format!("{} is not understood", file.display()))?;
+        for known in images.iter() {
+            if known.name == image.name {
+                bail!("{}: there is an image {} already", file.display(), image.name);
+            }
+            if let Some(runtime) = image.runtimes.iter().find(|name| known.runtimes.contains(name)) {
+                bail!("{}: the image {} serves {runtime} already", file.display(), known.name);
+            }
+        }
+        images.push(Arc::new(image));
+    }
+    Ok(())
 }
 
 /// Changes when any embedded file does, so that a new binary never runs on an old one's images.
@@ -114,5 +154,35 @@ mod tests {
         assert!(python.dir.join("bootstrap.py").is_file());
         assert!(python.runtimes.iter().any(|runtime| runtime == "Python3.10"));
         assert!(first.iter().any(|image| image.runtimes.iter().any(|runtime| runtime == "Custom")));
+    }
+
+    #[test]
+    fn an_own_image_is_added_and_what_is_wrong_with_one_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut images = described(Path::new("")).unwrap();
+        let embedded = images.len();
+        let said = |error: anyhow::Error| format!("{error:#}");
+        let none = said(add_own(folder.path(), &mut images).unwrap_err());
+        assert!(none.contains("has an image.toml"), "{none}");
+        fs::create_dir(folder.path().join("bash")).unwrap();
+        let write = |text: &str| fs::write(folder.path().join("bash/image.toml"), text).unwrap();
+        for (text, part) in [
+            ("name = 7", "expected a string"),
+            ("name = \"bash\"\nruntimes = [\"Bash\"]\ncommand = []", "a command"),
+            ("name = \"bash\"\nruntimes = [\"Bash\"]\ncommand = [\"x\"]\nspeed = 3", "unknown field"),
+            ("name = \"python\"\nruntimes = [\"Bash\"]\ncommand = [\"x\"]", "there is an image python"),
+            ("name = \"bash\"\nruntimes = [\"Custom\"]\ncommand = [\"x\"]", "serves Custom already"),
+        ] {
+            write(text);
+            let error = said(add_own(folder.path(), &mut images).unwrap_err());
+            assert!(error.contains(part) && error.contains("image.toml"), "{error}");
+        }
+        assert_eq!(images.len(), embedded);
+        write(
+            "name = \"bash\"\nruntimes = [\"Bash\"]\ncommand = [\"bash\", \"{image}/run\"]\n[env]\nA = \"b\"",
+        );
+        add_own(folder.path(), &mut images).unwrap();
+        let own = images.last().unwrap();
+        assert_eq!((own.name.as_str(), own.env["A"].as_str()), ("bash", "b"));
     }
 }

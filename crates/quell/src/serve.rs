@@ -81,7 +81,10 @@ pub(crate) async fn start(args: &ServeArgs) -> anyhow::Result<Running> {
     let store: Arc<dyn Store> = Arc::new(Embedded::open(&data)?);
     let listeners = Listeners::bind(args, tls)?;
     let (address, scheme) = (listeners.address(), listeners.scheme());
-    let images = images::install(&data)?;
+    let mut images = images::install(&data)?;
+    for folder in &args.images {
+        images::add_own(folder, &mut images)?;
+    }
     let chosen = runtime_user::choose(args.runtime_user, Some(&data), &images, helper)?;
     match chosen.user {
         None if nix::unistd::geteuid().is_root() && args.runtime_user == RuntimeUser::Auto => {

@@ -11,6 +11,7 @@ mod counters;
 mod credentials;
 mod doors;
 mod drafts;
+mod environment;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 pub mod group;

@@ -1,6 +1,6 @@
 //! What the shell must know of a function to run it: its configuration as plain values.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use cancel::{OnCollateral, OnGrace};
 use store::FunctionKey;
@@ -12,8 +12,12 @@ pub struct RuntimeImage {
     pub name: String,
     /// The FunctionGraph runtime names it serves, e.g. `Python3.10`.
     pub runtimes: Vec<String>,
-    /// Program and arguments; `{image}` stands for the image's folder, `{code}` for the function's.
+    /// Program and arguments. In them and in `env`, `{image}` and `{code}` stand for the folders of the image
+    /// and of the function's code, `{handler}`, `{function}`, `{version}`, `{memory_mb}`, `{concurrency}` for
+    /// what the function says, `{runtime_api}` for the address of the Runtime API.
     pub command: Vec<String>,
+    /// Its own environment variables, over those every runtime gets.
+    pub env: BTreeMap<String, String>,
     /// Where the image's files are.
     pub dir: PathBuf,
     /// A file that must be in the function's code, or the start fails with 4202.

@@ -1,6 +1,6 @@
 //! How an instance is started: its name, its address, its environment.
 
-use std::{ffi::OsString, net::Ipv4Addr, sync::Arc};
+use std::{net::Ipv4Addr, sync::Arc};
 
 use cancel::{Event, InstanceId, RequestId};
 use store::FunctionKey;
@@ -103,11 +103,7 @@ impl Shell {
 
     fn spawn_order(&self, id: InstanceId, address: Ipv4Addr, function: &FunctionSpec) -> SpawnOrder {
         let image = &function.image;
-        let fill = |text: &String| {
-            let text = text.replace("{image}", &image.dir.to_string_lossy());
-            OsString::from(text.replace("{code}", &function.code_dir.to_string_lossy()))
-        };
-        let mut command = image.command.iter().map(fill);
+        let mut command = image.command.iter().map(|word| self.fill(word, address, function));
         SpawnOrder {
             instance: id,
             program: command.next().unwrap_or_default(),
@@ -121,49 +117,6 @@ impl Shell {
                 tmp: self.settings.tmp_bytes,
             },
         }
-    }
-
-    /// The whole environment of a runtime: nothing is inherited but the path and the locale.
-    fn environment(
-        &self,
-        id: InstanceId,
-        address: Ipv4Addr,
-        function: &FunctionSpec,
-    ) -> Vec<(OsString, OsString)> {
-        let mut env: Vec<(OsString, OsString)> = Vec::new();
-        for inherited in ["PATH", "LANG", "LC_ALL", "TZ"] {
-            if let Some(value) = std::env::var_os(inherited) {
-                env.push((inherited.into(), value));
-            }
-        }
-        let code = function.code_dir.to_string_lossy().into_owned();
-        let own = [
-            ("HOME", code.clone()),
-            ("RUNTIME_API_ADDR", format!("{address}:{}", self.runtime_port)),
-            ("RUNTIME_CODE_ROOT", code),
-            ("RUNTIME_ROOT", function.image.dir.to_string_lossy().into_owned()),
-            ("RUNTIME_PROJECT_ID", function.key.project.clone()),
-            ("RUNTIME_PACKAGE", function.key.package.clone()),
-            ("RUNTIME_FUNC_NAME", function.key.name.clone()),
-            ("RUNTIME_FUNC_VERSION", function.key.version.clone()),
-            ("RUNTIME_HANDLER", function.handler.clone()),
-            ("RUNTIME_TIMEOUT", function.timeout.as_secs().to_string()),
-            ("RUNTIME_USERDATA", function.user_data.clone()),
-            ("RUNTIME_CPU", function.cpu_millis.to_string()),
-            ("RUNTIME_MEMORY", function.memory_mb.to_string()),
-            ("RUNTIME_MAX_RESP_BODY_SIZE", "6291456".to_owned()),
-            ("QUELL_API_ENDPOINT", self.settings.api_endpoint.clone()),
-            ("QUELL_CONCURRENCY", function.concurrency.to_string()),
-            ("QUELL_FUNCTION_URN", function.urn.clone()),
-            ("QUELL_INSTANCE_ID", id.to_string()),
-        ];
-        env.extend(own.map(|(name, value)| (name.into(), value.into())));
-        if let Some(initializer) = &function.initializer {
-            env.push(("RUNTIME_INITIALIZER_HANDLER".into(), initializer.into()));
-            let limit = function.start_timeout.as_secs().to_string();
-            env.push(("RUNTIME_INITIALIZER_TIMEOUT".into(), limit.into()));
-        }
-        env
     }
 }
 

@@ -1,0 +1,102 @@
+//! The protocol of FunctionGraph's custom runtimes (`runtime-api.md` 1.7), as our own images speak it.
+
+use axum::{
+    Extension, Router,
+    body::Body,
+    extract::{Path, State},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use tokio::sync::mpsc;
+
+use super::{Told, headers_of, init_failed, invocation_id, next_delivery, read_response, report, small};
+use crate::{
+    doors::Doors,
+    http::Ends,
+    message::{Delivery, Message, ReportKind},
+};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-cff-request-id");
+const AUTH_TOKEN: HeaderName = HeaderName::from_static("x-cff-auth-token");
+const ACCESS_KEY: HeaderName = HeaderName::from_static("x-cff-access-key");
+const SECRET_KEY: HeaderName = HeaderName::from_static("x-cff-secret-key");
+const SECURITY_TOKEN: HeaderName = HeaderName::from_static("x-cff-security-token");
+const INVOKE_TYPE: HeaderName = HeaderName::from_static("x-cff-invoke-type");
+/// Echoed with what is reported, it says which delivery that belongs to.
+const INVOCATION_ID: HeaderName = HeaderName::from_static("x-quell-invocation-id");
+const DEADLINE: HeaderName = HeaderName::from_static("x-quell-deadline-ms");
+const FUNCTION_URN: HeaderName = HeaderName::from_static("x-quell-function-urn");
+const ALIAS: HeaderName = HeaderName::from_static("x-quell-alias");
+
+pub(super) fn routes() -> Router<mpsc::Sender<Message>> {
+    Router::new()
+        .route("/v1/runtime/invocation/request", get(next))
+        .route("/v1/runtime/invocation/response/{id}", post(response))
+        .route("/v1/runtime/invocation/error/{id}", post(error))
+        .route("/v1/runtime/init/error", post(init_error))
+}
+
+async fn next(State(inbox): State<mpsc::Sender<Message>>, Extension(ends): Extension<Ends>) -> Response {
+    match next_delivery(&inbox, ends).await {
+        Ok(delivery) => deliver(delivery),
+        Err(status) => status.into_response(),
+    }
+}
+
+fn deliver(delivery: Delivery) -> Response {
+    let kind = if delivery.asynchronous { "async" } else { "sync" };
+    let mut headers = headers_of([
+        (REQUEST_ID, delivery.request.to_string()),
+        (SECURITY_TOKEN, delivery.secrets.token.clone()),
+        (AUTH_TOKEN, delivery.secrets.token),
+        (ACCESS_KEY, delivery.secrets.access_key),
+        (SECRET_KEY, delivery.secrets.secret_key),
+        (INVOKE_TYPE, kind.to_owned()),
+        (INVOCATION_ID, invocation_id(delivery.request, delivery.attempt)),
+        (DEADLINE, delivery.deadline_ms.to_string()),
+        (FUNCTION_URN, delivery.function_urn),
+        // Without a content type some clients die of SIGSEGV (`runtime-api.md` 1.1).
+        (header::CONTENT_TYPE, "application/json".to_owned()),
+    ]);
+    if let Some(alias) = delivery.alias.and_then(|alias| HeaderValue::from_str(&alias).ok()) {
+        headers.insert(ALIAS, alias);
+    }
+    (headers, delivery.payload).into_response()
+}
+
+async fn response(
+    State(inbox): State<mpsc::Sender<Message>>,
+    Extension(ends): Extension<Ends>,
+    Extension(doors): Extension<Doors>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> StatusCode {
+    let read = match read_response(&doors, ends, body).await {
+        Ok(read) => read,
+        Err(status) => return status,
+    };
+    let invocation = headers.get(INVOCATION_ID);
+    report(&inbox, ends, Told { id: &id, invocation, body: read.body.clone(), kind: read.kind }).await
+}
+
+async fn error(
+    State(inbox): State<mpsc::Sender<Message>>,
+    Extension(ends): Extension<Ends>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> StatusCode {
+    let Some(body) = small(body).await else { return StatusCode::BAD_REQUEST };
+    let told = Told { id: &id, invocation: headers.get(INVOCATION_ID), body, kind: ReportKind::Error };
+    report(&inbox, ends, told).await
+}
+
+async fn init_error(
+    State(inbox): State<mpsc::Sender<Message>>,
+    Extension(ends): Extension<Ends>,
+    body: Body,
+) -> StatusCode {
+    init_failed(&inbox, ends, body).await
+}
