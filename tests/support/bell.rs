@@ -145,6 +145,13 @@ impl Ring {
         self.stream.get_mut().write_all(word.as_bytes()).await.is_ok()
     }
 
+    /// The next line it says.
+    pub async fn line(&mut self) -> Value {
+        let mut line = String::new();
+        within("a line", self.stream.read_line(&mut line)).await.unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|_| panic!("said {line:?}"))
+    }
+
     /// What else it said until its end of the line closed.
     pub async fn last_words(&mut self) -> String {
         let mut words = Vec::new();

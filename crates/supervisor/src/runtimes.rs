@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use crate::{
     codes,
     group::{Exit, Group, NotProven, OutOfMemory, OutputRing, Proof},
+    instance::Instance,
     message::{Delivery, Notice, Report, ReportKind},
     perform::error_message,
     settings::MAX_POLLS,
@@ -53,7 +54,8 @@ impl Shell {
         let Some(instance) = self.instances.get_mut(&id) else { return };
         instance.start_timer = None;
         let limit = instance.function.start_timeout.as_secs_f32();
-        let why = format!("runtime initialization timed out after {limit} s");
+        let why =
+            format!("runtime initialization timed out after {limit} s; it said{}", last_words(instance));
         self.start_failed(id, codes::INIT_TIMED_OUT, why);
     }
 
@@ -227,9 +229,7 @@ impl Shell {
         if instance.ready || instance.ending {
             return self.tell(Event::Exited(id));
         }
-        let output = instance.output.as_ref().map(|output| output.tail(QUOTED_LINES)).unwrap_or_default();
-        let words = if output.is_empty() { " nothing".to_owned() } else { format!(": {output}") };
-        let why = format!("the runtime ended before it was ready: {said}; it said{words}");
+        let why = format!("the runtime ended before it was ready: {said}; it said{}", last_words(instance));
         let not_run = exit.is_some_and(|exit| exit.was_not_executed());
         instance.start_failure = Some(why);
         if not_run {
@@ -347,6 +347,9 @@ impl Shell {
                 return Answer::Failed { code: codes::FUNCTION_FAILED, retry };
             }
         }
+        if let Some(record) = self.requests.get_mut(&request) {
+            record.failure = error_message(body);
+        }
         let Some(instance) = self.instances.get_mut(&id) else {
             return Answer::Failed { code: cancel::CODE_CRASHED, retry: true };
         };
@@ -361,6 +364,12 @@ impl Shell {
         }
         Answer::Failed { code: codes::OUT_OF_MEMORY, retry: true }
     }
+}
+
+/// What it printed last, for whoever wonders why it did not start.
+fn last_words(instance: &Instance) -> String {
+    let output = instance.output.as_ref().map(|output| output.tail(QUOTED_LINES)).unwrap_or_default();
+    if output.is_empty() { " nothing".to_owned() } else { format!(": {output}") }
 }
 
 /// What the caller of a request is told whose runtime met its limit of memory.

@@ -41,6 +41,11 @@ const BACKLOG: u32 = 1_024;
 /// An error body larger than this is cut off by refusing it; it is text for people.
 const MAX_ERROR_BYTES: usize = 256 << 10;
 
+/// What a response that breaks off is taken for: most often the process that sent it is gone, and it is
+/// tried again as after a crash.
+const HALF_RESPONSE: &[u8] =
+    br#"{"errorType":"RuntimeExited","errorMessage":"the response ended before it was whole"}"#;
+
 /// Opens the listener on every loopback address and no other.
 ///
 /// # Errors
@@ -154,7 +159,7 @@ struct Read {
 /// Reads a result, in whatever pieces it comes.
 ///
 /// # Errors
-/// What to answer if it cannot be used at all.
+/// What to answer if the instance is gone.
 async fn read_response(doors: &Doors, ends: Ends, body: Body) -> Result<Read, StatusCode> {
     let at = loopback(ends).ok_or(StatusCode::FORBIDDEN)?;
     let place = doors.answer(at).await.ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
@@ -163,8 +168,8 @@ async fn read_response(doors: &Doors, ends: Ends, body: Body) -> Result<Read, St
         Err(error) if error.is::<LengthLimitError>() => {
             Ok(Read { body: Bytes::new(), kind: ReportKind::TooLarge, _place: place })
         }
-        // Half a result is none: the runtime's end, or its deadline, will settle the request.
-        Err(_) => Err(StatusCode::BAD_REQUEST),
+        // Half a result is none, and nobody is left on this connection who could send the rest.
+        Err(_) => Ok(Read { body: HALF_RESPONSE.into(), kind: ReportKind::Error, _place: place }),
     }
 }
 
