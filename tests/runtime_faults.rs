@@ -86,7 +86,9 @@ async fn an_answer_after_the_cancel_is_not_delivered_and_ends_the_stop_at_most_s
         let mut ring = bell.ring().await;
         node.fence(name, &request).await;
         ring.release().await;
-        assert_eq!(ring.line().await, json!(202), "{name}: it must not be told apart");
+        // One that was told to end with a signal is ended as soon as it is done, and may not get to say it.
+        let said = ring.last_or_line().await;
+        assert!(said == json!(202) || (concurrency == 1 && said == json!(null)), "{name}: {said}");
         assert_eq!(node.settled(name, &request).await, ("FAIL".to_owned(), 4208), "{name}");
         let cancel = node.cancel(name, &request, Mode::Plain).await;
         assert_eq!((cancel.status, cancel.header("x-quell-stop")), (200, "stopped"), "{name}");
@@ -169,17 +171,22 @@ async fn two_polls_of_a_runtime_for_one_request_at_a_time_get_one_request_at_a_t
     let (node, bell) = (TestNode::start().await, Bell::hang().await);
     deploy(&node, "f", 1, 1, json!({ "handler": "faulty.two" })).await;
     serves(&node, "f").await;
-    let wait = |tag: &str| node.invoke("f", &json!({ "do": "wait", "port": bell.port, "tag": tag }));
-    let (first, second) = (wait("a"), wait("b"));
+    let wait = json!({ "do": "wait", "port": bell.port });
+    let first = node.invoke_async("f", &wait).await;
+    let second = node.invoke_async("f", &wait).await;
     let mut ring = bell.ring().await;
-    let view = node.view().await;
-    assert_eq!(view["instances"].as_array().map(Vec::len), Some(1), "{view}");
-    assert!(bell.is_silent().await, "both were delivered");
+    assert_eq!(ring.request(), first);
+    assert_eq!(node.listed("f", &second).await.0, "WAIT");
     ring.release().await;
-    bell.ring().await.release().await;
-    for answer in [first, second] {
-        assert_eq!(within("both", answer).await.unwrap().status, 200);
+    // A poll that comes while it is at work is given the same request again, and never the other.
+    let mut ring = bell.ring().await;
+    while ring.request() == first {
+        drop(ring.may_tell("go").await);
+        ring = bell.ring().await;
     }
+    assert_eq!(node.settled("f", &first).await.0, "SUCCESS");
+    ring.release().await;
+    assert_eq!(node.settled("f", &second).await.0, "SUCCESS");
     node.stop().await;
 }
 

@@ -58,8 +58,8 @@ fn listen(name: &str, waiting: Waiting) {
     });
 }
 
-/// Its number, how it was to be cancelled, its answer, and that of the cancel if there was one.
-type Race = (usize, Mode, Reply, Option<Reply>);
+/// Its number, its answer, and that of the cancel if there was one.
+type Race = (usize, Reply, Option<Reply>);
 
 /// What came of all races.
 #[derive(Debug, Default)]
@@ -67,7 +67,6 @@ struct Tally {
     answered: usize,
     canceled: usize,
     co_tenants: usize,
-    forced: usize,
 }
 
 #[tokio::test]
@@ -91,14 +90,14 @@ async fn race() {
             "quell": { "grace_ms": 30_000 },
         });
         node.deploy(function, "", race).await;
-        let (racers, mut results) = mpsc::unbounded_channel();
+        let (racers, mut results) = mpsc::channel(AT_ONCE);
         let at = Arc::new(AtomicUsize::new(0));
         for _ in 0..AT_ONCE {
             let (node, waiting, racers, at) = (node.clone(), waiting.clone(), racers.clone(), at.clone());
             tokio::task::spawn_local(async move {
                 loop {
                     let tag = at.fetch_add(1, Ordering::Relaxed);
-                    if tag >= RACES || racers.send(one(&node, function, tag, &waiting).await).is_err() {
+                    if tag >= RACES || racers.send(one(&node, function, tag, &waiting).await).await.is_err() {
                         return;
                     }
                 }
@@ -107,15 +106,14 @@ async fn race() {
         drop(racers);
         let mut tally = Tally::default();
         let all = async {
-            while let Some((tag, mode, reply, cancel)) = results.recv().await {
-                judge(tag, mode, &reply, cancel.as_ref(), &mut tally);
+            while let Some((tag, reply, cancel)) = results.recv().await {
+                judge(tag, &reply, cancel.as_ref(), &mut tally);
             }
         };
         tokio::time::timeout(LIMIT, all).await.expect("the races end");
         let raced = tally.answered + tally.canceled + tally.co_tenants;
         assert_eq!(raced, RACES, "{function}: a racer did not come through: {tally:?}");
         assert!(tally.answered > 0 && tally.canceled > 0, "{function}: one side always won: {tally:?}");
-        println!("{function}: {tally:?}");
     }
     Rc::into_inner(node).unwrap().stop().await;
 }
@@ -138,7 +136,7 @@ async fn one(node: &TestNode, function: &str, tag: usize, waiting: &Waiting) -> 
             // Its runtime had told of it before it answered: that is on its way.
             reply if reply.status == 200 => (request.await.unwrap(), Some(reply)),
             // The force of another took it along before its runtime had told of it.
-            reply => return (tag, mode, reply, None),
+            reply => return (tag, reply, None),
         },
     };
     let cancel = node.cancel(function, &request, mode).await;
@@ -146,12 +144,11 @@ async fn one(node: &TestNode, function: &str, tag: usize, waiting: &Waiting) -> 
         Some(reply) => reply,
         None => answer.await.unwrap(),
     };
-    (tag, mode, reply, Some(cancel))
+    (tag, reply, Some(cancel))
 }
 
 /// Answer and cancel must agree, and the answer must be the request's own.
-fn judge(tag: usize, mode: Mode, reply: &Reply, cancel: Option<&Reply>, tally: &mut Tally) {
-    tally.forced += usize::from(mode == Mode::Force);
+fn judge(tag: usize, reply: &Reply, cancel: Option<&Reply>, tally: &mut Tally) {
     if reply.status == 200 {
         let body = reply.json();
         let own = body["tag"].as_u64().map(|number| number & 0xffff_ffff);

@@ -152,6 +152,13 @@ impl Ring {
         serde_json::from_str(&line).unwrap_or_else(|_| panic!("said {line:?}"))
     }
 
+    /// The same, or null if it is gone instead.
+    pub async fn last_or_line(&mut self) -> Value {
+        let mut line = String::new();
+        drop(within("a line", self.stream.read_line(&mut line)).await); // a reset is an end as well
+        serde_json::from_str(&line).unwrap_or_default()
+    }
+
     /// What else it said until its end of the line closed.
     pub async fn last_words(&mut self) -> String {
         let mut words = Vec::new();
