@@ -32,7 +32,8 @@ pub(crate) async fn serve_floor(dir: &Path) -> anyhow::Result<()> {
     let store: Arc<dyn Store> = Arc::new(Embedded::open(dir)?);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     println!("{}", listener.local_addr()?);
-    let router = Router::new().route("/accept", post(commit)).with_state(store);
+    let empty = post(async |_: Bytes| "null");
+    let router = Router::new().route("/empty", empty).route("/accept", post(commit)).with_state(store);
     Ok(axum::serve(listener, router).await?)
 }
 
@@ -64,14 +65,14 @@ async fn commit(State(store): State<Arc<dyn Store>>, payload: Bytes) -> StatusCo
     }
 }
 
-struct Floor {
+pub(crate) struct Floor {
     child: Child,
-    url: String,
+    base: String,
     _dir: tempfile::TempDir,
 }
 
 impl Floor {
-    fn start() -> anyhow::Result<Self> {
+    pub(crate) fn start() -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
         let mut child = Command::new(std::env::current_exe()?)
             .arg("floor-server")
@@ -81,7 +82,12 @@ impl Floor {
             .spawn()?;
         let mut address = String::new();
         BufReader::new(child.stdout.take().context("no stdout")?).read_line(&mut address)?;
-        Ok(Self { child, url: format!("http://{}/accept", address.trim()), _dir: dir })
+        Ok(Self { child, base: format!("http://{}", address.trim()), _dir: dir })
+    }
+
+    /// Where it is; a path follows.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
     }
 }
 
@@ -128,11 +134,12 @@ pub(crate) async fn measure(count: usize) -> anyhow::Result<()> {
     // Its one instance is busy: what is measured is the acceptance.
     node.deploy("f", SOURCE, json!({ "strategy_config": { "concurrency": 1, "concurrent_num": 1 } })).await?;
     let url = format!("{}/v2/default/fgs/functions/f/invocations-async", node.endpoint);
+    let bare_url = format!("{}/accept", floor.base());
     for clients in CLIENTS {
         let each = count * if clients == 1 { 3 } else { 20 };
         let (mut bare, mut node_rates) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
-            bare.push(rate(&node.http, &floor.url, "", clients, each).await?);
+            bare.push(rate(&node.http, &bare_url, "", clients, each).await?);
             node_rates.push(rate(&node.http, &url, &node.token, clients, each).await?);
         }
         let (bare, rates) = (median(bare), median(node_rates));

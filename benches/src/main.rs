@@ -1,13 +1,15 @@
 //! The cancellation-latency harness: every figure beside its floor, measured in the same run.
 //!
 //! `cargo build --release --workspace && target/release/quell-bench` measures on this machine; the
-//! word `--quick` takes a tenth of the samples, `engine`, `group`, `http`, `accept` or `queue` measures that part alone (`queue` only if it is named). Ratios travel between machines, times do not.
+//! word `--quick` takes a tenth of the samples, `engine`, `group`, `accept` or `queue` measures that part alone
+//! (`queue` only if it is named). `quell-bench latency` measures stops over HTTP and writes a report. Ratios
+//! travel between machines, times do not.
 #![allow(clippy::print_stdout)] // its output is its purpose
 
 mod accept;
 mod engine;
 mod group;
-mod http;
+mod latency;
 mod node;
 mod queue;
 mod samples;
@@ -28,13 +30,18 @@ fn main() -> anyhow::Result<()> {
     {
         return runtime.block_on(accept::serve_floor(dir.as_ref()));
     }
+    match words.first().map(String::as_str) {
+        Some("pass-through") => return runtime.block_on(latency::serve_pass_through()),
+        Some("latency") => return runtime.block_on(latency::run(&words[1..])),
+        _ => {}
+    }
     let (mut quick, mut part) = (false, None);
     for word in words {
         match word.as_str() {
             "--quick" => quick = true,
-            "engine" | "group" | "http" | "accept" | "queue" => part = Some(word),
+            "engine" | "group" | "accept" | "queue" => part = Some(word),
             _ => anyhow::bail!(
-                "{word:?} is not understood; there are --quick, engine, group, http, accept and queue"
+                "{word:?} is not understood; there are latency, --quick, engine, group, accept and queue"
             ),
         }
     }
@@ -58,9 +65,6 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted("group") {
         runtime.block_on(group::measure(count, &mut show))?;
-    }
-    if wanted("http") {
-        runtime.block_on(http::measure(count, &mut show))?;
     }
     if wanted("accept") {
         runtime.block_on(accept::measure(count))?;

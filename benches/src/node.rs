@@ -1,7 +1,7 @@
 //! A node for a figure: the built binary on a scratch folder.
 
 use std::{
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Write as _},
     path::Path,
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -66,6 +66,73 @@ impl BenchNode {
         drop(rustls::crypto::ring::default_provider().install_default());
         let http = Client::builder().no_proxy().timeout(LIMIT).build()?;
         Ok(Self { child, http, endpoint, token, started_in, data })
+    }
+
+    /// Starts a request and returns once a runtime has it.
+    pub(crate) async fn running(&self, function: &str, event: &Value) -> anyhow::Result<String> {
+        let id = self.accepted(function, event).await?;
+        let deadline = Instant::now() + LIMIT;
+        // Looking, not waiting for an end: only the start of the measured part depends on it.
+        while Instant::now() < deadline {
+            let row = self.send(Method::GET, &format!("/quell/v1/requests/{id}"), None).await?;
+            if row.json::<Value>().await?["state"] == "running" {
+                return Ok(id);
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        anyhow::bail!("{id} does not run")
+    }
+
+    /// Has a request accepted.
+    pub(crate) async fn accepted(&self, function: &str, event: &Value) -> anyhow::Result<String> {
+        let path = format!("/v2/default/fgs/functions/{function}/invocations-async");
+        let reply = self.send(Method::POST, &path, Some(event.clone())).await?;
+        ensure!(reply.status() == 202, "{}", reply.text().await?);
+        Ok(reply.json::<Value>().await?["request_id"].as_str().context("no id")?.to_owned())
+    }
+
+    /// Cancels a request; from the ask to the answer, which must be that it is stopped. And the id of the
+    /// cancel.
+    pub(crate) async fn cancel(
+        &self,
+        function: &str,
+        id: &str,
+        kind: &Value,
+    ) -> anyhow::Result<(Duration, String)> {
+        let mut body = json!({ "request_id": id });
+        if let (Some(body), Some(kind)) = (body.as_object_mut(), kind.as_object()) {
+            body.extend(kind.clone());
+        }
+        let path = format!("/v2/default/fgs/functions/{function}/cancel");
+        let start = Instant::now();
+        let reply = self.send(Method::POST, &path, Some(body)).await?;
+        let headers = reply.headers();
+        let word =
+            |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+        let (status, stop, cancel) = (reply.status(), word("x-quell-stop"), word("x-quell-cancel-id"));
+        let text = reply.text().await?;
+        let took = start.elapsed();
+        ensure!(status == 200 && stop == "stopped" && text == "null", "{status} {stop} {text}");
+        Ok((took, cancel))
+    }
+
+    /// Deploys a package whose `bootstrap` is this program.
+    pub(crate) async fn deploy_custom(
+        &self,
+        name: &str,
+        bootstrap: &[u8],
+        more: Value,
+    ) -> anyhow::Result<()> {
+        let mut package = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        let options = zip::write::SimpleFileOptions::default().unix_permissions(0o755);
+        package.start_file("bootstrap", options)?;
+        package.write_all(bootstrap)?;
+        let package = base64::engine::general_purpose::STANDARD.encode(package.finish()?.into_inner());
+        let mut body = json!({ "runtime": "Custom", "code_type": "zip", "func_code": { "file": package } });
+        if let (Some(body), Value::Object(more)) = (body.as_object_mut(), more) {
+            body.extend(more);
+        }
+        self.deploy(name, "", body).await
     }
 
     /// Ends it in the orderly way; its data stays.

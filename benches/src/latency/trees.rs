@@ -1,0 +1,163 @@
+//! Recursive force over trees of requests with many processes, beside the bare kill of as many.
+
+use std::{
+    process::{Child, Command},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use nix::{
+    errno::Errno,
+    sys::{
+        prctl,
+        signal::{Signal, killpg},
+        wait::waitpid,
+    },
+    unistd::Pid,
+};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::{
+    bell::Bell,
+    floors,
+    measure::{Effort, Figure, Sample, Scenario, Title, figure},
+    stops::phases,
+};
+use crate::{latency::floors::BareServer, node::BenchNode};
+
+/// Requests of a tree, each on an instance of its own.
+const REQUESTS: usize = 10;
+/// Processes of a whole tree.
+const PROCESSES: [usize; 3] = [10, 100, 1_000];
+
+const SPAWNS: &str = "import json, socket, subprocess, time
+def handler(event, context):
+    line = socket.socket(socket.AF_UNIX)
+    line.connect('\\0' + event['bell'])
+    for _ in range(event['processes'] - 1):
+        subprocess.Popen(['sleep', '1000'])
+    for child in event['children']:
+        context.invoke_async('tree', child)
+    line.sendall(b'.')
+    time.sleep(300)
+";
+/// The floor's runtimes: as many processes below as many interpreters.
+const SPAWNS_BARE: &str = "import os, subprocess, sys
+for _ in range(int(sys.argv[1]) - 1):
+    subprocess.Popen(['sleep', '1000'], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+os.write(1, b'.'); os.read(0, 1)";
+
+/// The event of the request at this place in a tree whose parents are given.
+fn event(at: usize, parents: &[usize], each: usize, bell: &str) -> Value {
+    let children = (at + 1..parents.len()).filter(|child| parents[*child] == at);
+    let children: Vec<Value> = children.map(|child| event(child, parents, each, bell)).collect();
+    json!({ "bell": bell, "processes": each, "children": children })
+}
+
+/// The parent of each request; the first has none, and names itself.
+fn parents(shape: &str) -> Vec<usize> {
+    let parent = |at: usize| match shape {
+        "wide" => 0,
+        "deep" => at.saturating_sub(1),
+        _ => at.saturating_sub(1) / 3,
+    };
+    (0..REQUESTS).map(parent).collect()
+}
+
+struct Tree<'a> {
+    node: &'a BenchNode,
+    bare: &'a BareServer,
+    bell: Bell,
+    event: Value,
+    each: usize,
+}
+
+impl Scenario for Tree<'_> {
+    async fn floor(&mut self) -> anyhow::Result<Duration> {
+        let request = self.bare.round_trip().await?;
+        let each = self.each.to_string();
+        let start = |_| floors::standing(Command::new("python3").args(["-c", SPAWNS_BARE, &each]));
+        let groups = (0..REQUESTS).map(start).collect::<anyhow::Result<Vec<Child>>>()?;
+        Ok(request + kill_groups(&groups)?)
+    }
+
+    async fn ours(&mut self) -> anyhow::Result<Sample> {
+        let root = self.node.accepted("tree", &self.event).await?;
+        let rings = (0..REQUESTS).map(|_| self.bell.ring()).collect::<anyhow::Result<Vec<_>>>()?;
+        let kind = json!({ "force": true, "recursive": true });
+        let (took, cancel) = self.node.cancel("tree", &root, &kind).await?;
+        drop(rings);
+        let receipt = self.node.send(Method::GET, &format!("/quell/v1/receipts/{cancel}"), None).await?;
+        let receipt: Value = receipt.json().await?;
+        let stopped = receipt["requests"].as_array().map(Vec::len);
+        anyhow::ensure!(stopped == Some(REQUESTS), "{stopped:?} of {REQUESTS} requests in the receipt");
+        Ok(Sample { took, phases: phases(took, &receipt) })
+    }
+}
+
+/// SIGKILL to every group, to the last of them collected: this process inherits them.
+#[expect(clippy::disallowed_methods, reason = "the floor is the bare call; no leader is reaped before")]
+fn kill_groups(groups: &[Child]) -> anyhow::Result<Duration> {
+    let start = Instant::now();
+    let leaders: Vec<Pid> = groups.iter().map(|child| Pid::from_raw(child.id().cast_signed())).collect();
+    for leader in &leaders {
+        killpg(*leader, Signal::SIGKILL)?;
+    }
+    for leader in &leaders {
+        loop {
+            match waitpid(Pid::from_raw(-leader.as_raw()), None) {
+                Ok(_) => {}
+                Err(Errno::ECHILD) => break,
+                Err(error) => return Err(error).context("the floor's processes"),
+            }
+        }
+    }
+    Ok(start.elapsed())
+}
+
+pub(crate) async fn measure(effort: Effort, figures: &mut Vec<Figure>) -> anyhow::Result<()> {
+    prctl::set_child_subreaper(true)?;
+    let (node, bare) = (BenchNode::start()?, BareServer::start()?);
+    let many = json!({ "strategy_config": { "concurrency": 64, "concurrent_num": 1 }, "memory_size": 1_024 });
+    node.deploy("tree", SPAWNS, many).await?;
+    for processes in PROCESSES {
+        for shape in ["wide", "deep", "mixed"] {
+            let bell = Bell::hang()?;
+            let each = processes / REQUESTS;
+            let event = event(0, &parents(shape), each, &bell.name);
+            let mut tree = Tree { node: &node, bare: &bare, bell, event, each };
+            let title = Title {
+                id: format!("recursive.{processes}.{shape}"),
+                what: format!("recursive force, {processes} processes, {shape}"),
+                floor: "request + SIGKILL to all reaped of as many".to_owned(),
+                target: (processes == 1_000).then_some(1.2),
+                target_p99: None,
+            };
+            let fewer = effort.divided(if processes == 1_000 { 16 } else { 8 });
+            figures.push(figure(title, fewer, &mut tree).await?);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn depth(event: &Value) -> usize {
+        1 + event["children"].as_array().unwrap().iter().map(depth).max().unwrap_or(0)
+    }
+
+    fn size(event: &Value) -> usize {
+        1 + event["children"].as_array().unwrap().iter().map(size).sum::<usize>()
+    }
+
+    #[test]
+    fn each_shape_has_all_requests_and_its_own_depth() {
+        for (shape, deep) in [("wide", 2), ("deep", REQUESTS), ("mixed", 3)] {
+            let event = event(0, &parents(shape), 10, "bell");
+            assert_eq!((size(&event), depth(&event)), (REQUESTS, deep), "{shape}");
+        }
+    }
+}
