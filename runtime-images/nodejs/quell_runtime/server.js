@@ -1,0 +1,120 @@
+'use strict';
+
+// Takes up to N requests at once, passes cancellations on, answers.
+
+const wire = require('./wire.js');
+const processes = require('./processes.js');
+const ownership = require('./ownership.js');
+const { Attempt } = require('./attempt.js');
+
+/** Cancelled invocation ids kept whose request has not come: more than can be on their way to one instance. */
+const REMEMBERED = 256;
+
+class Server {
+  #settings;
+  #node;
+  #handler;
+  #initial;
+  #live = new Map();
+  #early = new Map();
+  #spoilt = false;
+  #idle = () => {};
+  #freed = () => {};
+
+  constructor(settings, node, handler) {
+    this.#settings = settings;
+    this.#node = node;
+    this.#handler = handler;
+    this.#initial = processes.baseline(); // what the initializer started
+  }
+
+  /** The requests in work. */
+  get size() {
+    return this.#live.size;
+  }
+
+  /** Rejects with NodeGone when the node is gone; resolves when this instance is spoilt and has nothing to do. */
+  async run() {
+    let begun;
+    const listening = new Promise((resolve) => { begun = resolve; });
+    const cancellations = this.#holdCancellations(begun);
+    await Promise.race([listening, cancellations]);
+    await Promise.race([cancellations, this.#holdRequests()]);
+  }
+
+  /** Something happened that another process is better off without: this one ends when it has nothing to do. */
+  spoil() {
+    this.#spoilt = true;
+    this.#endIfIdle();
+  }
+
+  async #holdCancellations(onSent) {
+    for (;;) this.#onNotice(await this.#node.nextNotice(onSent));
+  }
+
+  #onNotice(notice) {
+    const attempt = this.#live.get(notice.invocationId);
+    if (attempt !== undefined) return attempt.cancel(notice);
+    // Perhaps the request is on its way on the other connection.
+    this.#early.set(notice.invocationId, notice);
+    if (this.#early.size > REMEMBERED) this.#early.delete(this.#early.keys().next().value);
+  }
+
+  async #holdRequests() {
+    const failed = new Promise((_, reject) => { this.#idle = reject; });
+    failed.catch(() => {});
+    for (;;) {
+      while (this.#live.size >= this.#settings.concurrency) {
+        await Promise.race([failed, new Promise((resolve) => { this.#freed = resolve; })]);
+      }
+      if (this.#spoilt && this.#live.size === 0) return;
+      const invocation = await Promise.race([failed, this.#node.nextInvocation()]);
+      if (invocation === null) return;
+      this.#serve(invocation).catch(this.#idle);
+    }
+  }
+
+  async #serve(invocation) {
+    const spared = ownership.processesWereStarted() ? processes.baseline() : this.#initial;
+    const attempt = new Attempt(this.#settings, this.#handler, invocation, spared);
+    const early = this.#early.get(invocation.invocationId);
+    this.#early.delete(invocation.invocationId);
+    if (early !== undefined) return this.#node.postError(invocation, wire.canceledBody(early.reason));
+    this.#live.set(invocation.invocationId, attempt);
+    attempt.start();
+    const { encoded, failure } = await attempt.outcome;
+    let posted;
+    if (attempt.reason !== null) {
+      await attempt.end(() => this.#others(attempt));
+      posted = this.#node.postError(invocation, wire.canceledBody(attempt.reason));
+    } else if (failure) {
+      posted = this.#node.postError(invocation, wire.errorBody(failure));
+      // Its code goes on in a place that the node takes for free.
+      if (!attempt.hasEnded) await this.#endsSoon(attempt);
+    } else {
+      posted = this.#node.postResponse(invocation, encoded);
+    }
+    // Before the post is answered: a notice from now on finds nothing to cancel.
+    this.#live.delete(invocation.invocationId);
+    await posted;
+    this.#freed();
+    this.#endIfIdle();
+  }
+
+  /** A handler that failed by what it did not await, or by a callback, is over in a moment, or spoils the instance. */
+  async #endsSoon(attempt) {
+    await new Promise((resolve) => { setImmediate(resolve); });
+    if (!attempt.hasEnded) this.#spoilt = true;
+  }
+
+  /** What may be of others: of requests that run, and are not ending themselves. */
+  #others(attempt) {
+    return [...this.#live.values()].filter((other) => other !== attempt && !other.isEnding).map((other) => other.owner);
+  }
+
+  #endIfIdle() {
+    if (this.#spoilt && this.#live.size === 0) this.#node.withdraw();
+  }
+}
+
+module.exports = { Server };
