@@ -26,6 +26,7 @@ class Attempt {
   #spared;
   #graceUntil = 0;
   #givenUp = null;
+  #left = ['its handler'];
 
   constructor(settings, handler, invocation, spared) {
     this.#handler = handler;
@@ -33,6 +34,7 @@ class Attempt {
     this.invocation = invocation;
     this.owner = new ownership.Owned(invocation.requestId, invocation.invocationId);
     this.owner.fail = (error) => this.#fail(error);
+    this.owner.isCancelled = () => this.reason !== null;
     this.#context = new Context(settings, invocation, this.#controller.signal);
     /** Why it is cancelled: the node's word; null while it is not. */
     this.reason = null;
@@ -107,8 +109,6 @@ class Attempt {
     // Those who listen are code of the request.
     this.owner.run(() => this.#controller.abort(cancellation(reason)));
   }
-
-  #left = ['its handler'];
 
   #giveUp() {
     const what = [...new Set(this.#left)].join(', ');

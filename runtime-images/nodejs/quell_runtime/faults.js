@@ -43,7 +43,7 @@ function install(spoil) {
 /** One that fails nobody: its request has its answer, or it belongs to none. */
 function report(error, origin, owner) {
   if (error instanceof ProcessExit) return;
-  if (error?.name === 'AbortError' || error?.name === 'TimeoutError') return; // of a request that was cancelled
+  if (owner?.isCancelled() && ['AbortError', 'TimeoutError'].includes(error?.name)) return; // as it was asked to
   const { kind, message, stack } = wire.describeError(error);
   const whose = owner === null ? 'of no request' : `of ${owner.requestId}, which is answered`;
   say([`${origin} ${whose}: ${kind}: ${message}`, ...stack].join('\n    '));

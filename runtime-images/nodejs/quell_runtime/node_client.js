@@ -53,6 +53,7 @@ class NodeClient {
 
   /** Holds the request poll; null if it was withdrawn and nothing came. */
   async nextInvocation() {
+    this._withdrawn = false;
     try {
       const get = this._get('request', wire.REQUEST_PATH, (sent) => { this._held = sent; });
       return wire.readInvocation(await get);
@@ -118,7 +119,7 @@ class NodeClient {
         return await exchange(options, body, onRequest);
       } catch (error) {
         tries += 1;
-        if (!error.reused || tries > 1) {
+        if (!error.reused || tries > 1 || this._withdrawn) {
           throw new NodeGone(`${options.method} ${options.path}: ${error.message}`);
         }
         options = { ...options, agent: new http.Agent() };

@@ -47,7 +47,9 @@ class Owned {
   constructor(requestId, invocationId) {
     this.requestId = requestId;
     this.invocationId = invocationId;
-    this.fail = () => false; // set by its attempt
+    // Set by its attempt: fails the request, and tells whether it had no answer yet.
+    this.fail = () => false;
+    this.isCancelled = () => false;
     this.timers = new Things((timer) => !timer._destroyed);
     this.handles = new Things((handle) => handle[OWNER] === this && handle.hasRef() === true);
     this.jobs = new Set();

@@ -3,9 +3,12 @@
 // The function's last word: when the node retires this instance, which has nothing to do, it sends SIGTERM.
 
 const { Context } = require('./context.js');
+const { callHook } = require('./hooks.js');
 const { say } = require('./log.js');
 
+// Taken before user code is loaded, which may put its own in their place.
 const { reallyExit } = process;
+const { setTimeout, clearTimeout } = globalThis;
 
 /**
  * Runs `hook` once at SIGTERM, then ends the process. Without one the signal does what it does by default;
@@ -13,7 +16,6 @@ const { reallyExit } = process;
  */
 function install(settings, hook, isBusy, endInstance) {
   if (hook === null) return;
-  const { call } = require('./start.js');
   let called = false;
   process.on('SIGTERM', async () => {
     if (called) return;
@@ -24,7 +26,7 @@ function install(settings, hook, isBusy, endInstance) {
       reallyExit.call(process, 0);
     }, settings.preStopTimeoutS * 1000);
     try {
-      await call(hook, new Context(settings));
+      await callHook(hook, new Context(settings));
     } catch (error) {
       say(`the pre-stop handler ${settings.preStop} failed: ${error?.stack ?? error}`);
     }

@@ -9,6 +9,11 @@ const { Attempt } = require('./attempt.js');
 
 /** Cancelled invocation ids kept whose request has not come: more than can be on their way to one instance. */
 const REMEMBERED = 256;
+/** How long a handler may run on after its request failed, ms: enough for one that is about to be over. */
+const ENDS_SOON_MS = 100;
+
+// Taken before user code is loaded, which may put its own in their place.
+const { setTimeout, clearTimeout } = globalThis;
 
 class Server {
   #settings;
@@ -17,8 +22,9 @@ class Server {
   #initial;
   #live = new Map();
   #early = new Map();
+  #taken = 0; // until their answers have arrived
   #spoilt = false;
-  #idle = () => {};
+  #fail = () => {};
   #freed = () => {};
 
   constructor(settings, node, handler) {
@@ -30,7 +36,7 @@ class Server {
 
   /** The requests in work. */
   get size() {
-    return this.#live.size;
+    return this.#taken;
   }
 
   /** Rejects with NodeGone when the node is gone; resolves when this instance is spoilt and has nothing to do. */
@@ -61,16 +67,17 @@ class Server {
   }
 
   async #holdRequests() {
-    const failed = new Promise((_, reject) => { this.#idle = reject; });
+    const failed = new Promise((_, reject) => { this.#fail = reject; });
     failed.catch(() => {});
     for (;;) {
-      while (this.#live.size >= this.#settings.concurrency) {
+      while (this.#taken >= this.#settings.concurrency) {
         await Promise.race([failed, new Promise((resolve) => { this.#freed = resolve; })]);
       }
-      if (this.#spoilt && this.#live.size === 0) return;
+      if (this.#spoilt && this.#taken === 0) return;
       const invocation = await Promise.race([failed, this.#node.nextInvocation()]);
       if (invocation === null) return;
-      this.#serve(invocation).catch(this.#idle);
+      this.#taken += 1;
+      this.#serve(invocation).then(() => this.#free()).catch(this.#fail);
     }
   }
 
@@ -97,13 +104,19 @@ class Server {
     // Before the post is answered: a notice from now on finds nothing to cancel.
     this.#live.delete(invocation.invocationId);
     await posted;
+  }
+
+  #free() {
+    this.#taken -= 1;
     this.#freed();
     this.#endIfIdle();
   }
 
-  /** A handler that failed by what it did not await, or by a callback, is over in a moment, or spoils the instance. */
+  /** A handler whose request failed meanwhile (by what it did not await) is over in a moment, or spoils the instance. */
   async #endsSoon(attempt) {
-    await new Promise((resolve) => { setImmediate(resolve); });
+    let limit;
+    await Promise.race([attempt.ended, new Promise((resolve) => { limit = setTimeout(resolve, ENDS_SOON_MS); })]);
+    clearTimeout(limit);
     if (!attempt.hasEnded) this.#spoilt = true;
   }
 
@@ -113,7 +126,7 @@ class Server {
   }
 
   #endIfIdle() {
-    if (this.#spoilt && this.#live.size === 0) this.#node.withdraw();
+    if (this.#spoilt && this.#taken === 0) this.#node.withdraw();
   }
 }
 

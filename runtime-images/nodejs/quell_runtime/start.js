@@ -11,6 +11,7 @@ const { readSettings } = require('./settings.js');
 const { NodeClient } = require('./node_client.js');
 const { Server } = require('./server.js');
 const { Context } = require('./context.js');
+const { callHook } = require('./hooks.js');
 const { load } = require('./loader.js');
 const { markConsole, say } = require('./log.js');
 
@@ -71,7 +72,7 @@ async function prepare(settings) {
     const handler = await load(settings.codeRoot, settings.handler);
     const stopping = settings.preStop ? await load(settings.codeRoot, settings.preStop) : null;
     if (settings.initializer) {
-      await call(await load(settings.codeRoot, settings.initializer), new Context(settings));
+      await callHook(await load(settings.codeRoot, settings.initializer), new Context(settings));
     }
     return { handler, preStop: stopping };
   };
@@ -80,16 +81,6 @@ async function prepare(settings) {
   process.off('uncaughtException', fail);
   process.off('unhandledRejection', fail);
   return prepared;
-}
-
-/** Calls `(context, callback)`, or an async function of the context. */
-function call(hook, context) {
-  return new Promise((resolve, reject) => {
-    const callback = (error) => (error === null || error === undefined ? resolve() : reject(error));
-    const returned = hook(context, callback);
-    if (typeof returned?.then === 'function') returned.then(resolve, reject);
-    else if (hook.length < 2) resolve();
-  });
 }
 
 /** Tells the node, and the output, why this instance cannot start. */
@@ -105,4 +96,4 @@ async function reportFailedStart(node, settings, error) {
   }
 }
 
-module.exports = { call, main };
+module.exports = { main };
