@@ -99,7 +99,7 @@ exports.ways = {
   looking: leaving(async () => {
     let again = true;
     gate.once('open', () => { again = false; });
-    const step = () => { if (again) dns.lookup('127.0.0.1', step); };
+    const step = () => { if (again) dns.lookup('localhost', step); };
     step();
   }),
   connected: leaving(async () => {
