@@ -87,7 +87,10 @@ async fn waiting(
     let (mut answers, mut rings) = (HashMap::new(), HashMap::new());
     for at in 0..count {
         let tag = format!("a{at}");
-        answers.insert(tag.clone(), node.invoke(function, &json!({ "do": "wait", "port": bell.port(), "tag": tag })));
+        answers.insert(
+            tag.clone(),
+            node.invoke(function, &json!({ "do": "wait", "port": bell.port(), "tag": tag })),
+        );
     }
     for _ in 0..count {
         let ring = bell.ring().await;
@@ -135,12 +138,13 @@ async fn every_form_of_handler_answers_and_what_goes_wrong_is_said() {
             assert_eq!((status, told.as_str()), (500, code), "{what}: {message}");
             assert!(message.contains(words), "{message}");
         }
-        let big = json!({ "do": "big", "bytes": 6_291_457 });
+        let big = json!({ "do": "big", "bytes": 7_000_000 });
         assert_eq!(answered("big", node.invoke(&name, &big)).await.error().1, "FSS.4004");
         let fits = json!({ "do": "big", "bytes": 6_000_000 });
         assert_eq!(answered("fits", node.invoke(&name, &fits)).await.body.len(), 6_000_000);
     }
-    deploy(&node, "broken", json!({ "initializer_handler": "index.initializer", "initializer_timeout": 10 })).await;
+    deploy(&node, "broken", json!({ "initializer_handler": "index.initializer", "initializer_timeout": 10 }))
+        .await;
     let (_, code, message) = answered("broken", node.invoke("broken", &json!({}))).await.error();
     assert_eq!(code, "FSS.4201");
     assert!(message.contains("no such database"), "{message}");
@@ -340,8 +344,12 @@ async fn without_node_the_daemon_serves_python_and_says_to_a_node_function_what_
     let node = TestNode::start_on_path(bin.path()).await;
     node.deploy("py", "def handler(event, context):\n    return 'python'\n", json!({})).await;
     assert_eq!(answered("python", node.invoke("py", &json!({}))).await.text(), "python");
-    deploy(&node, "js", json!({ "code_filename": "index.js", "func_code": { "file": base64(b"exports.handler = 1") } }))
-        .await;
+    deploy(
+        &node,
+        "js",
+        json!({ "code_filename": "index.js", "func_code": { "file": base64(b"exports.handler = 1") } }),
+    )
+    .await;
     let (status, code, message) = answered("node", node.invoke("js", &json!({}))).await.error();
     assert_eq!((status, code.as_str()), (500, "FSS.4201"));
     assert!(message.contains("node"), "{message}");
