@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Value, json};
 use support::{Mode, Reply, TestNode, base64, within};
@@ -233,17 +233,82 @@ async fn what_ignores_the_signal_or_blocks_the_loop_drains_or_is_killed_as_the_f
 
 #[tokio::test]
 async fn processes_of_the_request_are_dead_when_it_is_acknowledged_and_the_runtime_stays() {
-    let (node, bell) = (TestNode::start().await, Bell::hang().await);
-    deploy_shared(&node, "f", 2, json!({})).await;
-    let (answers, rings) = waiting(&node, &bell, "f", 1).await;
+    let bell = Bell::hang().await;
+    for isolation in ["auto", "subreaper"] {
+        let node = TestNode::start_with(&["--isolation", isolation]).await;
+        deploy_shared(&node, "f", 2, json!({})).await;
+        let (answers, rings) = waiting(&node, &bell, "f", 1).await;
+        let answer = node.invoke("f", &json!({ "do": "process", "port": bell.port() }));
+        let target = bell.ring().await;
+        let cancel = node.cancel("f", &target.request(), Mode::Plain).await;
+        assert_eq!(cancel.header("x-quell-stop"), "stopped", "{isolation}: {cancel:?}");
+        let receipt = node.receipt(cancel.header("x-quell-cancel-id")).await;
+        assert_eq!(receipt["requests"][0]["evidence"], "acknowledged", "{isolation}: {receipt}");
+        assert_canceled(&answered("the target", answer).await);
+        finish(answers, rings).await;
+        node.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn where_nobody_inherits_what_processes_leave_behind_the_runtime_is_ended_instead() {
+    let bell = Bell::hang().await;
+    let node = TestNode::start_with(&["--isolation", "process-group"]).await;
+    deploy_shared(&node, "f", 1, json!({ "grace_ms": 300 })).await;
     let answer = node.invoke("f", &json!({ "do": "process", "port": bell.port() }));
     let target = bell.ring().await;
     let cancel = node.cancel("f", &target.request(), Mode::Plain).await;
-    assert_eq!(cancel.header("x-quell-stop"), "stopped", "{cancel:?}");
     let receipt = node.receipt(cancel.header("x-quell-cancel-id")).await;
-    assert_eq!(receipt["requests"][0]["evidence"], "acknowledged", "{receipt}");
+    assert_eq!(receipt["requests"][0]["evidence"], "reaped", "{receipt}");
     assert_canceled(&answered("the target", answer).await);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_late_answer_of_what_drains_is_not_delivered_and_crosses_no_other() {
+    let (node, bell) = (TestNode::start().await, Bell::hang().await);
+    deploy_shared(&node, "f", 3, json!({ "grace_ms": 300 })).await;
+    let (answers, rings) = waiting(&node, &bell, "f", 1).await;
+    let request = node.invoke_async("f", &json!({ "do": "deaf", "port": bell.port(), "tag": "deaf" })).await;
+    let mut target = bell.ring().await;
+    let cancel = node.cancel("f", &request, Mode::Plain).await;
+    assert_eq!(cancel.header("x-quell-stop"), "draining", "{cancel:?}");
+    target.release().await;
+    target.last_words().await;
     finish(answers, rings).await;
+    assert_eq!(node.settled("f", &request).await, ("FAIL".into(), 4208));
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn answers_that_race_with_cancels_reach_nobody_else() {
+    const ROUNDS: usize = 30;
+    let (node, bell) = (TestNode::start().await, Bell::hang().await);
+    deploy_shared(&node, "f", SHARED, json!({})).await;
+    let mut processes = HashSet::new();
+    for round in 0..ROUNDS {
+        let (answers, mut rings) = waiting(&node, &bell, "f", SHARED).await;
+        let target = format!("a{}", round % SHARED);
+        let request = rings[&target].request();
+        let release = async {
+            for ring in rings.values_mut() {
+                // The one that is cancelled may be over.
+                drop(ring.line.get_mut().write_all(b"go").await);
+            }
+        };
+        let (cancel, ()) = tokio::join!(node.cancel("f", &request, Mode::Plain), release);
+        assert!(matches!(cancel.status, 200 | 400), "{cancel:?}");
+        for (tag, answer) in answers {
+            let reply = answered(&tag, answer).await;
+            if tag == target && cancel.status == 200 {
+                assert_canceled(&reply);
+                continue;
+            }
+            assert_eq!((reply.status, reply.json()["tag"].as_str()), (200, Some(tag.as_str())));
+        }
+        processes.extend(rings.values().map(|ring| ring.fact("me")));
+    }
+    assert_eq!(processes.len(), 1, "one process for all of it");
     node.stop().await;
 }
 

@@ -33,6 +33,11 @@ const ways = {
       line.end(context.cancelled ? `cleaned ${context.cancelReason} ${context.signal.reason.name}\n` : '');
     }
   },
+  // Ignores the signal until it is told to go on, and answers as if nothing had happened.
+  deaf: async (event, line) => {
+    const [told] = await once(line, 'data');
+    return { me: me(), told: told.toString(), tag: event.tag };
+  },
   stubborn: async () => { await once(process, 'never'); },
   block: async () => { for (;;); },
   process: async (event, line, context) => {
