@@ -313,6 +313,29 @@ async fn answers_that_race_with_cancels_reach_nobody_else() {
 }
 
 #[tokio::test]
+async fn a_process_that_an_exception_spoilt_makes_room_for_a_fresh_one_and_no_request_notices() {
+    let (node, bell) = (TestNode::start().await, Bell::hang().await);
+    deploy_shared(&node, "f", 3, json!({})).await;
+    let (answers, rings) = waiting(&node, &bell, "f", 1).await;
+    let spoilt = rings["a0"].facts["me"].clone();
+    assert_eq!(answered("late", node.invoke("f", &json!({ "do": "late" }))).await.error().1, "FSS.4002");
+    let beside = answered("beside", node.invoke("f", &json!({ "do": "echo" }))).await;
+    assert_eq!(beside.json()["me"], spoilt, "it serves on while it has something to do");
+    finish(answers, rings).await;
+    within("a fresh process", async {
+        loop {
+            let reply = answered("echo", node.invoke("f", &json!({ "do": "echo" }))).await;
+            assert_eq!(reply.status, 200, "{}", reply.text());
+            if reply.json()["me"] != spoilt {
+                break;
+            }
+        }
+    })
+    .await;
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn a_deadline_aborts_the_signal_and_is_4010_and_force_asks_nobody() {
     let (node, bell) = (TestNode::start().await, Bell::hang().await);
     deploy(&node, "short", json!({ "timeout": 3 })).await;

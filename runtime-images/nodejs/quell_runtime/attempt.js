@@ -2,6 +2,7 @@
 
 // One attempt of a request: the handler's run, what it gives, and its cancellation.
 
+const { setMaxListeners } = require('node:events');
 const wire = require('./wire.js');
 const processes = require('./processes.js');
 const ownership = require('./ownership.js');
@@ -16,7 +17,7 @@ const FIRST_LOOK_MS = 2;
 const LAST_LOOK_MS = 100;
 
 // Taken before user code is loaded, which may put its own in their place.
-const { setTimeout, clearTimeout, setImmediate } = globalThis;
+const { setTimeout, clearTimeout, setImmediate, performance } = globalThis;
 
 class Attempt {
   #handler;
@@ -35,6 +36,7 @@ class Attempt {
     this.owner = new ownership.Owned(invocation.requestId, invocation.invocationId);
     this.owner.fail = (error) => this.#fail(error);
     this.owner.isCancelled = () => this.reason !== null;
+    setMaxListeners(0, this.#controller.signal); // one for each thing that takes it
     this.#context = new Context(settings, invocation, this.#controller.signal);
     /** Why it is cancelled: the node's word; null while it is not. */
     this.reason = null;

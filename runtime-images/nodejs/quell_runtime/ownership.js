@@ -10,11 +10,22 @@ const { AsyncLocalStorage, createHook } = require('node:async_hooks');
 const diagnostics = require('node:diagnostics_channel');
 const childProcess = require('node:child_process');
 
+// Taken before user code is loaded, which may put its own in their place.
+const { clearTimeout, performance } = globalThis;
+
 const context = new AsyncLocalStorage();
 /** On a handle or a pending operation: whose it is. A connection that is used again is the later one's. */
 const OWNER = Symbol('quell owner');
-/** Made by the thousand, and running no code that something else here would not show. */
-const IGNORED = new Set(['PROMISE', 'TickObject', 'Microtask', 'HTTPINCOMINGMESSAGE', 'HTTPCLIENTREQUEST']);
+/** What lives in the loop until it is closed, by the names that Node gives in its hooks. */
+const HANDLES = new Set([
+  'TCPWRAP', 'TCPSERVERWRAP', 'PIPEWRAP', 'PIPESERVERWRAP', 'UDPWRAP', 'TTYWRAP', 'PROCESSWRAP', 'FSEVENTWRAP',
+  'STATWATCHER', 'WORKER', 'MESSAGEPORT',
+]);
+/** What is under way until it calls back. */
+const OPERATIONS = new Set([
+  'FSREQCALLBACK', 'FSREQPROMISE', 'GETADDRINFOREQWRAP', 'GETNAMEINFOREQWRAP', 'QUERYWRAP', 'TCPCONNECTWRAP',
+  'PIPECONNECTWRAP', 'WRITEWRAP', 'SHUTDOWNWRAP', 'UDPSENDWRAP',
+]);
 /** The variable that names the invocation a process belongs to. */
 const MARKER = 'QUELL_INVOCATION';
 /** Things kept of a request before it is looked which of them are over. */
@@ -73,11 +84,14 @@ class Owned {
       if (resource.hasRef()) this.timers.add(resource);
     } else if (type === 'Immediate') {
       this.timers.add(resource);
-    } else {
+    } else if (HANDLES.has(type)) {
       const handle = resource.handle ?? resource; // of a kept connection that is used again
       handle[OWNER] = this;
       if (typeof handle.hasRef === 'function') this.handles.add(handle);
-      else if (type.endsWith('REQUEST')) this.#noteJob(resource);
+    } else if (OPERATIONS.has(type)) {
+      resource[OWNER] = this;
+    } else if (type.endsWith('REQUEST') && resource.constructor.name.endsWith('Job')) {
+      this.#noteJob(resource);
     }
   }
 
@@ -142,7 +156,7 @@ function processesWereStarted() {
 function install() {
   createHook({
     init(_id, type, _trigger, resource) {
-      if (IGNORED.has(type)) return;
+      if (type === 'PROMISE') return; // most of all, and first: it runs no code that nothing else here shows
       const scope = context.getStore();
       if (scope?.counts === true) scope.owner.note(type, resource);
     },

@@ -90,20 +90,18 @@ class Server {
     this.#live.set(invocation.invocationId, attempt);
     attempt.start();
     const { encoded, failure } = await attempt.outcome;
-    let posted;
+    if (attempt.reason !== null) await attempt.end(() => this.#others(attempt));
+    // Before the post: a notice from now on finds nothing to cancel.
+    this.#live.delete(invocation.invocationId);
     if (attempt.reason !== null) {
-      await attempt.end(() => this.#others(attempt));
-      posted = this.#node.postError(invocation, wire.canceledBody(attempt.reason));
+      await this.#node.postError(invocation, wire.canceledBody(attempt.reason));
     } else if (failure) {
-      posted = this.#node.postError(invocation, wire.errorBody(failure));
+      await this.#node.postError(invocation, wire.errorBody(failure));
       // Its code goes on in a place that the node takes for free.
       if (!attempt.hasEnded) await this.#endsSoon(attempt);
     } else {
-      posted = this.#node.postResponse(invocation, encoded);
+      await this.#node.postResponse(invocation, encoded);
     }
-    // Before the post is answered: a notice from now on finds nothing to cancel.
-    this.#live.delete(invocation.invocationId);
-    await posted;
   }
 
   #free() {
