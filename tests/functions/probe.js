@@ -41,7 +41,8 @@ const ways = {
   stubborn: async () => { await once(process, 'never'); },
   block: async () => { for (;;); },
   process: async (event, line, context) => {
-    const child = childProcess.spawn('setsid', ['sleep', '300'], { detached: true, stdio: 'ignore' });
+    // One that lost its parent and left the session, and one that is waited for.
+    const child = childProcess.spawn('sh', ['-c', '(setsid sleep 300 &); exec sleep 300'], { stdio: 'ignore' });
     await once(child, 'exit', { signal: context.signal });
   },
   child: async (event, line, context) => context.invoke(context.getFunctionName(), event.child),

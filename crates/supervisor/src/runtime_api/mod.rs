@@ -98,6 +98,33 @@ impl Drop for Handover {
     }
 }
 
+/// A poll that waits in the shell. One that ends just when a delivery was sent to it gives that back.
+struct Waiting {
+    answer: oneshot::Receiver<Delivery>,
+    at: Ipv4Addr,
+    inbox: mpsc::Sender<Message>,
+}
+
+impl Waiting {
+    async fn handover(&mut self) -> Option<Handover> {
+        let delivery = (&mut self.answer).await.ok()?;
+        Some(self.hold(delivery))
+    }
+
+    fn hold(&self, delivery: Delivery) -> Handover {
+        Handover { delivery: Some(delivery), at: self.at, inbox: self.inbox.clone() }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.answer.close();
+        if let Ok(delivery) = self.answer.try_recv() {
+            drop(self.hold(delivery));
+        }
+    }
+}
+
 /// Waits for the next delivery of the instance at this address; the poll is held as long as it takes.
 /// Cancellation-safe: a delivery that is not taken goes back.
 ///
@@ -109,8 +136,8 @@ async fn next_delivery(inbox: &mpsc::Sender<Message>, ends: Ends) -> Result<Deli
         let (poll, answer) = oneshot::channel();
         let polled = inbox.send(Message::Polled { at, poll }).await;
         polled.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
-        let delivery = answer.await.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
-        let handover = Handover { delivery: Some(delivery), at, inbox: inbox.clone() };
+        let mut waiting = Waiting { answer, at, inbox: inbox.clone() };
+        let handover = waiting.handover().await.ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
         if let Some(delivery) = handover.take() {
             return Ok(delivery);
         }
