@@ -256,4 +256,39 @@ mod tests {
         assert_eq!(parse_attempt(&header(&format!("{}-3", RequestId(8))), request), Some(Attempt(0)));
         assert_eq!(parse_attempt(&header("nonsense"), request), None);
     }
+
+    #[tokio::test]
+    async fn a_poll_that_ends_just_when_a_delivery_was_sent_to_it_gives_it_back() {
+        let (inbox, mut messages) = mpsc::channel(2);
+        let address = "127.1.0.1:1".parse().unwrap();
+        let ends = Ends { local: address, peer: address };
+        let mut polling = Box::pin(next_delivery(&inbox, ends));
+        let message = tokio::select! {
+            message = messages.recv() => message,
+            _ = &mut polling => panic!("nothing was delivered"),
+        };
+        let Some(Message::Polled { poll, .. }) = message else { panic!("a poll comes first") };
+        let delivery = Delivery {
+            request: RequestId(9),
+            attempt: Attempt(1),
+            payload: Bytes::new(),
+            secrets: crate::credentials::AttemptSecrets {
+                token: String::new(),
+                access_key: String::new(),
+                secret_key: String::new(),
+            },
+            asynchronous: false,
+            deadline_ms: 0,
+            function_urn: String::new(),
+            alias: None,
+            fence: tokio_util::sync::CancellationToken::new(),
+        };
+        assert!(poll.send(delivery).is_ok());
+        drop(polling);
+        let back = messages.recv().await;
+        assert!(matches!(
+            back,
+            Some(Message::DeliveryDropped { request: RequestId(9), attempt: Attempt(1), .. })
+        ));
+    }
 }
