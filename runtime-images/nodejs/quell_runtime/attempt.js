@@ -17,7 +17,7 @@ const FIRST_LOOK_MS = 2;
 const LAST_LOOK_MS = 100;
 
 // Taken before user code is loaded, which may put its own in their place.
-const { setTimeout, clearTimeout, setImmediate, performance } = globalThis;
+const { setTimeout, clearTimeout, setImmediate } = globalThis;
 
 class Attempt {
   #handler;
@@ -25,7 +25,7 @@ class Attempt {
   #context;
   #settle;
   #spared;
-  #graceUntil = 0;
+  #graceMs = 0;
   #givenUp = null;
   #left = ['its handler'];
 
@@ -106,7 +106,7 @@ class Attempt {
   cancel({ reason, graceMs }) {
     if (this.reason !== null) return;
     this.reason = reason;
-    this.#graceUntil = performance.now() + graceMs;
+    this.#graceMs = graceMs;
     this.#givenUp = setTimeout(() => this.#giveUp(), graceMs * GIVEN_UP_SHARE);
     // Those who listen are code of the request.
     this.owner.run(() => this.#controller.abort(cancellation(reason)));
@@ -127,8 +127,7 @@ class Attempt {
     let pause = FIRST_LOOK_MS;
     for (;;) {
       await new Promise((resolve) => { setImmediate(resolve); }); // what it has on its last steps
-      const untilMs = this.#graceUntil - performance.now();
-      this.#left = this.owner.endLeftovers(Math.max(0, untilMs));
+      this.#left = this.owner.endLeftovers(this.#graceMs);
       if (ownership.processesWereStarted()) {
         this.#left.push(...processes.endOwned(this.owner, this.#spared, others()));
       }

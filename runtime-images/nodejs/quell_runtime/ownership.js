@@ -113,14 +113,15 @@ class Owned {
 
   /**
    * Ends what can be ended without harm to others, and names what is left. A timer that fires once, but not
-   * before `untilMs` from now, is one that was forgotten: nobody else waits for it.
+   * within `longMs`, is one that was forgotten: nobody else waits for it. (A sooner one may be what sends off
+   * a batch that others have put something into.)
    */
-  endLeftovers(untilMs) {
+  endLeftovers(longMs) {
     const left = [];
     for (const timer of [...this.timers.alive()]) {
       const once = timer._repeat === null;
       const dueMs = timer._idleStart + timer._idleTimeout - performance.now();
-      if (once && dueMs > untilMs) clearTimeout(timer);
+      if (once && dueMs > longMs) clearTimeout(timer);
       else left.push(once ? 'a timer' : timer._repeat === undefined ? 'an immediate' : 'an interval');
     }
     for (const worker of this.workers) worker.terminate();

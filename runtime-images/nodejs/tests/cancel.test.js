@@ -166,6 +166,17 @@ test('processes are dead before the acknowledgement, wherever they went, and tho
   }
 });
 
+test('processes that an ES module started by names it imported are found as well', async (t) => {
+  const made = await bench(t, { handler: 'esm_processes.handler' });
+  for (const how of ['spawn', 'exec']) {
+    const [request, { child }] = await made.hang({ how });
+    request.watched = [child];
+    made.node.cancel(request);
+    await acknowledged(made.node, request);
+    assert.deepEqual(request.aliveAtAnswer, [], how);
+  }
+});
+
 test('a process without a mark is the request\'s if it is alone, and else may be anybody\'s', async (t) => {
   const made = await bench(t, { concurrency: 3 });
   const [neighbour] = await made.hang({ how: 'waiting' });
