@@ -23,8 +23,8 @@ const HANDLES = new Set([
 ]);
 /** What is under way until it calls back. */
 const OPERATIONS = new Set([
-  'FSREQCALLBACK', 'FSREQPROMISE', 'GETADDRINFOREQWRAP', 'GETNAMEINFOREQWRAP', 'QUERYWRAP', 'TCPCONNECTWRAP',
-  'PIPECONNECTWRAP', 'WRITEWRAP', 'SHUTDOWNWRAP', 'UDPSENDWRAP',
+  'FSREQCALLBACK', 'FSREQPROMISE', 'GETADDRINFOREQWRAP', 'GETNAMEINFOREQWRAP', 'TCPCONNECTWRAP', 'PIPECONNECTWRAP',
+  'WRITEWRAP', 'SHUTDOWNWRAP', 'UDPSENDWRAP',
 ]);
 /** The variable that names the invocation a process belongs to. */
 const MARKER = 'QUELL_INVOCATION';
@@ -91,14 +91,19 @@ class Owned {
     } else if (OPERATIONS.has(type)) {
       resource[OWNER] = this;
     } else if (type.endsWith('REQUEST') && resource.constructor.name.endsWith('Job')) {
-      this.#noteJob(resource);
+      this.#noteJob(resource, 'ondone');
+    } else if (type === 'QUERYWRAP') {
+      this.#noteJob(resource, 'oncomplete');
+    } else if (type === 'ZLIB') {
+      this.#noteStream(resource);
     }
   }
 
-  /** A job of `crypto` tells its end through a function that is put on it once it is made. */
-  #noteJob(job) {
+  /** A job of `crypto` or `dns` tells its end through a function that is put on it when it is made, or before. */
+  #noteJob(job, name) {
+    const given = job[name];
     let done;
-    Object.defineProperty(job, 'ondone', {
+    Object.defineProperty(job, name, {
       configurable: true,
       get: () => done,
       set: (told) => {
@@ -109,6 +114,32 @@ class Owned {
         };
       },
     });
+    if (typeof given === 'function') job[name] = given;
+  }
+
+  /** A stream of `zlib` is at work from each write until it tells by the function that it was begun with. */
+  #noteStream(stream) {
+    const { init, write, close } = stream;
+    const over = () => this.jobs.delete(stream);
+    stream.init = (...args) => {
+      const told = args.findIndex((arg) => typeof arg === 'function');
+      if (told >= 0) {
+        const tell = args[told];
+        args[told] = function tellOnceOver(...results) {
+          over();
+          return tell.apply(this, results);
+        };
+      }
+      return init.apply(stream, args);
+    };
+    stream.write = (...args) => {
+      this.jobs.add(stream);
+      return write.apply(stream, args);
+    };
+    stream.close = (...args) => {
+      over();
+      return close.apply(stream, args);
+    };
   }
 
   /**

@@ -102,7 +102,9 @@ test('what is left of a request holds the acknowledgement back until it is over,
   for (const beside of [false, true]) {
     const made = await bench(t, { concurrency: 3 });
     const neighbour = beside ? (await made.hang({ how: 'obedient' }))[0] : null;
-    for (const how of ['interval', 'chain', 'reading', 'hashing', 'looking', 'connected', 'serving', 'fetching']) {
+    for (const how of [
+      'interval', 'chain', 'reading', 'hashing', 'zipping', 'inflating', 'looking', 'resolving', 'connected', 'serving', 'fetching',
+    ]) {
       made.node.apiAnswer = null;
       const [request] = await made.hang({ how, path: __filename });
       made.node.cancel(request);

@@ -4,11 +4,14 @@
 
 const childProcess = require('node:child_process');
 const crypto = require('node:crypto');
+const dgram = require('node:dgram');
 const dns = require('node:dns');
 const fs = require('node:fs');
 const http = require('node:http');
 const net = require('node:net');
+const zlib = require('node:zlib');
 const { EventEmitter, once } = require('node:events');
+const { promisify } = require('node:util');
 const { Worker } = require('node:worker_threads');
 const { setTimeout: sleep } = require('node:timers/promises');
 const { report } = require('./report.js');
@@ -95,6 +98,27 @@ exports.ways = {
     gate.once('open', () => { again = false; });
     const step = () => { if (again) crypto.pbkdf2('a', 'b', 1000, 64, 'sha1', step); };
     step();
+  }),
+  zipping: leaving(async () => {
+    let again = true;
+    gate.once('open', () => { again = false; });
+    const step = () => { if (again) zlib.gzip(Buffer.alloc(1_000_000), step); };
+    step();
+  }),
+  inflating: leaving(async () => {
+    const packed = zlib.brotliCompressSync(Buffer.alloc(3_000_000));
+    let again = true;
+    gate.once('open', () => { again = false; });
+    (async () => { while (again) await promisify(zlib.brotliDecompress)(packed); })();
+  }),
+  resolving: leaving(async () => {
+    // A server that never answers.
+    const server = dgram.createSocket('udp4').bind(0, '127.0.0.1').unref();
+    await once(server, 'listening');
+    const resolver = new dns.Resolver({ timeout: 60_000 });
+    resolver.setServers([`127.0.0.1:${server.address().port}`]);
+    resolver.resolve4('quell.test', () => {});
+    gate.once('open', () => resolver.cancel());
   }),
   looking: leaving(async () => {
     let again = true;
