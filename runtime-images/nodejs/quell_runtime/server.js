@@ -45,7 +45,8 @@ class Server {
     const listening = new Promise((resolve) => { begun = resolve; });
     const cancellations = this.#holdCancellations(begun);
     await Promise.race([listening, cancellations]);
-    await Promise.race([cancellations, this.#holdRequests()]);
+    const failed = new Promise((_, reject) => { this.#fail = reject; });
+    await Promise.race([cancellations, failed, this.#holdRequests()]);
   }
 
   /** Something happened that another process is better off without: this one ends when it has nothing to do. */
@@ -67,14 +68,12 @@ class Server {
   }
 
   async #holdRequests() {
-    const failed = new Promise((_, reject) => { this.#fail = reject; });
-    failed.catch(() => {});
     for (;;) {
       while (this.#taken >= this.#settings.concurrency) {
-        await Promise.race([failed, new Promise((resolve) => { this.#freed = resolve; })]);
+        await new Promise((resolve) => { this.#freed = resolve; });
       }
       if (this.#spoilt && this.#taken === 0) return;
-      const invocation = await Promise.race([failed, this.#node.nextInvocation()]);
+      const invocation = await this.#node.nextInvocation();
       if (invocation === null) return;
       this.#taken += 1;
       this.#serve(invocation).then(() => this.#free()).catch(this.#fail);
