@@ -21,6 +21,7 @@ use tempfile::TempDir;
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 mod bell;
+pub mod javascript;
 
 pub use bell::{Bell, Pidfd, Ring};
 
@@ -102,18 +103,27 @@ impl TestNode {
     /// A node whose stderr is closed once it listens: every line it logs after that fails.
     pub async fn start_deaf() -> Self {
         let data = Self::folder();
-        let mut node = Self::begin(data.path(), &[], true).await;
+        let mut node = Self::begin(Self::command(data.path(), &[]), data.path(), true).await;
+        node.data = Some(data);
+        node
+    }
+
+    /// A node that finds programs in this folder alone.
+    pub async fn start_on_path(bin: &Path) -> Self {
+        let data = Self::folder();
+        let mut command = Self::command(data.path(), &[]);
+        command.env("PATH", bin);
+        let mut node = Self::begin(command, data.path(), false).await;
         node.data = Some(data);
         node
     }
 
     /// A node on an existing data folder.
     pub async fn start_in(dir: &Path, options: &[&str]) -> Self {
-        Self::begin(dir, options, false).await
+        Self::begin(Self::command(dir, options), dir, false).await
     }
 
-    async fn begin(dir: &Path, options: &[&str], deaf: bool) -> Self {
-        let mut command = Self::command(dir, options);
+    async fn begin(mut command: Command, dir: &Path, deaf: bool) -> Self {
         let mut child = command.spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (lines, log) = mpsc::channel();

@@ -17,6 +17,16 @@ pub(crate) struct Code {
     pub(crate) bytes: Bytes,
 }
 
+impl Code {
+    /// The same with a name for plain source that has none: JavaScript is not found under `index.py`.
+    pub(crate) fn named_for(mut self, runtime: &str) -> Self {
+        if self.kind == "inline" && self.filename.is_empty() && runtime.starts_with("Node.js") {
+            "index.js".clone_into(&mut self.filename);
+        }
+        self
+    }
+}
+
 /// Reads `code_type`, `code_filename` and `func_code.file`.
 pub(crate) fn read(fields: &Fields<'_>) -> Result<Code, ApiError> {
     let kind = fields.required_text("code_type", "FSS.1006")?;

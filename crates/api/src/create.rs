@@ -36,7 +36,7 @@ pub(crate) async fn create(
     let (package, name) = (package_name(&fields)?, name(&fields)?);
     let key = FunctionKey { project, package, name, version: LATEST.to_owned() };
     let mut config = FunctionConfig::read(&fields, None)?;
-    let code = code::read(&fields)?;
+    let code = code::read(&fields)?.named_for(&config.runtime);
     (config.code_type, config.code_filename) = (code.kind, code.filename);
     api.image(&config.runtime)?;
     let now = jiff::Timestamp::now().as_millisecond();

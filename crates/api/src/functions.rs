@@ -125,6 +125,7 @@ pub(crate) async fn update_code(
 ) -> Result<Json<Value>, ApiError> {
     let change = |fields: &Fields<'_>, before: &FunctionConfig| {
         let code = code::read(fields)?;
+        let code = code.named_for(&before.runtime);
         let (code_type, code_filename) = (code.kind, code.filename);
         Ok((FunctionConfig { code_type, code_filename, ..before.clone() }, Some(code.bytes)))
     };

@@ -153,6 +153,9 @@ mod tests {
         let python = first.iter().find(|image| image.name == "python").unwrap();
         assert!(python.dir.join("bootstrap.py").is_file());
         assert!(python.runtimes.iter().any(|runtime| runtime == "Python3.10"));
+        let node = first.iter().find(|image| image.name == "nodejs").unwrap();
+        assert!(node.dir.join("bootstrap.js").is_file() && !node.dir.join("tests").exists());
+        assert!(node.runtimes.iter().any(|runtime| runtime == "Node.js20.15"));
         assert!(first.iter().any(|image| image.runtimes.iter().any(|runtime| runtime == "Custom")));
     }
 

@@ -72,9 +72,13 @@ pub(crate) fn choose(
             let Some(program) = image.command.first().filter(|first| !first.contains(OF_THE_CODE)) else {
                 continue;
             };
-            helper(Some(user))
-                .try_program(program)
-                .with_context(|| format!("{program} of the image {}", image.name))?;
+            let Err(why) = helper(Some(user)).try_program(program) else { continue };
+            // What the node cannot run either is missing or broken: that is for the functions of this image
+            // to hear, and says nothing of the user.
+            if helper(None).try_program(program).is_ok() {
+                return Err(why).with_context(|| format!("{program} of the image {}", image.name));
+            }
+            tracing::warn!(image = image.name, %why, "{program} cannot be run: functions of this image cannot start");
         }
         Ok(())
     };

@@ -103,6 +103,33 @@ impl Drop for Handover {
     }
 }
 
+/// A poll that waits in the shell. One that ends just when a delivery was sent to it gives that back.
+struct Waiting {
+    answer: oneshot::Receiver<Delivery>,
+    at: Ipv4Addr,
+    inbox: mpsc::Sender<Message>,
+}
+
+impl Waiting {
+    async fn handover(&mut self) -> Option<Handover> {
+        let delivery = (&mut self.answer).await.ok()?;
+        Some(self.hold(delivery))
+    }
+
+    fn hold(&self, delivery: Delivery) -> Handover {
+        Handover { delivery: Some(delivery), at: self.at, inbox: self.inbox.clone() }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.answer.close();
+        if let Ok(delivery) = self.answer.try_recv() {
+            drop(self.hold(delivery));
+        }
+    }
+}
+
 /// Waits for the next delivery of the instance at this address; the poll is held as long as it takes.
 /// Cancellation-safe: a delivery that is not taken goes back.
 ///
@@ -114,8 +141,8 @@ async fn next_delivery(inbox: &mpsc::Sender<Message>, ends: Ends) -> Result<Deli
         let (poll, answer) = oneshot::channel();
         let polled = inbox.send(Message::Polled { at, poll }).await;
         polled.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
-        let delivery = answer.await.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
-        let handover = Handover { delivery: Some(delivery), at, inbox: inbox.clone() };
+        let mut waiting = Waiting { answer, at, inbox: inbox.clone() };
+        let handover = waiting.handover().await.ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
         if let Some(delivery) = handover.take() {
             return Ok(delivery);
         }
@@ -233,5 +260,40 @@ mod tests {
         assert_eq!(parse_attempt(&header(&format!("{request}-x")), request), Some(Attempt(0)));
         assert_eq!(parse_attempt(&header(&format!("{}-3", RequestId(8))), request), Some(Attempt(0)));
         assert_eq!(parse_attempt(&header("nonsense"), request), None);
+    }
+
+    #[tokio::test]
+    async fn a_poll_that_ends_just_when_a_delivery_was_sent_to_it_gives_it_back() {
+        let (inbox, mut messages) = mpsc::channel(2);
+        let address = "127.1.0.1:1".parse().unwrap();
+        let ends = Ends { local: address, peer: address };
+        let mut polling = Box::pin(next_delivery(&inbox, ends));
+        let message = tokio::select! {
+            message = messages.recv() => message,
+            _ = &mut polling => panic!("nothing was delivered"),
+        };
+        let Some(Message::Polled { poll, .. }) = message else { panic!("a poll comes first") };
+        let delivery = Delivery {
+            request: RequestId(9),
+            attempt: Attempt(1),
+            payload: Bytes::new(),
+            secrets: crate::credentials::AttemptSecrets {
+                token: String::new(),
+                access_key: String::new(),
+                secret_key: String::new(),
+            },
+            asynchronous: false,
+            deadline_ms: 0,
+            function_urn: String::new(),
+            alias: None,
+            fence: tokio_util::sync::CancellationToken::new(),
+        };
+        assert!(poll.send(delivery).is_ok());
+        drop(polling);
+        let back = messages.recv().await;
+        assert!(matches!(
+            back,
+            Some(Message::DeliveryDropped { request: RequestId(9), attempt: Attempt(1), .. })
+        ));
     }
 }
