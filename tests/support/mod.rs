@@ -21,8 +21,10 @@ use tempfile::TempDir;
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 mod bell;
+mod played;
 
 pub use bell::{Bell, Pidfd, Ring};
+pub use played::{Line, Played};
 
 /// Nothing in these tests takes a tenth of this; what has not come by then will not.
 pub const LIMIT: Duration = Duration::from_secs(60);

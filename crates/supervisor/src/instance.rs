@@ -30,6 +30,9 @@ pub(crate) struct Instance {
     pub(crate) taking: Option<oneshot::Sender<Delivery>>,
     /// Cancellations not yet told. Bounded by the requests on the instance.
     pub(crate) notices: VecDeque<Notice>,
+    /// Those told, as long as the request is here: who names its invocation is told again, as a poll may
+    /// have died with what it heard. Bounded by the requests on the instance.
+    pub(crate) told: HashMap<RequestId, Notice>,
     /// Polls for cancellations that are held. Bounded by `MAX_POLLS`.
     pub(crate) listeners: VecDeque<Listener>,
     /// It listens for cancellations and cannot say when code has ended: nothing it says of a request that
@@ -71,6 +74,7 @@ impl Instance {
             polls: VecDeque::new(),
             taking: None,
             notices: VecDeque::new(),
+            told: HashMap::new(),
             listeners: VecDeque::new(),
             only_listens: false,
             placed: VecDeque::new(),
@@ -104,6 +108,7 @@ impl Instance {
     /// invocation alone hears that nothing will come.
     pub(crate) fn let_go(&mut self, request: RequestId) {
         self.delivered.remove(&request);
+        self.told.remove(&request);
         let of_it = |listener: &Listener| listener.named.is_some_and(|(named, _)| named == request);
         while let Some(listener) =
             self.listeners.iter().position(of_it).and_then(|at| self.listeners.remove(at))
@@ -129,12 +134,19 @@ impl Instance {
         }
     }
 
-    /// Takes the oldest cancellation not yet told that this poll is to hear of.
+    /// What this poll is to hear of: the oldest cancellation not yet told that is meant for it, or the one of
+    /// the invocation it names, told or not.
     pub(crate) fn notice_for(&mut self, listener: &Listener) -> Option<Notice> {
         let meant =
             |notice: &Notice| listener.named.is_none_or(|named| named == (notice.request, notice.attempt));
-        let at = self.notices.iter().position(meant)?;
-        self.notices.remove(at)
+        match self.notices.iter().position(meant) {
+            Some(at) => self.notices.remove(at),
+            None => listener
+                .named
+                .and_then(|(request, _)| self.told.get(&request))
+                .filter(|it| meant(it))
+                .copied(),
+        }
     }
 
     /// The next held poll whose client is still there.

@@ -39,6 +39,7 @@ impl Shell {
         if over {
             drop(listener.poll.send(Heard::Over)); // it may have hung up
         } else if let Some(notice) = instance.notice_for(&listener) {
+            instance.told.insert(notice.request, notice);
             let carried = Carried::new(notice, instance.address, self.inbox.clone());
             if let Err(Heard::Notice(back)) = listener.poll.send(Heard::Notice(carried)) {
                 back.take();
@@ -55,8 +56,11 @@ impl Shell {
         while let Some(poll) = instance.listener_for(&notice) {
             let carried = Carried::new(notice, instance.address, self.inbox.clone());
             match poll.send(Heard::Notice(carried)) {
-                Err(Heard::Notice(back)) => drop(back.take()), // it hung up: the next
-                Err(Heard::Over) | Ok(()) => return,
+                Err(Heard::Notice(back)) => {
+                    back.take(); // it hung up: the next
+                }
+                Err(Heard::Over) => {}
+                Ok(()) => return drop(instance.told.insert(notice.request, notice)),
             }
         }
         instance.notices.push_back(notice);

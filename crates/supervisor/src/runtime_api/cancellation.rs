@@ -102,16 +102,15 @@ impl Ear {
         heard.await.ok()
     }
 
-    /// A line for each cancellation, until there can be no more. Each is asked for when the one before it is
-    /// on its way, so that at most one is between the inbox and the socket.
+    /// A line for each cancellation, until there can be no more: of a named invocation there is one. Each is
+    /// asked for when the one before it is on its way, so that at most one is between the inbox and the socket.
     fn lines(self) -> impl stream::Stream<Item = Result<Bytes, Infallible>> {
-        stream::unfold(self, async |ear| match ear.next().await? {
-            Heard::Notice(carried) => {
-                let mut line = body(&carried.take()?);
-                line.push('\n');
-                Some((Ok(line.into()), ear))
-            }
-            Heard::Over => None,
+        stream::unfold(Some(self), async |ear| {
+            let ear = ear?;
+            let Heard::Notice(carried) = ear.next().await? else { return None };
+            let mut line = body(&carried.take()?);
+            line.push('\n');
+            Some((Ok(line.into()), Some(ear).filter(|ear| ear.named.is_none())))
         })
     }
 }
@@ -206,5 +205,53 @@ async fn acknowledge(
     match inbox.send(Message::Acknowledged { at, request, attempt }).await {
         Ok(()) => StatusCode::ACCEPTED,
         Err(_) => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    fn on_its_way() -> (OnItsWay, Notice, mpsc::Receiver<Message>) {
+        let (inbox, messages) = mpsc::channel(1);
+        let notice = Notice {
+            request: RequestId(7),
+            attempt: Attempt(2),
+            reason: "cancel",
+            grace: Duration::from_secs(2),
+            grace_ends_ms: 1_000,
+        };
+        (OnItsWay::new(Carried::new(notice, Ipv4Addr::LOCALHOST, inbox)), notice, messages)
+    }
+
+    #[tokio::test]
+    async fn a_notice_whose_connection_died_before_it_was_written_goes_back() {
+        let (unsent, told, mut messages) = on_its_way();
+        drop(unsent);
+        match messages.try_recv() {
+            Ok(Message::NoticeDropped { notice, .. }) => assert_eq!(notice, told),
+            _ => panic!("it is lost"),
+        }
+    }
+
+    #[tokio::test]
+    async fn one_that_was_written_does_not() {
+        let (sent, notice, mut messages) = on_its_way();
+        assert_eq!(sent.size_hint().exact(), Some(body(&notice).len() as u64));
+        assert_eq!(sent.collect().await.unwrap().to_bytes(), body(&notice));
+        assert!(messages.try_recv().is_err());
+    }
+
+    #[test]
+    fn what_a_listener_says_of_itself_is_one_of_two_words() {
+        let said = |word: &'static str| {
+            acknowledges(&HeaderMap::from_iter([(CAPABILITY, axum::http::HeaderValue::from_static(word))]))
+        };
+        assert_eq!(acknowledges(&HeaderMap::new()), Some(true));
+        assert_eq!((said("acknowledges"), said("tells"), said("Tells")), (Some(true), Some(false), None));
     }
 }
