@@ -55,10 +55,12 @@ async fn next(
         return StatusCode::BAD_REQUEST.into_response();
     };
     let ear = Ear { at, inbox, named, acknowledges };
+    // Before any answer: whoever reads the head of a stream is known to listen.
+    let Some(first) = ear.listen().await else { return StatusCode::SERVICE_UNAVAILABLE.into_response() };
     if headers.get(header::ACCEPT).is_some_and(|kind| kind.as_bytes() == NDJSON.as_bytes()) {
-        return ([(header::CONTENT_TYPE, NDJSON)], Body::from_stream(ear.lines())).into_response();
+        return ([(header::CONTENT_TYPE, NDJSON)], Body::from_stream(ear.lines(first))).into_response();
     }
-    match ear.next().await {
+    match first.await.ok() {
         Some(Heard::Notice(carried)) => {
             ([(header::CONTENT_TYPE, "application/json")], Body::new(OnItsWay::new(carried))).into_response()
         }
@@ -94,23 +96,27 @@ struct Ear {
 }
 
 impl Ear {
-    /// Polls once; `None` when the instance is gone, or holds too many polls.
-    async fn next(&self) -> Option<Heard> {
+    /// Polls once. Nothing comes when the instance is gone, or holds too many polls.
+    async fn listen(&self) -> Option<oneshot::Receiver<Heard>> {
         let (poll, heard) = oneshot::channel();
         let listener = Listener { named: self.named, acknowledges: self.acknowledges, poll };
         self.inbox.send(Message::Listening { at: self.at, listener }).await.ok()?;
-        heard.await.ok()
+        Some(heard)
     }
 
     /// A line for each cancellation, until there can be no more: of a named invocation there is one. Each is
     /// asked for when the one before it is on its way, so that at most one is between the inbox and the socket.
-    fn lines(self) -> impl stream::Stream<Item = Result<Bytes, Infallible>> {
-        stream::unfold(Some(self), async |ear| {
-            let ear = ear?;
-            let Heard::Notice(carried) = ear.next().await? else { return None };
+    fn lines(self, first: oneshot::Receiver<Heard>) -> impl stream::Stream<Item = Result<Bytes, Infallible>> {
+        stream::unfold((self, Some(first)), async |(ear, polled)| {
+            let poll = match polled {
+                Some(polled) => polled,
+                None if ear.named.is_some() => return None,
+                None => ear.listen().await?,
+            };
+            let Heard::Notice(carried) = poll.await.ok()? else { return None };
             let mut line = body(&carried.take()?);
             line.push('\n');
-            Some((Ok(line.into()), Some(ear).filter(|ear| ear.named.is_none())))
+            Some((Ok(line.into()), (ear, None)))
         })
     }
 }
