@@ -60,7 +60,10 @@ impl Shell {
                     back.take(); // it hung up: the next
                 }
                 Err(Heard::Over) => {}
-                Ok(()) => return drop(instance.told.insert(notice.request, notice)),
+                Ok(()) => {
+                    instance.told.insert(notice.request, notice);
+                    return;
+                }
             }
         }
         instance.notices.push_back(notice);
