@@ -130,6 +130,11 @@ impl Ring {
         self.facts["children"][at].as_str().unwrap().to_owned()
     }
 
+    /// The line itself.
+    pub fn into_stream(self) -> tokio::io::BufReader<UnixStream> {
+        self.stream
+    }
+
     /// Lets the code that waits go on.
     pub async fn release(&mut self) {
         self.tell("go").await;

@@ -22,8 +22,10 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 mod bell;
 pub mod javascript;
+mod played;
 
 pub use bell::{Bell, Pidfd, Ring};
+pub use played::{Line, Played};
 
 /// Nothing in these tests takes a tenth of this; what has not come by then will not.
 pub const LIMIT: Duration = Duration::from_secs(60);

@@ -7,14 +7,14 @@ use std::{
     time::Instant,
 };
 
-use cancel::RequestId;
+use cancel::{Attempt, RequestId};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::time::delay_queue;
 
 use crate::{
     group::{Exit, Group, OutOfMemory},
     lifecycle::Control,
-    message::{Delivery, Notice},
+    message::{Delivery, Heard, Listener, Notice},
     spec::FunctionSpec,
 };
 
@@ -30,8 +30,14 @@ pub(crate) struct Instance {
     pub(crate) taking: Option<oneshot::Sender<Delivery>>,
     /// Cancellations not yet told. Bounded by the requests on the instance.
     pub(crate) notices: VecDeque<Notice>,
+    /// Those told, as long as the request is here: who names its invocation is told again, as a poll may
+    /// have died with what it heard. Bounded by the requests on the instance.
+    pub(crate) told: HashMap<RequestId, Notice>,
     /// Polls for cancellations that are held. Bounded by `MAX_POLLS`.
-    pub(crate) listeners: VecDeque<oneshot::Sender<Notice>>,
+    pub(crate) listeners: VecDeque<Listener>,
+    /// It listens for cancellations and cannot say when code has ended: nothing it says of a request that
+    /// is being stopped is believed.
+    pub(crate) only_listens: bool,
     /// Requests that have a place and were not taken, oldest first.
     pub(crate) placed: VecDeque<RequestId>,
     /// What was delivered and not answered, to be delivered again to a client that lost it.
@@ -68,7 +74,9 @@ impl Instance {
             polls: VecDeque::new(),
             taking: None,
             notices: VecDeque::new(),
+            told: HashMap::new(),
             listeners: VecDeque::new(),
+            only_listens: false,
             placed: VecDeque::new(),
             delivered: HashMap::new(),
             ready: false,
@@ -94,6 +102,51 @@ impl Instance {
 
     pub(crate) fn is_idle(&self) -> bool {
         self.placed.is_empty() && self.delivered.is_empty()
+    }
+
+    /// It holds this request no more: what was delivered is forgotten, and whoever listens for that
+    /// invocation alone hears that nothing will come.
+    pub(crate) fn let_go(&mut self, request: RequestId) {
+        self.delivered.remove(&request);
+        self.told.remove(&request);
+        let of_it = |listener: &Listener| listener.named.is_some_and(|(named, _)| named == request);
+        while let Some(listener) =
+            self.listeners.iter().position(of_it).and_then(|at| self.listeners.remove(at))
+        {
+            drop(listener.poll.send(Heard::Over)); // it may have hung up
+        }
+    }
+
+    /// Whether it was given this very attempt and has not answered it.
+    pub(crate) fn holds(&self, request: RequestId, attempt: Attempt) -> bool {
+        self.delivered.get(&request).is_some_and(|delivery| delivery.attempt == attempt)
+    }
+
+    /// Takes the held poll that is to hear of this: one that named its invocation, else one that named none.
+    pub(crate) fn listener_for(&mut self, notice: &Notice) -> Option<oneshot::Sender<Heard>> {
+        loop {
+            let held = |named| self.listeners.iter().position(|listener| listener.named == named);
+            let at = held(Some((notice.request, notice.attempt))).or_else(|| held(None))?;
+            let listener = self.listeners.remove(at)?;
+            if !listener.poll.is_closed() {
+                return Some(listener.poll);
+            }
+        }
+    }
+
+    /// What this poll is to hear of: the oldest cancellation not yet told that is meant for it, or the one of
+    /// the invocation it names, told or not.
+    pub(crate) fn notice_for(&mut self, listener: &Listener) -> Option<Notice> {
+        let meant =
+            |notice: &Notice| listener.named.is_none_or(|named| named == (notice.request, notice.attempt));
+        match self.notices.iter().position(meant) {
+            Some(at) => self.notices.remove(at),
+            None => listener
+                .named
+                .and_then(|(request, _)| self.told.get(&request))
+                .filter(|it| meant(it))
+                .copied(),
+        }
     }
 
     /// The next held poll whose client is still there.

@@ -23,6 +23,7 @@ mod look;
 mod measure;
 mod message;
 mod node;
+mod notices;
 mod payloads;
 mod peer;
 mod perform;

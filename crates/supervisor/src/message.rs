@@ -14,6 +14,7 @@ use crate::{
     group::{Exit, Group, NotProven, OutOfMemory, Proof},
     handle::{CancelAnswer, CancelOrder, Completion, Invocation, InvokeError},
     receipt::Receipt,
+    runtime_api::Carried,
     spec::FunctionSpec,
     unwritten::Write,
     view::{InstanceCount, NodeView, PlanView, TreeView},
@@ -69,13 +70,32 @@ pub(crate) struct Delivery {
     pub(crate) fence: CancellationToken,
 }
 
-/// What a runtime's poll for cancellations is answered with.
-#[derive(Clone, Copy, Debug)]
+/// What a runtime is told of a request that is to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Notice {
     pub(crate) request: RequestId,
     pub(crate) attempt: Attempt,
     pub(crate) reason: &'static str,
     pub(crate) grace: Duration,
+    /// When that grace is over, in Unix milliseconds.
+    pub(crate) grace_ends_ms: i64,
+}
+
+/// A runtime's poll for cancellations.
+pub(crate) struct Listener {
+    /// It wants to hear of this invocation and no other.
+    pub(crate) named: Option<(RequestId, Attempt)>,
+    /// Its runtime says when the code of a request has ended. One that only listens is not believed.
+    pub(crate) acknowledges: bool,
+    pub(crate) poll: oneshot::Sender<Heard>,
+}
+
+/// What a poll for cancellations is answered with.
+pub(crate) enum Heard {
+    /// A request is to stop.
+    Notice(Carried),
+    /// The invocation it named is not under way here, or not any more: nothing will come.
+    Over,
 }
 
 /// What a runtime reports of an attempt.
@@ -175,7 +195,18 @@ pub(crate) enum Message {
     /// A runtime listens for cancellations.
     Listening {
         at: Ipv4Addr,
-        poll: oneshot::Sender<Notice>,
+        listener: Listener,
+    },
+    /// A poll that had been given a cancellation went away before it took it.
+    NoticeDropped {
+        at: Ipv4Addr,
+        notice: Notice,
+    },
+    /// A runtime says that no code of a cancelled invocation runs any more.
+    Acknowledged {
+        at: Ipv4Addr,
+        request: RequestId,
+        attempt: Attempt,
     },
     Spawned {
         instance: InstanceId,

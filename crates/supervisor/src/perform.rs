@@ -11,7 +11,7 @@ use crate::{
     group::OutputRing,
     handle::InvokeError,
     lifecycle::Control,
-    message::{Delivery, Message, Notice},
+    message::{Delivery, Message},
     request::{Payload, Request},
     shell::{Shell, Timer, now_ms},
 };
@@ -24,7 +24,7 @@ impl Shell {
             Effect::Deliver { request, instance, attempt } => self.deliver(request, instance, attempt),
             Effect::Fence { request, cancel, first } => self.fenced(request, cancel, first),
             Effect::Record { cancel, record, level } => self.record(cancel, record, level),
-            Effect::Ask { request, instance } => self.ask_runtime(request, instance),
+            Effect::Ask { request, instance } => self.notify(request, instance, "asked"),
             Effect::Terminate(instance) => self.control(instance, Control::Terminate),
             Effect::StartGrace(request) => self.start_grace(request),
             Effect::Drain(instance) => self.drains(instance),
@@ -117,18 +117,6 @@ impl Shell {
         }
     }
 
-    fn ask_runtime(&mut self, id: RequestId, instance: InstanceId) {
-        let (Some(request), Some(to)) = (self.requests.get(&id), self.instances.get_mut(&instance)) else {
-            return;
-        };
-        let reason = self.drafts.reason(&request.covered_by);
-        let notice = Notice { request: id, attempt: request.attempt, reason, grace: request.function.grace };
-        to.notices.push_back(notice);
-        let cancels = request.covered_by.clone();
-        self.drafts.signal(&cancels, instance, "asked", &self.instances);
-        self.tell_notices(instance);
-    }
-
     pub(crate) fn control(&mut self, id: InstanceId, control: Control) {
         let Some(instance) = self.instances.get(&id) else { return };
         let word = match control {
@@ -197,6 +185,7 @@ impl Shell {
         let timer = self.set_timer(Timer::Grace(id), grace);
         let old = self.requests.get_mut(&id).and_then(|request| request.grace.replace(timer));
         self.clear_timer(old);
+        self.tell_who_only_listens(id);
     }
 
     fn stuck(&mut self, id: RequestId) {
@@ -229,7 +218,7 @@ impl Shell {
         self.credentials.revoke(id);
         if let Some(from) = from.and_then(|from| self.instances.get_mut(&from)) {
             from.placed.retain(|placed| *placed != id);
-            from.delivered.remove(&id);
+            from.let_go(id);
         }
         if delivered {
             self.clear_timer(timer);
@@ -306,7 +295,7 @@ impl Shell {
             instance.placed.retain(|placed| *placed != id);
             instance.notices.retain(|notice| notice.request != id);
             if !draining {
-                instance.delivered.remove(&id);
+                instance.let_go(id);
             }
         }
         self.watch_idle(at);
@@ -315,7 +304,7 @@ impl Shell {
     fn gone(&mut self, id: RequestId, evidence: Evidence) {
         let Some(request) = self.requests.remove(&id) else { return };
         if let Some(instance) = request.instance.and_then(|at| self.instances.get_mut(&at)) {
-            instance.delivered.remove(&id);
+            instance.let_go(id);
         }
         let near = request.covered_by.iter().chain(&request.bystander_of).copied();
         let changed = self.drafts.set_evidence(&near.collect::<Vec<_>>(), id, evidence_word(evidence));

@@ -9,7 +9,7 @@ use crate::{
     codes,
     group::{Exit, Group, NotProven, OutOfMemory, OutputRing, Proof},
     instance::Instance,
-    message::{Delivery, Notice, Report, ReportKind},
+    message::{Delivery, Report, ReportKind},
     perform::error_message,
     settings::MAX_POLLS,
     shell::{Shell, Timer},
@@ -20,7 +20,7 @@ use crate::{
 const QUOTED_LINES: usize = 5;
 
 impl Shell {
-    fn at(&self, address: Ipv4Addr) -> Option<InstanceId> {
+    pub(crate) fn at(&self, address: Ipv4Addr) -> Option<InstanceId> {
         self.addresses.get(&address.to_bits().checked_sub(FIRST_ADDRESS)?).copied()
     }
 
@@ -95,6 +95,9 @@ impl Shell {
         let (request, delivery) = (*request, delivery.clone());
         let fenced = delivery.fence.is_cancelled();
         if fenced {
+            if instance.only_listens {
+                return; // its poll is no better a word than its answer would be
+            }
             let attempt = delivery.attempt;
             let answer = Answer::Failed { code: codes::FUNCTION_FAILED, retry: false };
             self.tell(Event::Answered { request, instance: id, attempt, answer });
@@ -145,7 +148,7 @@ impl Shell {
     pub(crate) fn delivery_dropped(&mut self, at: Ipv4Addr, request: RequestId, attempt: Attempt) {
         let Some(instance) = self.at(at) else { return };
         if let Some(holder) = self.instances.get_mut(&instance) {
-            holder.delivered.remove(&request);
+            holder.let_go(request);
         }
         if let Some(record) = self.requests.get_mut(&request).filter(|record| record.attempt == attempt) {
             if record.started.take().is_some() {
@@ -163,8 +166,12 @@ impl Shell {
         let Some(instance) = self.at(at) else { return };
         let Report { request, attempt, body, kind } = report;
         // Clients that do not echo the delivery can only mean the one this instance was given last.
-        let given = self.instances.get(&instance).and_then(|holder| holder.delivered.get(&request));
-        let Some(given) = given.map(|delivery| delivery.attempt) else { return };
+        let Some(holder) = self.instances.get(&instance) else { return };
+        let Some(given) = holder.delivered.get(&request) else { return };
+        if holder.only_listens && given.fence.is_cancelled() {
+            return; // it cannot say that the code has ended: the grace decides
+        }
+        let given = given.attempt;
         let attempt = attempt.unwrap_or(given);
         let answer = match kind {
             ReportKind::Response => Answer::Returned,
@@ -178,7 +185,7 @@ impl Shell {
                 record.report = Some((kind, body));
             }
             if let Some(holder) = self.instances.get_mut(&instance) {
-                holder.delivered.remove(&request);
+                holder.let_go(request);
             }
         }
         self.tell(Event::Answered { request, instance, attempt, answer });
@@ -187,32 +194,6 @@ impl Shell {
         }
         self.hand_over(instance);
         self.watch_idle(instance);
-    }
-
-    /// A runtime listens for cancellations: from now on it cooperates.
-    pub(crate) fn listening(&mut self, at: Ipv4Addr, poll: oneshot::Sender<Notice>) {
-        let Some(id) = self.at(at) else { return };
-        let Some(instance) = self.instances.get_mut(&id) else { return };
-        instance.listeners.retain(|held| !held.is_closed());
-        if instance.listeners.len() >= MAX_POLLS {
-            return; // dropped: the runtime gets 503
-        }
-        instance.listeners.push_back(poll);
-        self.tell(Event::InstanceCooperates(id));
-        self.tell_notices(id);
-    }
-
-    /// Gives cancellations to held polls. One that finds no live poll waits for the next.
-    pub(crate) fn tell_notices(&mut self, id: InstanceId) {
-        let Some(instance) = self.instances.get_mut(&id) else { return };
-        while let Some(notice) = instance.notices.pop_front() {
-            let Some(listener) = instance.listeners.pop_front() else {
-                return instance.notices.push_front(notice);
-            };
-            if listener.send(notice).is_err() {
-                instance.notices.push_front(notice);
-            }
-        }
     }
 
     pub(crate) fn exited(&mut self, id: InstanceId, exit: Option<Exit>, out_of_memory: Option<OutOfMemory>) {

@@ -11,6 +11,8 @@
 mod cancellation;
 mod functiongraph;
 
+pub(crate) use cancellation::Carried;
+
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -228,13 +230,19 @@ async fn report(inbox: &mpsc::Sender<Message>, ends: Ends, told: Told<'_>) -> St
     }
 }
 
-/// Reads `<request id>-<attempt>`. One that names another request is attempt 0, which never was.
+/// What was echoed with a report. One that names another request is attempt 0, which never was.
 fn parse_attempt(value: &HeaderValue, request: RequestId) -> Option<Attempt> {
     let (id, attempt) = value.to_str().ok()?.rsplit_once('-')?;
     if RequestId::parse(id) != Some(request) {
         return Some(Attempt(0));
     }
     Some(Attempt(attempt.parse().unwrap_or(0)))
+}
+
+/// Reads the id of a delivery, `<request id>-<attempt>`.
+fn parse_invocation(id: &str) -> Option<(RequestId, Attempt)> {
+    let (request, attempt) = id.rsplit_once('-')?;
+    Some((RequestId::parse(request)?, Attempt(attempt.parse().ok()?)))
 }
 
 /// The initialisation of an instance failed; the body says why.
@@ -295,5 +303,14 @@ mod tests {
             back,
             Some(Message::DeliveryDropped { request: RequestId(9), attempt: Attempt(1), .. })
         ));
+    }
+
+    #[test]
+    fn an_invocation_id_is_a_request_and_an_attempt() {
+        let request = RequestId(9);
+        assert_eq!(parse_invocation(&invocation_id(request, Attempt(3))), Some((request, Attempt(3))));
+        for wrong in ["", "-", "7", &request.to_string(), &format!("{request}-"), &format!("{request}-x")] {
+            assert_eq!(parse_invocation(wrong), None, "{wrong}");
+        }
     }
 }
