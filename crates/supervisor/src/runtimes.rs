@@ -169,14 +169,20 @@ impl Shell {
         if holder.only_listens && given.fence.is_cancelled() {
             return; // it cannot say that the code has ended: the grace decides
         }
-        let given = given.attempt;
+        let (given, fenced) = (given.attempt, given.fence.is_cancelled());
         let attempt = attempt.unwrap_or(given);
+        if kind == ReportKind::BrokenOff && attempt != given {
+            return;
+        }
         let answer = match kind {
             ReportKind::Response => Answer::Returned,
             ReportKind::Error => self.error_answer(instance, request, &body),
             ReportKind::TooLarge => {
                 Answer::Failed { code: codes::RESPONSE_TOO_LARGE, retry: self.retries_own_errors(request) }
             }
+            // It says that something went wrong, not that the code has ended: a fenced one is still waited for.
+            ReportKind::BrokenOff if fenced => return,
+            ReportKind::BrokenOff => self.broken_off(request),
         };
         if attempt == given {
             if let Some(record) = self.requests.get_mut(&request).filter(|record| !record.draining) {
@@ -311,6 +317,16 @@ impl Shell {
         if let Some(id) = self.longest_idle() {
             self.tell(Event::RetireAsked(id));
         }
+    }
+
+    /// A runtime that ends while it answers breaks off, and so does one whose connection fails; the request
+    /// ends as if it had exited, whichever is seen first.
+    fn broken_off(&mut self, request: RequestId) -> Answer {
+        if let Some(record) = self.requests.get_mut(&request) {
+            let what = codes::message(Outcome::Crashed);
+            record.failure = Some(format!("{what}: it broke off in the middle of its answer"));
+        }
+        Answer::Failed { code: cancel::CODE_CRASHED, retry: true }
     }
 
     fn retries_own_errors(&self, request: RequestId) -> bool {
