@@ -93,7 +93,7 @@ async fn waiting(
     let mut answers = HashMap::new();
     for at in 0..count {
         let tag = format!("{function}{at}");
-        let event = json!({ "do": "wait", "port": bell.port, "tag": tag });
+        let event = json!({ "do": "wait", "bell": bell.path(), "tag": tag });
         answers.insert(tag, node.invoke(function, &event));
     }
     (answers, bell.rings(count).await)
@@ -164,7 +164,7 @@ async fn an_error_of_the_handler_ends_its_request_and_not_its_process() {
 }
 
 #[tokio::test]
-async fn what_cannot_start_ends_its_request_with_4201_and_says_why() {
+async fn what_cannot_start_ends_its_request_and_says_why() {
     let node = start().await;
     for (client, requests) in [(Client::Python, 1), (Client::Python, 4), (Client::Node, 1), (Client::Node, 4)] {
         let name = format!("{client:?}{requests}");
@@ -176,7 +176,7 @@ async fn what_cannot_start_ends_its_request_with_4201_and_says_why() {
     // This client has no word for it: its process ends.
     Client::Rust.deploy(&node, "rust", (1, 1), json!({ "handler": "index.broken" })).await;
     let (_, code, message) = result(&node, "rust", json!({ "do": "echo" })).await.error();
-    assert_eq!(code, "FSS.4201", "{message}");
+    assert_eq!(code, "FSS.4204", "{message}");
     assert!(message.contains("ended before it was ready"), "{message}");
     node.stop().await;
 }
@@ -189,7 +189,7 @@ async fn a_package_without_its_client_is_told_which_one_is_missing() {
         let name = format!("{client:?}");
         client.deploy(&node, &name, (1, 1), json!({})).await;
         let (_, code, message) = result(&node, &name, json!({ "do": "echo" })).await.error();
-        assert_eq!(code, "FSS.4201", "{message}");
+        assert_eq!(code, "FSS.4204", "{message}");
         assert!(message.contains(words), "{message}");
     }
     node.stop().await;
@@ -243,7 +243,7 @@ async fn a_stream_is_one_result_and_one_that_fails_in_the_middle_is_none() {
 
 #[tokio::test]
 async fn an_instance_serves_eight_at_once_and_never_nine() {
-    let (node, bell) = (start().await, Bell::hang().await);
+    let (node, bell) = (start().await, Bell::hang_in_a_folder().await);
     for client in ALL {
         let name = format!("{client:?}");
         client.deploy(&node, &name, (8, 1), json!({})).await;
@@ -251,7 +251,7 @@ async fn an_instance_serves_eight_at_once_and_never_nine() {
         let instances: HashSet<&str> = rings.values().map(|ring| instance_of(&ring.facts)).collect();
         assert_eq!(instances.len(), 1, "{name}");
         assert!(rings.values().all(|ring| ring.facts["client"] == "8"), "{name}");
-        let ninth = node.invoke_async(&name, &json!({ "do": "wait", "port": bell.port, "tag": "ninth" })).await;
+        let ninth = node.invoke_async(&name, &json!({ "do": "wait", "bell": bell.path(), "tag": "ninth" })).await;
         assert_eq!(node.listed(&name, &ninth).await.0, "WAIT", "{name}: its polls are no room");
         assert!(bell.is_silent().await, "{name}");
         let (first, mut ring) = rings.remove_entry(&format!("{name}0")).unwrap();
@@ -272,13 +272,13 @@ async fn an_instance_serves_eight_at_once_and_never_nine() {
 
 #[tokio::test]
 async fn a_cancel_stops_a_request_that_is_alone_on_its_instance_in_each_mode() {
-    let (node, bell) = (start().await, Bell::hang().await);
+    let (node, bell) = (start().await, Bell::hang_in_a_folder().await);
     for client in ALL {
         let name = format!("{client:?}");
         client.deploy(&node, &name, (1, 4), json!({})).await;
         for mode in Mode::ALL {
-            let child = json!({ "do": "wait", "port": bell.port, "tag": "child", "function": name });
-            let event = json!({ "do": "wait", "port": bell.port, "tag": "parent", "children": [child] });
+            let child = json!({ "do": "wait", "bell": bell.path(), "tag": "child", "function": name });
+            let event = json!({ "do": "wait", "bell": bell.path(), "tag": "parent", "children": [child] });
             let parent = node.invoke(&name, &event);
             let mut rings = bell.rings(2).await;
             let (mut above, mut below) = (rings.remove("parent").unwrap(), rings.remove("child").unwrap());
@@ -315,7 +315,7 @@ async fn a_cancel_stops_a_request_that_is_alone_on_its_instance_in_each_mode() {
 
 #[tokio::test]
 async fn one_of_eight_is_stopped_in_python_and_the_others_finish_in_their_processes() {
-    let (node, bell) = (start().await, Bell::hang().await);
+    let (node, bell) = (start().await, Bell::hang_in_a_folder().await);
     Client::Python.deploy(&node, "f", (8, 1), json!({})).await;
     for _ in 0..2 {
         let (mut answers, mut rings) = waiting(&node, &bell, "f", 8).await;
@@ -332,7 +332,7 @@ async fn one_of_eight_is_stopped_in_python_and_the_others_finish_in_their_proces
         }
         // Their places are taken at once by the same processes.
         for tag in ["g1", "g2"] {
-            let event = json!({ "do": "wait", "port": bell.port, "tag": tag });
+            let event = json!({ "do": "wait", "bell": bell.path(), "tag": tag });
             answers.insert(tag.to_owned(), node.invoke("f", &event));
         }
         rings.extend(bell.rings(2).await);
@@ -350,9 +350,9 @@ async fn one_of_eight_is_stopped_in_python_and_the_others_finish_in_their_proces
 
 #[tokio::test]
 async fn what_a_cancelled_request_has_started_is_gone_when_its_client_says_so() {
-    let (node, bell) = (start().await, Bell::hang().await);
+    let (node, bell) = (start().await, Bell::hang_in_a_folder().await);
     Client::Python.deploy(&node, "f", (1, 1), json!({})).await;
-    let answer = node.invoke("f", &json!({ "do": "spawn", "port": bell.port }));
+    let answer = node.invoke("f", &json!({ "do": "spawn", "bell": bell.path() }));
     let ring = bell.ring().await;
     let child = ring.started();
     let cancel = node.cancel("f", &ring.request(), Mode::Plain).await;
@@ -364,10 +364,10 @@ async fn what_a_cancelled_request_has_started_is_gone_when_its_client_says_so() 
 
 #[tokio::test]
 async fn cancelling_in_python_can_be_switched_off() {
-    let (node, bell) = (start().await, Bell::hang().await);
+    let (node, bell) = (start().await, Bell::hang_in_a_folder().await);
     let off = json!({ "user_data": json!({ "QUELL_CANCELLATION": "off" }).to_string() });
     Client::Python.deploy(&node, "f", (1, 1), off).await;
-    let answer = node.invoke("f", &json!({ "do": "wait", "port": bell.port }));
+    let answer = node.invoke("f", &json!({ "do": "wait", "bell": bell.path() }));
     let ring = bell.ring().await;
     let cancel = node.cancel("f", &ring.request(), Mode::Plain).await;
     assert_eq!(told(&node, &cancel).await, (json!("reaped"), json!(["terminated", "killed"])));
@@ -377,11 +377,11 @@ async fn cancelling_in_python_can_be_switched_off() {
 
 #[tokio::test]
 async fn a_request_among_others_drains_and_its_late_answer_harms_nobody() {
-    let (node, bell) = (start().await, Bell::hang().await);
+    let (node, bell) = (start().await, Bell::hang_in_a_folder().await);
     for client in ALL {
         let name = format!("{client:?}");
         client.deploy(&node, &name, (2, 1), json!({ "quell": { "grace_ms": 200 } })).await;
-        let event = |what: &str, tag: &str| json!({ "do": what, "port": bell.port, "tag": tag });
+        let event = |what: &str, tag: &str| json!({ "do": what, "bell": bell.path(), "tag": tag });
         let innocent = node.invoke(&name, &event("wait", "innocent"));
         let mut other = bell.ring().await;
         // One that listens to nobody, in Python as well.
@@ -407,7 +407,7 @@ async fn a_request_among_others_drains_and_its_late_answer_harms_nobody() {
 
 #[tokio::test]
 async fn a_function_may_choose_that_a_request_among_others_takes_its_instance_with_it() {
-    let (node, bell) = (start().await, Bell::hang().await);
+    let (node, bell) = (start().await, Bell::hang_in_a_folder().await);
     for client in WITHOUT_CANCEL {
         let name = format!("{client:?}");
         let quell = json!({ "grace_ms": 200, "on_grace_expired": "kill" });
@@ -426,12 +426,12 @@ async fn a_function_may_choose_that_a_request_among_others_takes_its_instance_wi
 
 #[tokio::test]
 async fn the_time_limit_of_a_function_ends_its_request_with_4010() {
-    let (node, bell) = (start().await, Bell::hang().await);
+    let (node, bell) = (start().await, Bell::hang_in_a_folder().await);
     let mut running = Vec::new();
     for client in ALL {
         let name = format!("{client:?}");
         client.deploy(&node, &name, (1, 1), json!({ "timeout": 3 })).await;
-        let event = json!({ "do": "wait", "port": bell.port, "tag": name });
+        let event = json!({ "do": "wait", "bell": bell.path(), "tag": name });
         running.push((client, node.invoke(&name, &event), bell.ring().await));
     }
     for (client, answer, ring) in running {
@@ -446,13 +446,13 @@ async fn the_time_limit_of_a_function_ends_its_request_with_4010() {
 
 #[tokio::test]
 async fn no_client_outlives_a_node_that_is_killed_and_its_next_life_runs_what_was_accepted() {
-    let (folder, bell) = (TestNode::folder(), Bell::hang().await);
+    let (folder, bell) = (TestNode::folder(), Bell::hang_in_a_folder().await);
     let mut node = TestNode::start_in_with_path(folder.path(), &paths()).await;
     let mut accepted = HashMap::new();
     for (client, requests) in ALL.into_iter().flat_map(|client| [(client, 1), (client, 4)]) {
         let name = format!("{client:?}{requests}");
         client.deploy(&node, &name, (requests, 1), json!({})).await;
-        let event = json!({ "do": "wait", "port": bell.port, "tag": name });
+        let event = json!({ "do": "wait", "bell": bell.path(), "tag": name });
         let request = node.invoke_async(&name, &event).await;
         let ring = bell.ring().await;
         assert_eq!(ring.request(), request);

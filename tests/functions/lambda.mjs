@@ -40,7 +40,7 @@ class ValueError extends Error { constructor(words) { super(words); this.name = 
 // Says where it is; resolves with what it is told, or with nothing at the end of the line.
 function ring(event, known) {
     return new Promise((resolve, reject) => {
-        const line = net.connect({ path: `\0quell-bell-${event.port}` });
+        const line = net.connect({ path: event.bell });
         line.on('connect', () => line.write(JSON.stringify(known) + '\n'));
         line.on('data', (told) => { line.destroy(); resolve(told.toString()); });
         line.on('end', () => resolve(''));

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use crate::{
     codes,
     group::{Exit, Group, NotProven, OutOfMemory, OutputRing, Proof},
+    instance::Instance,
     message::{Delivery, Report, ReportKind},
     perform::error_message,
     settings::MAX_POLLS,
@@ -17,6 +18,11 @@ use crate::{
 
 /// Lines of a runtime's output that are quoted when it could not start.
 const QUOTED_LINES: usize = 5;
+
+/// What a response that breaks off is taken for: most often the process that sent it is gone, and it is
+/// tried again as after a crash.
+const HALF_RESPONSE: &[u8] =
+    br#"{"errorType":"RuntimeExited","errorMessage":"the response ended before it was whole"}"#;
 
 impl Shell {
     pub(crate) fn at(&self, address: Ipv4Addr) -> Option<InstanceId> {
@@ -53,7 +59,8 @@ impl Shell {
         let Some(instance) = self.instances.get_mut(&id) else { return };
         instance.start_timer = None;
         let limit = instance.function.start_timeout.as_secs_f32();
-        let why = format!("runtime initialization timed out after {limit} s");
+        let why =
+            format!("runtime initialization timed out after {limit} s; it said{}", last_words(instance));
         self.start_failed(id, codes::INIT_TIMED_OUT, why);
     }
 
@@ -182,7 +189,7 @@ impl Shell {
             }
             // It says that something went wrong, not that the code has ended: a fenced one is still waited for.
             ReportKind::BrokenOff if fenced => return,
-            ReportKind::BrokenOff => self.broken_off(request),
+            ReportKind::BrokenOff => self.error_answer(instance, request, HALF_RESPONSE),
         };
         if attempt == given {
             if let Some(record) = self.requests.get_mut(&request).filter(|record| !record.draining) {
@@ -214,9 +221,7 @@ impl Shell {
         if instance.ready || instance.ending {
             return self.tell(Event::Exited(id));
         }
-        let output = instance.output.as_ref().map(|output| output.tail(QUOTED_LINES)).unwrap_or_default();
-        let words = if output.is_empty() { " nothing".to_owned() } else { format!(": {output}") };
-        let why = format!("the runtime ended before it was ready: {said}; it said{words}");
+        let why = format!("the runtime ended before it was ready: {said}; it said{}", last_words(instance));
         let not_run = exit.is_some_and(|exit| exit.was_not_executed());
         instance.start_failure = Some(why);
         if not_run {
@@ -319,16 +324,6 @@ impl Shell {
         }
     }
 
-    /// A runtime that ends while it answers breaks off, and so does one whose connection fails; the request
-    /// ends as if it had exited, whichever is seen first.
-    fn broken_off(&mut self, request: RequestId) -> Answer {
-        if let Some(record) = self.requests.get_mut(&request) {
-            let what = codes::message(Outcome::Crashed);
-            record.failure = Some(format!("{what}: it broke off in the middle of its answer"));
-        }
-        Answer::Failed { code: cancel::CODE_CRASHED, retry: true }
-    }
-
     fn retries_own_errors(&self, request: RequestId) -> bool {
         self.requests.get(&request).is_some_and(|request| request.function.asynchronous.retry_own_errors)
     }
@@ -344,6 +339,9 @@ impl Shell {
                 return Answer::Failed { code: codes::FUNCTION_FAILED, retry };
             }
         }
+        if let Some(record) = self.requests.get_mut(&request) {
+            record.failure = error_message(body);
+        }
         let Some(instance) = self.instances.get_mut(&id) else {
             return Answer::Failed { code: cancel::CODE_CRASHED, retry: true };
         };
@@ -358,6 +356,12 @@ impl Shell {
         }
         Answer::Failed { code: codes::OUT_OF_MEMORY, retry: true }
     }
+}
+
+/// What it printed last, for whoever wonders why it did not start.
+fn last_words(instance: &Instance) -> String {
+    let output = instance.output.as_ref().map(|output| output.tail(QUOTED_LINES)).unwrap_or_default();
+    if output.is_empty() { " nothing".to_owned() } else { format!(": {output}") }
 }
 
 /// What the caller of a request is told whose runtime met its limit of memory.

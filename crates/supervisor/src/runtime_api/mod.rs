@@ -163,7 +163,7 @@ struct Read {
 /// Reads a result, in whatever pieces it comes.
 ///
 /// # Errors
-/// What to answer if it cannot be used at all.
+/// What to answer if the instance is gone.
 async fn read_response(doors: &Doors, ends: Ends, body: Body) -> Result<Read, StatusCode> {
     let at = loopback(ends).ok_or(StatusCode::FORBIDDEN)?;
     let place = doors.answer(at).await.ok_or(StatusCode::SERVICE_UNAVAILABLE)?;

@@ -4,7 +4,6 @@ use std::{
     env,
     io::{Read as _, Write as _},
     net::TcpStream,
-    os::{linux::net::SocketAddrExt as _, unix::net},
     process::ExitCode,
 };
 
@@ -70,10 +69,7 @@ fn echo(event: &Value, context: &Context, mut known: Value) -> Value {
 
 /// Says where it is, and waits to be told something.
 async fn wait(event: &Value, mut known: Value) -> Result<Value, Error> {
-    let name = format!("quell-bell-{}", event["port"].as_u64().unwrap_or(0));
-    let line = net::UnixStream::connect_addr(&net::SocketAddr::from_abstract_name(name)?)?;
-    line.set_nonblocking(true)?;
-    let mut line = UnixStream::from_std(line)?;
+    let mut line = UnixStream::connect(event["bell"].as_str().unwrap_or_default()).await?;
     line.write_all(format!("{known}\n").as_bytes()).await?;
     let mut told = [0; 100];
     let size = line.read(&mut told).await?;
