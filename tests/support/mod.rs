@@ -102,6 +102,23 @@ impl TestNode {
         tempfile::Builder::new().permissions(passable).tempdir().unwrap()
     }
 
+    /// A node on whose PATH these folders come first.
+    pub async fn start_with_path(folders: &[PathBuf]) -> Self {
+        let data = Self::folder();
+        let mut node = Self::start_in_with_path(data.path(), folders).await;
+        node.data = Some(data);
+        node
+    }
+
+    /// The same on an existing data folder.
+    pub async fn start_in_with_path(dir: &Path, folders: &[PathBuf]) -> Self {
+        let inherited = std::env::var_os("PATH").unwrap_or_default();
+        let all = folders.iter().cloned().chain(std::env::split_paths(&inherited));
+        let mut command = Self::command(dir, &[]);
+        command.env("PATH", std::env::join_paths(all).unwrap());
+        Self::begin(command, dir, false).await
+    }
+
     /// A node whose stderr is closed once it listens: every line it logs after that fails.
     pub async fn start_deaf() -> Self {
         let data = Self::folder();

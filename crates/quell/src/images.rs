@@ -24,6 +24,9 @@ struct ImageFile {
     command: Vec<String>,
     #[serde(default)]
     env: BTreeMap<String, String>,
+    /// Over `env`, in instances that may hold several requests at once.
+    #[serde(default)]
+    env_shared: BTreeMap<String, String>,
     #[serde(default)]
     requires: Option<String>,
     /// Told for people; what a runtime really does is seen when it opens its cancellation poll.
@@ -59,11 +62,11 @@ pub(crate) fn described(dir: &Path) -> anyhow::Result<Vec<Arc<RuntimeImage>>> {
 }
 
 fn describe(text: &str, dir: PathBuf) -> anyhow::Result<RuntimeImage> {
-    let ImageFile { name, runtimes, command, env, requires, .. } = toml::from_str(text)?;
+    let ImageFile { name, runtimes, command, env, env_shared, requires, .. } = toml::from_str(text)?;
     if name.is_empty() || runtimes.is_empty() || command.first().is_none_or(String::is_empty) {
         bail!("an image has a name, runtimes that it serves, and a command");
     }
-    Ok(RuntimeImage { dir, name, runtimes, command, env, requires })
+    Ok(RuntimeImage { dir, name, runtimes, command, env, env_shared, requires })
 }
 
 /// Adds the images of an operator's folder: each folder in it that has an image.toml is one. They are used

@@ -14,7 +14,7 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::{http::Ends, peer::SocketTables};
+use crate::{http::Ends, peer::SocketTables, spec::FunctionSpec};
 
 /// Connections of one instance beyond those for its requests: polls, answers on their way, reconnects.
 const SPARE_CONNECTIONS: usize = 64;
@@ -42,6 +42,8 @@ struct Door {
     answers: Arc<Semaphore>,
     /// A refusal was logged: one line an instance, however often it tries.
     told: AtomicBool,
+    /// What the instance runs.
+    function: Option<Arc<FunctionSpec>>,
 }
 
 impl Doors {
@@ -65,8 +67,21 @@ impl Doors {
             connections: Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS))),
             answers: Arc::new(Semaphore::new(requests.saturating_add(SPARE_ANSWERS))),
             told: AtomicBool::new(false),
+            function: None,
         };
         self.doors().insert(address, door);
+    }
+
+    /// Says what an instance that was let in runs.
+    pub(crate) fn name(&self, address: Ipv4Addr, function: Arc<FunctionSpec>) {
+        if let Some(door) = self.doors().get_mut(&address) {
+            door.function = Some(function);
+        }
+    }
+
+    /// What the instance at this address runs.
+    pub(crate) fn function(&self, address: Ipv4Addr) -> Option<Arc<FunctionSpec>> {
+        self.doors().get(&address)?.function.clone()
     }
 
     /// The instance is gone.

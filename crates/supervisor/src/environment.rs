@@ -47,8 +47,9 @@ impl Shell {
             let limit = function.start_timeout.as_secs().to_string();
             env.push(("RUNTIME_INITIALIZER_TIMEOUT".into(), limit.into()));
         }
-        for (name, value) in &function.image.env {
-            let value = self.fill(value, address, function);
+        let shared = (function.concurrency > 1).then_some(&function.image.env_shared);
+        for (name, value) in function.image.env.iter().chain(shared.into_iter().flatten()) {
+            let value = self.fill(value, id, address, function);
             // What an image says is so for it, whatever we would have said.
             env.retain(|(known, _)| known != name.as_str());
             env.push((name.into(), value));
@@ -57,7 +58,13 @@ impl Shell {
     }
 
     /// A word of an image's description with what is meant by its `{names}`.
-    pub(crate) fn fill(&self, word: &str, address: Ipv4Addr, function: &FunctionSpec) -> OsString {
+    pub(crate) fn fill(
+        &self,
+        word: &str,
+        id: InstanceId,
+        address: Ipv4Addr,
+        function: &FunctionSpec,
+    ) -> OsString {
         let names = [
             ("{image}", function.image.dir.to_string_lossy().into_owned()),
             ("{code}", function.code_dir.to_string_lossy().into_owned()),
@@ -67,6 +74,8 @@ impl Shell {
             ("{memory_mb}", function.memory_mb.to_string()),
             ("{concurrency}", function.concurrency.to_string()),
             ("{runtime_api}", format!("{address}:{}", self.runtime_port)),
+            ("{region}", function.urn.split(':').nth(2).unwrap_or_default().to_owned()),
+            ("{instance}", id.to_string()),
         ];
         let mut filled = String::with_capacity(word.len());
         let mut rest = word;

@@ -9,6 +9,7 @@ use crate::{
     doors::Doors,
     group::{Group, SpawnOrder, Spawner},
     message::Message,
+    spec::FunctionSpec,
 };
 
 /// What the shell tells the task.
@@ -25,8 +26,8 @@ pub(crate) struct Start {
     pub(crate) spawn: SpawnOrder,
     /// Its private address of the Runtime API.
     pub(crate) address: Ipv4Addr,
-    /// Requests it may hold at once.
-    pub(crate) concurrency: u32,
+    /// What it runs.
+    pub(crate) function: Arc<FunctionSpec>,
 }
 
 /// Commands one instance can ever get: each of the two at most once.
@@ -64,7 +65,8 @@ pub(crate) async fn run(
     };
     if !killed_before_go {
         // Before it can run, and so before it can knock.
-        doors.open(start.address, group.leaf_id(), start.concurrency);
+        doors.open(start.address, group.leaf_id(), start.function.concurrency);
+        doors.name(start.address, start.function);
         if let Err(error) = group.go() {
             // The helper is gone already; its exit says so below.
             tracing::warn!(%instance, %error, "could not let the runtime go");

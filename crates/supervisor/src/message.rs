@@ -112,8 +112,10 @@ pub(crate) struct Report {
 pub(crate) enum ReportKind {
     Response,
     Error,
-    /// The response was larger than the platform allows; it was not read.
+    /// The response was larger than the platform allows; it was not kept.
     TooLarge,
+    /// The connection ended in the middle of it: half a result is none.
+    BrokenOff,
 }
 
 /// A look at the state; changes nothing.

@@ -19,6 +19,11 @@ use crate::{
 /// Lines of a runtime's output that are quoted when it could not start.
 const QUOTED_LINES: usize = 5;
 
+/// What a response that breaks off is taken for: most often the process that sent it is gone, and it is
+/// tried again as after a crash.
+const HALF_RESPONSE: &[u8] =
+    br#"{"errorType":"RuntimeExited","errorMessage":"the response ended before it was whole"}"#;
+
 impl Shell {
     pub(crate) fn at(&self, address: Ipv4Addr) -> Option<InstanceId> {
         self.addresses.get(&address.to_bits().checked_sub(FIRST_ADDRESS)?).copied()
@@ -171,14 +176,20 @@ impl Shell {
         if holder.only_listens && given.fence.is_cancelled() {
             return; // it cannot say that the code has ended: the grace decides
         }
-        let given = given.attempt;
+        let (given, fenced) = (given.attempt, given.fence.is_cancelled());
         let attempt = attempt.unwrap_or(given);
+        if kind == ReportKind::BrokenOff && attempt != given {
+            return;
+        }
         let answer = match kind {
             ReportKind::Response => Answer::Returned,
             ReportKind::Error => self.error_answer(instance, request, &body),
             ReportKind::TooLarge => {
                 Answer::Failed { code: codes::RESPONSE_TOO_LARGE, retry: self.retries_own_errors(request) }
             }
+            // It says that something went wrong, not that the code has ended: a fenced one is still waited for.
+            ReportKind::BrokenOff if fenced => return,
+            ReportKind::BrokenOff => self.error_answer(instance, request, HALF_RESPONSE),
         };
         if attempt == given {
             if let Some(record) = self.requests.get_mut(&request).filter(|record| !record.draining) {

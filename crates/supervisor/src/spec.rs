@@ -14,10 +14,13 @@ pub struct RuntimeImage {
     pub runtimes: Vec<String>,
     /// Program and arguments. In them and in `env`, `{image}` and `{code}` stand for the folders of the image
     /// and of the function's code, `{handler}`, `{function}`, `{version}`, `{memory_mb}`, `{concurrency}` for
-    /// what the function says, `{runtime_api}` for the address of the Runtime API.
+    /// what the function says, `{region}` for that of its URN, `{instance}` for the instance's id, `{runtime_api}`
+    /// for the address of the Runtime API.
     pub command: Vec<String>,
     /// Its own environment variables, over those every runtime gets.
     pub env: BTreeMap<String, String>,
+    /// Those that an instance has besides which may hold several requests at once.
+    pub env_shared: BTreeMap<String, String>,
     /// Where the image's files are.
     pub dir: PathBuf,
     /// A file that must be in the function's code, or the start fails with 4202.

@@ -51,7 +51,7 @@ impl Shell {
             let spawn = self.spawn_order(id, address, &function);
             tokio::spawn(lifecycle::run(
                 id,
-                lifecycle::Start { spawn, address, concurrency: function.concurrency },
+                lifecycle::Start { spawn, address, function: Arc::clone(&function) },
                 Arc::clone(&self.spawner),
                 self.doors.clone(),
                 self.settings.kill_timeout,
@@ -103,7 +103,7 @@ impl Shell {
 
     fn spawn_order(&self, id: InstanceId, address: Ipv4Addr, function: &FunctionSpec) -> SpawnOrder {
         let image = &function.image;
-        let mut command = image.command.iter().map(|word| self.fill(word, address, function));
+        let mut command = image.command.iter().map(|word| self.fill(word, id, address, function));
         SpawnOrder {
             instance: id,
             program: command.next().unwrap_or_default(),

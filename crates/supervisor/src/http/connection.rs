@@ -34,6 +34,7 @@ use super::{
     arriving::Arriving,
     begun::Begun,
     certificates::{Certificates, HTTP_2},
+    prompt::Prompt,
     uptake::{self, Uptake},
 };
 
@@ -42,6 +43,9 @@ use super::{
 const STREAMS: u32 = 100;
 /// The head of a request of HTTP/2, unpacked: a few tokens of several KB, and room.
 const HEAD_BYTES: u32 = 64 << 10;
+/// The head of a request of a runtime: clients of the Lambda protocol send up to 1 MiB about an error in one
+/// header, and some end their process when that is refused.
+const RUNTIME_HEAD_BYTES: usize = 2 << 20;
 /// What a client may send of bodies that nobody has read yet: of one connection, and so also of one request.
 const WINDOW: u32 = 1 << 20;
 /// What is buffered of one answer that the client has no room for: one piece is always taken whole.
@@ -76,7 +80,7 @@ impl Connection {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY not set: answers may be slower");
         }
-        let Some(strangers) = strangers else { return self.http1(stream, None).await };
+        let Some(strangers) = strangers else { return self.http1(Prompt::new(stream), None).await };
         if let Some(certificates) = &strangers.certificates {
             let Some(stream) = self.shake_hands(stream, certificates, strangers.handshake_limit).await else {
                 return;
@@ -132,6 +136,9 @@ impl Connection {
         let mut builder = http1::Builder::new();
         let head_limit = strangers.map(|strangers| strangers.head_limit);
         builder.timer(TokioTimer::new()).header_read_timeout(head_limit);
+        if strangers.is_none() {
+            builder.max_buf_size(RUNTIME_HEAD_BYTES);
+        }
         let uptake = Arc::<Uptake>::default();
         let requests = self.requests(strangers, Some(Arc::clone(&uptake)));
         let connection = builder.serve_connection(TokioIo::new(io), requests);

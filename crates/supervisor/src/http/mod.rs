@@ -23,6 +23,7 @@ mod begun;
 mod certificates;
 mod connection;
 mod places;
+mod prompt;
 mod uptake;
 
 pub use arriving::TooSlow;

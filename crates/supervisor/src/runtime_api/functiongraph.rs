@@ -10,11 +10,11 @@ use axum::{
 };
 use tokio::sync::mpsc;
 
-use super::{Told, headers_of, init_failed, invocation_id, next_delivery, read_response, report, small};
+use super::{Told, headers_of, init_failed, invocation_id, next_delivery, read_error, read_response, report};
 use crate::{
     doors::Doors,
     http::Ends,
-    message::{Delivery, Message, ReportKind},
+    message::{Delivery, Message},
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-cff-request-id");
@@ -88,9 +88,8 @@ async fn error(
     headers: HeaderMap,
     body: Body,
 ) -> StatusCode {
-    let Some(body) = small(body).await else { return StatusCode::BAD_REQUEST };
-    let told = Told { id: &id, invocation: headers.get(INVOCATION_ID), body, kind: ReportKind::Error };
-    report(&inbox, ends, told).await
+    let (body, kind) = read_error(body).await;
+    report(&inbox, ends, Told { id: &id, invocation: headers.get(INVOCATION_ID), body, kind }).await
 }
 
 async fn init_error(

@@ -8,8 +8,12 @@
 //! Rules from `runtime-api.md` section 1: a poll is held, never timed out; a late or fenced answer
 //! gets 202 and is dropped; answers are matched by id and attempt, never by connection.
 
+mod body;
 mod cancellation;
+mod extensions;
 mod functiongraph;
+mod lambda;
+mod streamed;
 
 pub(crate) use cancellation::Carried;
 
@@ -25,11 +29,12 @@ use axum::{
 };
 use bytes::Bytes;
 use cancel::{Attempt, RequestId};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::{
     net::{TcpListener, TcpSocket},
     sync::{OwnedSemaphorePermit, mpsc, oneshot},
 };
+
+use body::{BrokenOff, Gathered, gather};
 
 use crate::{
     doors::Doors,
@@ -40,13 +45,8 @@ use crate::{
 
 /// Waiting connections in the kernel; instances reconnect in bursts.
 const BACKLOG: u32 = 1_024;
-/// An error body larger than this is cut off by refusing it; it is text for people.
+/// An error body larger than this is read and not kept; it is text for people.
 const MAX_ERROR_BYTES: usize = 256 << 10;
-
-/// What a response that breaks off is taken for: most often the process that sent it is gone, and it is
-/// tried again as after a crash.
-const HALF_RESPONSE: &[u8] =
-    br#"{"errorType":"RuntimeExited","errorMessage":"the response ended before it was whole"}"#;
 
 /// Opens the listener on every loopback address and no other.
 ///
@@ -72,7 +72,8 @@ fn loopback(ends: Ends) -> Option<Ipv4Addr> {
 
 /// The routes of every protocol, and the cancellation channel.
 pub(crate) fn router(inbox: mpsc::Sender<Message>, doors: Doors) -> Router {
-    functiongraph::routes().merge(cancellation::routes()).layer(Extension(doors)).with_state(inbox)
+    let protocols = functiongraph::routes().merge(lambda::routes()).merge(extensions::routes());
+    protocols.merge(cancellation::routes()).layer(Extension(doors)).with_state(inbox)
 }
 
 /// A delivery on its way out of the inbox's hands. Dropped before it was turned into an answer, it
@@ -181,6 +182,7 @@ struct Told<'a> {
 /// are in memory, and no more (I10).
 struct Read {
     body: Bytes,
+    trailers: Option<HeaderMap>,
     kind: ReportKind,
     _place: OwnedSemaphorePermit,
 }
@@ -192,23 +194,25 @@ struct Read {
 async fn read_response(doors: &Doors, ends: Ends, body: Body) -> Result<Read, StatusCode> {
     let at = loopback(ends).ok_or(StatusCode::FORBIDDEN)?;
     let place = doors.answer(at).await.ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
-    match Limited::new(body, MAX_RESPONSE_BYTES).collect().await {
-        Ok(body) => Ok(Read { body: body.to_bytes(), kind: ReportKind::Response, _place: place }),
-        Err(error) if error.is::<LengthLimitError>() => {
-            Ok(Read { body: Bytes::new(), kind: ReportKind::TooLarge, _place: place })
-        }
-        // Half a result is none, and nobody is left on this connection who could send the rest.
-        Err(_) => Ok(Read { body: HALF_RESPONSE.into(), kind: ReportKind::Error, _place: place }),
+    let (body, trailers, kind) = match gather(body, MAX_RESPONSE_BYTES).await {
+        Ok(Gathered { over: true, .. }) => (Bytes::new(), None, ReportKind::TooLarge),
+        Ok(Gathered { bytes, trailers, .. }) => (bytes, trailers, ReportKind::Response),
+        Err(BrokenOff) => (Bytes::new(), None, ReportKind::BrokenOff),
+    };
+    Ok(Read { body, trailers, kind, _place: place })
+}
+
+/// Reads an error. Too long a story is still an error that was reported, and half of one that there was one.
+async fn read_error(body: Body) -> (Bytes, ReportKind) {
+    match small(body).await {
+        Some(body) => (body, ReportKind::Error),
+        None => (Bytes::new(), ReportKind::BrokenOff),
     }
 }
 
+/// A body of text for people; empty if it is too long, `None` if it broke off.
 async fn small(body: Body) -> Option<Bytes> {
-    match Limited::new(body, MAX_ERROR_BYTES).collect().await {
-        Ok(body) => Some(body.to_bytes()),
-        // Too long a story is still an error that was reported.
-        Err(error) if error.is::<LengthLimitError>() => Some(Bytes::new()),
-        Err(_) => None,
-    }
+    gather(body, MAX_ERROR_BYTES).await.ok().map(|gathered| gathered.bytes)
 }
 
 /// Tells the shell. Answered with 202 whatever becomes of it: who is late, or was fenced, must not
@@ -221,7 +225,8 @@ async fn report(inbox: &mpsc::Sender<Message>, ends: Ends, told: Told<'_>) -> St
     let attempt = invocation.and_then(|value| parse_attempt(value, request));
     let status = match kind {
         ReportKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        ReportKind::Response | ReportKind::Error => StatusCode::ACCEPTED,
+        // Of one that broke off nobody reads the answer.
+        ReportKind::Response | ReportKind::Error | ReportKind::BrokenOff => StatusCode::ACCEPTED,
     };
     let report = Report { request, attempt, body, kind };
     match inbox.send(Message::Reported { at, report }).await {

@@ -1,0 +1,1 @@
+raise ValueError("it cannot be imported")
