@@ -102,7 +102,8 @@ impl TestNode {
         tempfile::Builder::new().permissions(passable).tempdir().unwrap()
     }
 
-    /// A node on whose PATH these folders come first.
+    /// A node on whose PATH these folders come first; it runs functions as itself, as these folders may be
+    /// where nobody else can read.
     pub async fn start_with_path(folders: &[PathBuf]) -> Self {
         let data = Self::folder();
         let mut node = Self::start_in_with_path(data.path(), folders).await;
@@ -114,7 +115,7 @@ impl TestNode {
     pub async fn start_in_with_path(dir: &Path, folders: &[PathBuf]) -> Self {
         let inherited = std::env::var_os("PATH").unwrap_or_default();
         let all = folders.iter().cloned().chain(std::env::split_paths(&inherited));
-        let mut command = Self::command(dir, &[]);
+        let mut command = Self::command(dir, &["--runtime-user", "node"]);
         command.env("PATH", std::env::join_paths(all).unwrap());
         Self::begin(command, dir, false).await
     }

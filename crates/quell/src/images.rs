@@ -28,6 +28,8 @@ struct ImageFile {
     #[serde(default)]
     env_shared: BTreeMap<String, String>,
     #[serde(default)]
+    interpreter: Option<String>,
+    #[serde(default)]
     requires: Option<String>,
     /// Told for people; what a runtime really does is seen when it opens its cancellation poll.
     #[serde(default)]
@@ -62,11 +64,12 @@ pub(crate) fn described(dir: &Path) -> anyhow::Result<Vec<Arc<RuntimeImage>>> {
 }
 
 fn describe(text: &str, dir: PathBuf) -> anyhow::Result<RuntimeImage> {
-    let ImageFile { name, runtimes, command, env, env_shared, requires, .. } = toml::from_str(text)?;
+    let ImageFile { name, runtimes, command, env, env_shared, interpreter, requires, .. } =
+        toml::from_str(text)?;
     if name.is_empty() || runtimes.is_empty() || command.first().is_none_or(String::is_empty) {
         bail!("an image has a name, runtimes that it serves, and a command");
     }
-    Ok(RuntimeImage { dir, name, runtimes, command, env, env_shared, requires })
+    Ok(RuntimeImage { dir, name, runtimes, command, env, env_shared, interpreter, requires })
 }
 
 /// Adds the images of an operator's folder: each folder in it that has an image.toml is one. They are used

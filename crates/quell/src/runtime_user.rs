@@ -69,7 +69,8 @@ pub(crate) fn choose(
             passable(data)?;
         }
         for image in images {
-            let Some(program) = image.command.first().filter(|first| !first.contains(OF_THE_CODE)) else {
+            let first = image.interpreter.as_ref().or(image.command.first());
+            let Some(program) = first.filter(|first| !first.contains(OF_THE_CODE)) else {
                 continue;
             };
             let Err(why) = helper(Some(user)).try_program(program) else { continue };

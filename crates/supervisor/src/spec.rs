@@ -21,6 +21,9 @@ pub struct RuntimeImage {
     pub env: BTreeMap<String, String>,
     /// Those that an instance has besides which may hold several requests at once.
     pub env_shared: BTreeMap<String, String>,
+    /// The program that must be there and is tried with `--version`, where that is not the first word of the
+    /// command.
+    pub interpreter: Option<String>,
     /// Where the image's files are.
     pub dir: PathBuf,
     /// A file that must be in the function's code, or the start fails with 4202.
