@@ -47,6 +47,10 @@ impl Shell {
             let limit = function.start_timeout.as_secs().to_string();
             env.push(("RUNTIME_INITIALIZER_TIMEOUT".into(), limit.into()));
         }
+        if let Some(hook) = &function.pre_stop {
+            env.push(("PRE_STOP_HANDLER".into(), hook.handler.clone().into()));
+            env.push(("PRE_STOP_TIMEOUT".into(), hook.timeout.as_secs().to_string().into()));
+        }
         for (name, value) in &function.image.env {
             let value = self.fill(value, address, function);
             // What an image says is so for it, whatever we would have said.

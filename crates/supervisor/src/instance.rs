@@ -38,6 +38,8 @@ pub(crate) struct Instance {
     pub(crate) delivered: HashMap<RequestId, Delivery>,
     pub(crate) ready: bool,
     pub(crate) ending: bool,
+    /// It runs its pre-stop handler, and is killed when that is over or somebody is in a hurry.
+    pub(crate) retiring: bool,
     /// It takes no new requests.
     pub(crate) draining: bool,
     pub(crate) ready_since: Option<Instant>,
@@ -73,6 +75,7 @@ impl Instance {
             delivered: HashMap::new(),
             ready: false,
             ending: false,
+            retiring: false,
             draining: false,
             ready_since: None,
             ended_by_itself: false,

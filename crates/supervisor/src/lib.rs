@@ -27,6 +27,7 @@ mod payloads;
 mod peer;
 mod perform;
 mod pool;
+mod pre_stop;
 mod receipt;
 mod remembered;
 mod request;
@@ -51,5 +52,5 @@ pub use handle::{
 pub use node::{Node, Recovered, StartError};
 pub use receipt::{AskedBy, Receipt, TouchedInstance, TouchedRequest};
 pub use settings::{MAX_RESPONSE_BYTES, Settings};
-pub use spec::{AsyncPolicy, FunctionSpec, OnDisconnect, RuntimeImage};
+pub use spec::{AsyncPolicy, FunctionSpec, OnDisconnect, PreStop, RuntimeImage};
 pub use view::{InstanceCount, InstanceRow, NodeView, PlanRow, PlanView, ProcessRow, RequestRow, TreeView};

@@ -133,6 +133,7 @@ impl Shell {
         let Some(instance) = self.instances.get(&id) else { return };
         let word = match control {
             Control::Terminate => "terminated",
+            Control::Retire(_) => "retired",
             Control::Kill => "killed",
         };
         let cancels = self.cancels_on(id);
@@ -169,7 +170,10 @@ impl Shell {
         for tenant in self.engine.instance(id).map(|view| view.tenants).unwrap_or_default() {
             self.name_bystander(tenant, &open);
         }
-        self.control(id, Control::Kill);
+        match self.hook_of(id) {
+            Some(limit) => self.retire(id, limit),
+            None => self.control(id, Control::Kill),
+        }
         self.touch_pool(id);
     }
 

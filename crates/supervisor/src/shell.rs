@@ -60,6 +60,8 @@ pub(crate) struct Draining {
     pub(crate) done: Vec<oneshot::Sender<usize>>,
     /// Everything was ordered to end.
     pub(crate) ending: bool,
+    /// Its limit is over: nothing more is waited for.
+    pub(crate) hurried: bool,
 }
 
 pub(crate) struct Shell {
@@ -226,7 +228,7 @@ impl Shell {
             Timer::Forget => self.forget_old(),
             Timer::Start(instance) => self.start_limit_passed(instance),
             Timer::Idle(instance) => self.idle_limit_passed(instance),
-            Timer::Drain => self.end_everything(),
+            Timer::Drain => self.hurry(),
         }
     }
 
@@ -296,13 +298,13 @@ impl Shell {
         match &mut self.draining {
             Some(draining) => draining.done.push(respond),
             None => {
-                self.draining = Some(Draining { done: vec![respond], ending: false });
+                self.draining = Some(Draining { done: vec![respond], ending: false, hurried: false });
                 self.leave_to_the_next_life();
             }
         }
         // A second ask may be in more of a hurry than the first; the earliest limit wins.
         if limit.is_zero() {
-            self.end_everything();
+            self.hurry();
         } else {
             self.set_timer(Timer::Drain, limit);
         }
@@ -326,6 +328,14 @@ impl Shell {
         if !busy {
             self.end_everything();
         }
+    }
+
+    /// The drain has lasted long enough: what still runs is killed, and so is what runs its pre-stop handler.
+    fn hurry(&mut self) {
+        let Some(draining) = &mut self.draining else { return };
+        draining.hurried = true;
+        self.end_everything();
+        self.end_hooks();
     }
 
     fn end_everything(&mut self) {
