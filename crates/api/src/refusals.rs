@@ -19,7 +19,7 @@ const APPLICATIONS: &str = "there are no applications and no templates";
 const TAGS: &str = "functions have no tags";
 const EVENTS: &str = "no test events are kept; send them with the invocation";
 const LTS: &str = "there is no log service; a tail of the log goes with a synchronous invocation, and \
-                   /quell/v1/instances/{id}/output shows what an instance prints";
+                   /quell/v1/requests/{id}/log shows what a request printed";
 const NETWORK: &str = "the network of the node is that of its machine";
 const EXPORT: &str =
     "read the configuration and the code with GET .../config and GET .../code, and create with them";

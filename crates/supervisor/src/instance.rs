@@ -14,6 +14,7 @@ use tokio_util::time::delay_queue;
 use crate::{
     group::{Exit, Group, OutOfMemory},
     lifecycle::Control,
+    logged::Followers,
     message::{Delivery, Notice},
     spec::FunctionSpec,
 };
@@ -58,6 +59,10 @@ pub(crate) struct Instance {
     pub(crate) stuck: Option<String>,
     /// Its captured output.
     pub(crate) output: Option<crate::group::OutputRing>,
+    /// The name of its log, if it has one.
+    pub(crate) log: Option<String>,
+    /// Whoever follows that.
+    pub(crate) followers: Followers,
 }
 
 impl Instance {
@@ -87,6 +92,8 @@ impl Instance {
             out_of_memory: None,
             stuck: None,
             output: None,
+            log: None,
+            followers: Followers::default(),
         }
     }
 
@@ -97,6 +104,15 @@ impl Instance {
 
     pub(crate) fn is_idle(&self) -> bool {
         self.placed.is_empty() && self.delivered.is_empty()
+    }
+
+    /// It does not hold this request any more: what it prints from now on is not of it.
+    pub(crate) fn let_go(&mut self, request: &RequestId) {
+        if self.delivered.remove(request).is_some()
+            && let Some(output) = &self.output
+        {
+            output.end(*request);
+        }
     }
 
     /// The next held poll whose client is still there.

@@ -8,7 +8,6 @@ use store::{Settlement, Status, StoreFuture};
 use crate::{
     codes,
     drafts::evidence_word,
-    group::OutputRing,
     handle::InvokeError,
     lifecycle::Control,
     message::{Delivery, Message, Notice},
@@ -76,11 +75,13 @@ impl Shell {
         };
         // Before it is on its way: the runtime may be done with it before this function is.
         let begin = Instant::now();
-        if request.log {
-            let output = self.instances.get(&instance).and_then(|to| to.output.as_ref());
-            request.printed_before = output.map_or(0, OutputRing::printed);
+        let output = self.instances.get(&instance).and_then(|to| to.output.as_ref());
+        if let Some(output) = output {
+            output.begin(id, attempt);
+            request.printed_before = output.read();
         }
         if poll.send(delivery.clone()).is_err() {
+            output.inspect(|output| output.end(id));
             self.credentials.revoke(id);
             return self.follow_up.push_back(failed);
         }
@@ -233,7 +234,7 @@ impl Shell {
         self.credentials.revoke(id);
         if let Some(from) = from.and_then(|from| self.instances.get_mut(&from)) {
             from.placed.retain(|placed| *placed != id);
-            from.delivered.remove(&id);
+            from.let_go(&id);
         }
         if delivered {
             self.clear_timer(timer);
@@ -310,7 +311,7 @@ impl Shell {
             instance.placed.retain(|placed| *placed != id);
             instance.notices.retain(|notice| notice.request != id);
             if !draining {
-                instance.delivered.remove(&id);
+                instance.let_go(&id);
             }
         }
         self.watch_idle(at);
@@ -319,7 +320,7 @@ impl Shell {
     fn gone(&mut self, id: RequestId, evidence: Evidence) {
         let Some(request) = self.requests.remove(&id) else { return };
         if let Some(instance) = request.instance.and_then(|at| self.instances.get_mut(&at)) {
-            instance.delivered.remove(&id);
+            instance.let_go(&id);
         }
         let near = request.covered_by.iter().chain(&request.bystander_of).copied();
         let changed = self.drafts.set_evidence(&near.collect::<Vec<_>>(), id, evidence_word(evidence));

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     codes,
-    group::{Exit, Group, NotProven, OutOfMemory, OutputRing, Proof},
+    group::{Exit, Group, NotProven, OutOfMemory, Proof},
     message::{Delivery, Notice, Report, ReportKind},
     perform::error_message,
     settings::MAX_POLLS,
@@ -24,8 +24,8 @@ impl Shell {
     }
 
     pub(crate) fn spawned(&mut self, id: InstanceId, group: Arc<Group>) {
+        self.capture(id, &group);
         let Some(instance) = self.instances.get_mut(&id) else { return };
-        instance.output = group.take_output().map(|output| OutputRing::start(id, output));
         instance.group = Some(group);
     }
 
@@ -143,7 +143,7 @@ impl Shell {
     pub(crate) fn delivery_dropped(&mut self, at: Ipv4Addr, request: RequestId, attempt: Attempt) {
         let Some(instance) = self.at(at) else { return };
         if let Some(holder) = self.instances.get_mut(&instance) {
-            holder.delivered.remove(&request);
+            holder.let_go(&request);
         }
         if let Some(record) = self.requests.get_mut(&request).filter(|record| record.attempt == attempt) {
             if record.started.take().is_some() {
@@ -176,7 +176,7 @@ impl Shell {
                 record.report = Some((kind, body));
             }
             if let Some(holder) = self.instances.get_mut(&instance) {
-                holder.delivered.remove(&request);
+                holder.let_go(&request);
             }
         }
         self.tell(Event::Answered { request, instance, attempt, answer });

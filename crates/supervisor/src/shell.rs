@@ -19,9 +19,9 @@ use tokio_util::{
 
 use crate::{
     asks::Asker, counters::Counters, credentials::AttemptCredentials, doors::Doors, drafts::Drafts,
-    group::Spawner, instance::Instance, message::Message, pool::Pool, remembered::Remembered,
-    request::Request, reserve::COUNT_EVERY, retries::AGES_EVERY, settings::Settings, spec::FunctionSpec,
-    unwritten::Unwritten,
+    group::Spawner, instance::Instance, logged::Followers, logs::Logs, message::Message, pool::Pool,
+    remembered::Remembered, request::Request, reserve::COUNT_EVERY, retries::AGES_EVERY, settings::Settings,
+    spec::FunctionSpec, unwritten::Unwritten,
 };
 
 /// What runs out.
@@ -96,6 +96,9 @@ pub(crate) struct Shell {
     pub(crate) inbox: mpsc::Sender<Message>,
     pub(crate) runtime_port: u16,
     pub(crate) doors: Doors,
+    pub(crate) logs: Option<Logs>,
+    /// Whoever follows the log of a function.
+    pub(crate) followers: Followers,
     /// Parent of every request's fence.
     pub(crate) life: CancellationToken,
     effects: Vec<Effect>,
@@ -109,6 +112,7 @@ pub(crate) struct Parts {
     pub(crate) spawner: Arc<Spawner>,
     pub(crate) credentials: Arc<AttemptCredentials>,
     pub(crate) doors: Doors,
+    pub(crate) logs: Option<Logs>,
     pub(crate) inbox: mpsc::Sender<Message>,
     pub(crate) runtime_port: u16,
 }
@@ -142,6 +146,8 @@ impl Shell {
             inbox: parts.inbox,
             runtime_port: parts.runtime_port,
             doors: parts.doors,
+            logs: parts.logs,
+            followers: Followers::default(),
             life: CancellationToken::new(),
             effects: Vec::new(),
             follow_up: VecDeque::new(),
@@ -196,6 +202,7 @@ impl Shell {
             Message::Unwritten(write, error) => self.unwritten(write, &error),
             Message::Rewritten { done, left } => self.rewritten(done, left),
             Message::Ask(question) => self.look(question),
+            Message::LogAsked { of, project, respond } => self.log_asked(of, project, respond),
             Message::Drain { limit, respond } => self.drain(limit, respond),
         }
     }
