@@ -22,6 +22,7 @@ pub mod fuzzing;
 mod identity;
 mod invoke;
 mod list_invocations;
+mod logs;
 mod named;
 mod openapi;
 mod package;

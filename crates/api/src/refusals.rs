@@ -19,7 +19,7 @@ const APPLICATIONS: &str = "there are no applications and no templates";
 const TAGS: &str = "functions have no tags";
 const EVENTS: &str = "no test events are kept; send them with the invocation";
 const LTS: &str = "there is no log service; a tail of the log goes with a synchronous invocation, and \
-                   /quell/v1/instances/{id}/output shows what an instance prints";
+                   /quell/v1/requests/{id}/log shows what a request printed";
 const NETWORK: &str = "the network of the node is that of its machine";
 const EXPORT: &str =
     "read the configuration and the code with GET .../config and GET .../code, and create with them";
@@ -77,7 +77,7 @@ pub(crate) fn routes() -> Router<Arc<Api>> {
 
 /// Fields of a function, the code they are refused with, and why. One that asks for nothing (null, false, 0,
 /// empty) is taken.
-const FIELDS: [(&str, &str, &str); 23] = [
+const FIELDS: [(&str, &str, &str); 22] = [
     ("func_vpc", "FSS.0400", NETWORK),
     ("domain_names", "FSS.0400", NETWORK),
     ("network_controller", "FSS.0400", NETWORK),
@@ -96,7 +96,6 @@ const FIELDS: [(&str, &str, &str); 23] = [
     ("gpu_type", "FSS.0400", "no share of a GPU can be given to a function"),
     ("is_stateful_function", "FSS.0400", "an instance serves whoever comes"),
     ("enable_dynamic_memory", "FSS.1007", "every instance of a function has its memory_size"),
-    ("pre_stop_handler", "FSS.0400", "an instance that is released is ended without a handler"),
     ("heartbeat_handler", "FSS.0400", "the processes of an instance are watched, and not a handler"),
     ("restore_hook_handler", "FSS.0400", SNAPSHOTS),
     ("enable_auth_in_header", "FSS.0400", "a runtime gets the token of its request, and no keys"),

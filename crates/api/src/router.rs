@@ -14,8 +14,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     aliases, async_configs, auth, backup, cancel, create, credentials, error::ApiError, functions, identity,
-    invoke, list_invocations, openapi, quell, quotas, refusals, registry::Api, reports, reserved, response,
-    versions,
+    invoke, list_invocations, logs, openapi, quell, quotas, refusals, registry::Api, reports, reserved,
+    response, versions,
 };
 
 /// Literal segments where a URN could stand: without these routes what is below them would be taken for
@@ -92,6 +92,9 @@ fn own() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(quell::tree))
         .routes(routes!(quell::plan))
         .routes(routes!(quell::output))
+        .routes(routes!(logs::request))
+        .routes(routes!(logs::instance))
+        .routes(routes!(logs::function))
         .routes(routes!(quell::receipts))
         .routes(routes!(quell::receipt))
         .routes(routes!(credentials::list, credentials::create))

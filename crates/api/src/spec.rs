@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use store::FunctionRecord;
-use supervisor::{AsyncPolicy, FunctionSpec, OnDisconnect, RuntimeImage};
+use supervisor::{AsyncPolicy, FunctionSpec, OnDisconnect, PreStop, RuntimeImage};
 
 use crate::{
     error::ApiError,
@@ -23,6 +23,11 @@ const MAX_USER_DATA: usize = 4096;
 const MAX_USER_DATA_ENTRIES: usize = 20;
 const DEFAULT_GRACE_MS: u64 = 2_000;
 const DEFAULT_START_S: u64 = 30;
+/// Where a handler comes without a limit; the service names no default.
+const DEFAULT_PRE_STOP_S: u64 = 10;
+const MAX_PRE_STOP_S: u64 = 90;
+/// As a handler may be (`functiongraph.md` 2.5).
+const MAX_HOOK: usize = 128;
 const DEFAULT_INSTANCES: i64 = 400;
 
 /// A function's configuration as it is kept.
@@ -36,6 +41,11 @@ pub(crate) struct FunctionConfig {
     pub(crate) user_data: String,
     pub(crate) initializer_handler: String,
     pub(crate) initializer_timeout: Option<u64>,
+    /// What an instance runs before it is released; empty: nothing.
+    #[serde(default)]
+    pub(crate) pre_stop_handler: String,
+    #[serde(default)]
+    pub(crate) pre_stop_timeout: Option<u64>,
     pub(crate) code_type: String,
     pub(crate) code_filename: String,
     /// -1 unlimited, 0 disabled.
@@ -154,6 +164,7 @@ impl FunctionConfig {
         }
         let kept = |text: fn(&Self) -> &String| before.map(text).cloned().unwrap_or_default();
         let (max_instances, concurrent_num) = strategy(fields, before)?;
+        let (pre_stop_handler, pre_stop_timeout) = pre_stop(fields, before)?;
         Ok(Self {
             runtime: fields.required_text("runtime", "FSS.1005")?.to_owned(),
             handler: handler(fields)?,
@@ -167,19 +178,15 @@ impl FunctionConfig {
                 Some(text) => text,
                 None => kept(|config| &config.user_data),
             },
-            initializer_handler: match fields.text("initializer_handler", "FSS.1404")? {
-                Some(text) if !text.is_empty() && !text.contains('.') => {
-                    return Err(bad(
-                        "FSS.1404",
-                        format!("initializer_handler {text:?} is not file.function"),
-                    ));
-                }
-                Some(text) => text.to_owned(),
+            initializer_handler: match hook(fields, "initializer_handler", "FSS.1404")? {
+                Some(text) => text,
                 None => kept(|config| &config.initializer_handler),
             },
             initializer_timeout: fields
                 .count("initializer_timeout", "FSS.1405", 1, 300)?
                 .or(before.and_then(|config| config.initializer_timeout)),
+            pre_stop_handler,
+            pre_stop_timeout,
             code_type: kept(|config| &config.code_type),
             code_filename: kept(|config| &config.code_filename),
             max_instances,
@@ -207,7 +214,9 @@ impl FunctionConfig {
         code_dir: PathBuf,
         asynchronous: AsyncPolicy,
     ) -> FunctionSpec {
-        let start = self.initializer_timeout.unwrap_or(0).max(self.quell.start_timeout_s);
+        // An initializer's own limit is that of the whole initialization.
+        let initializing = self.initializer_timeout.filter(|_| !self.initializer_handler.is_empty());
+        let start = initializing.unwrap_or(self.quell.start_timeout_s);
         FunctionSpec {
             key: Arc::new(record.key.clone()),
             urn: urn::long(region, &record.key),
@@ -216,6 +225,12 @@ impl FunctionConfig {
             code_dir,
             handler: self.handler.clone(),
             initializer: Some(self.initializer_handler.clone()).filter(|handler| !handler.is_empty()),
+            pre_stop: Some(&self.pre_stop_handler).filter(|handler| !handler.is_empty()).map(|handler| {
+                PreStop {
+                    handler: handler.clone(),
+                    timeout: Duration::from_secs(self.pre_stop_timeout.unwrap_or(DEFAULT_PRE_STOP_S)),
+                }
+            }),
             timeout: Duration::from_secs(self.timeout),
             start_timeout: Duration::from_secs(start),
             memory_mb: u32::try_from(self.memory_size).unwrap_or(u32::MAX),
@@ -272,6 +287,8 @@ impl FunctionConfig {
             "user_data": self.user_data,
             "initializer_handler": self.initializer_handler,
             "initializer_timeout": self.initializer_timeout.unwrap_or(0),
+            "pre_stop_handler": self.pre_stop_handler,
+            "pre_stop_timeout": self.pre_stop_timeout.unwrap_or(0),
             "strategy_config": { "concurrency": self.max_instances, "concurrent_num": self.concurrent_num },
             "type": "v2",
             "quell": self.quell,
@@ -295,6 +312,37 @@ fn handler(fields: &Fields<'_>) -> Result<String, ApiError> {
         ));
     }
     Ok(handler.to_owned())
+}
+
+/// A further function of the code, by what it is for: `file.function`, or empty for none.
+fn hook(fields: &Fields<'_>, name: &str, code: &str) -> Result<Option<String>, ApiError> {
+    match fields.text(name, code)? {
+        Some(text) if !text.is_empty() && !text.contains('.') => {
+            Err(bad(code, format!("{name} {text:?} is not file.function")))
+        }
+        Some(text) if text.len() > MAX_HOOK || text.contains(char::is_control) => {
+            Err(bad(code, format!("{name} is longer than {MAX_HOOK} bytes, or has a control character")))
+        }
+        text => Ok(text.map(str::to_owned)),
+    }
+}
+
+/// What an instance runs before it is released, and for how many seconds at most (`functiongraph.md` 2.5).
+fn pre_stop(fields: &Fields<'_>, before: Option<&FunctionConfig>) -> Result<(String, Option<u64>), ApiError> {
+    let handler = match hook(fields, "pre_stop_handler", "FSS.0400")? {
+        Some(text) => text,
+        None => before.map(|config| config.pre_stop_handler.clone()).unwrap_or_default(),
+    };
+    let limit = match fields.count("pre_stop_timeout", "FSS.0400", 0, MAX_PRE_STOP_S)? {
+        // As it is shown of a function that has none.
+        Some(0) if handler.is_empty() => None,
+        Some(0) => {
+            let why = format!("pre_stop_timeout 0 is not between 1 and {MAX_PRE_STOP_S}");
+            return Err(bad("FSS.0400", why));
+        }
+        limit => limit.or(before.and_then(|config| config.pre_stop_timeout)),
+    };
+    Ok((handler, limit))
 }
 
 /// A JSON object written as a string, of strings.
@@ -396,6 +444,13 @@ mod tests {
             (json!({ "user_data": "x".repeat(4097) }), "FSS.1018"),
             (json!({ "initializer_handler": "x" }), "FSS.1404"),
             (json!({ "initializer_timeout": 301 }), "FSS.1405"),
+            (json!({ "initializer_timeout": 0 }), "FSS.1405"),
+            (json!({ "pre_stop_handler": "x" }), "FSS.0400"),
+            (json!({ "pre_stop_handler": ["x.y"] }), "FSS.0400"),
+            (json!({ "pre_stop_handler": format!("{}.y", "x".repeat(128)) }), "FSS.0400"),
+            (json!({ "pre_stop_handler": "x.y", "pre_stop_timeout": 0 }), "FSS.0400"),
+            (json!({ "pre_stop_timeout": 91 }), "FSS.0400"),
+            (json!({ "pre_stop_timeout": "10" }), "FSS.0400"),
             (json!({ "strategy_config": { "concurrency": 1001 } }), "FSS.1026"),
             (json!({ "strategy_config": { "concurrent_num": 0 } }), "FSS.1026"),
             (json!({ "quell": { "grace": 3 } }), "FSS.0400"),
@@ -410,6 +465,8 @@ mod tests {
     fn what_an_update_leaves_out_stays() {
         let first = read(body(json!({
             "user_data": "{\"a\":\"b\"}",
+            "pre_stop_handler": "index.leave",
+            "pre_stop_timeout": 90,
             "strategy_config": { "concurrency": 5, "concurrent_num": 7 },
             "quell": { "grace_ms": 10, "on_grace_expired": "kill" },
         })))

@@ -3,8 +3,9 @@
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use supervisor::LogSettings;
 
-use crate::{credentials, demo, deploy, runtime_user::RuntimeUser, serve, verbs};
+use crate::{credentials, demo, deploy, logs, runtime_user::RuntimeUser, serve, verbs};
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -79,13 +80,8 @@ enum Command {
         #[command(flatten)]
         node: NodeArgs,
     },
-    /// Show the last of what a live instance printed.
-    Logs {
-        /// A request id, for the instance it is on, or an instance as `ls` shows it.
-        what: String,
-        #[command(flatten)]
-        node: NodeArgs,
-    },
+    /// Show what a request, an instance or a function printed.
+    Logs(LogsArgs),
     /// Show the receipt of a cancel.
     Receipt {
         /// A cancel id, as `cancel` prints it.
@@ -168,7 +164,16 @@ pub(crate) struct ServeArgs {
     /// seconds.
     #[arg(long, env = "QUELL_RETRY_BACKOFF_S", default_value = "1", value_parser = seconds)]
     pub(crate) retry_backoff: Duration,
-    /// For how long the node remembers requests that are over, and receipts of cancels, in days.
+    /// How much of what one instance prints is kept on the disk, in MiB; the oldest goes first.
+    #[arg(long, env = "QUELL_LOG_INSTANCE_MIB", default_value_t = LogSettings::INSTANCE_BYTES >> 20, value_parser = mebibytes())]
+    pub(crate) log_instance: u64,
+    /// The same of all instances of a version of a function, in MiB.
+    #[arg(long, env = "QUELL_LOG_FUNCTION_MIB", default_value_t = LogSettings::FUNCTION_BYTES >> 20, value_parser = mebibytes())]
+    pub(crate) log_function: u64,
+    /// The same of all there are, in MiB.
+    #[arg(long, env = "QUELL_LOG_TOTAL_MIB", default_value_t = LogSettings::TOTAL_BYTES >> 20, value_parser = mebibytes())]
+    pub(crate) log_total: u64,
+    /// For how long the node remembers requests that are over, receipts of cancels and logs, in days.
     #[arg(long, env = "QUELL_KEEP_DAYS", default_value_t = 7, value_parser = clap::value_parser!(u64).range(1..=3_650))]
     pub(crate) keep_days: u64,
     /// How long a drain may last before what still runs is killed, in seconds.
@@ -312,6 +317,27 @@ pub(crate) struct CancelArgs {
     pub(crate) node: NodeArgs,
 }
 
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LogsArgs {
+    /// A request id, or an instance as `ls` shows it.
+    #[arg(required_unless_present = "function", conflicts_with = "function")]
+    pub(crate) what: Option<String>,
+    /// All instances of a function: a name, package:name, or a URN; then perhaps :version.
+    #[arg(long)]
+    pub(crate) function: Option<String>,
+    /// Go on with what is printed from now on, until the request or the instance has ended.
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// The last so many lines [default: 1000, if no --since is given].
+    #[arg(long, short = 'n', value_parser = clap::value_parser!(u64).range(0..=10_000))]
+    pub(crate) tail: Option<u64>,
+    /// Not before this: 2026-01-31T23:59:59 (UTC), or so long ago: 90s, 15m, 2h, 1d.
+    #[arg(long)]
+    pub(crate) since: Option<String>,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
 impl Cli {
     /// What to log: a daemon tells what it does, a client only what is wrong.
     pub(crate) fn log_filter(&self) -> &str {
@@ -330,7 +356,7 @@ impl Cli {
             Command::Cancel(args) => verbs::cancel(&args).await,
             Command::Tree { request, node } => verbs::tree(&request, &node).await,
             Command::Ls { node } => verbs::ls(&node).await,
-            Command::Logs { what, node } => verbs::logs(&what, &node).await,
+            Command::Logs(args) => logs::logs(&args).await,
             Command::Receipt { cancel, node } => verbs::receipt(&cancel, &node).await,
             Command::Credentials(command) => credentials::credentials(command).await,
             Command::Backup { file, node } => credentials::backup(&file, &node).await,
@@ -338,6 +364,11 @@ impl Cli {
             Command::Demo => demo::demo().await,
         }
     }
+}
+
+/// One is room for some thousand lines; less would be no log.
+fn mebibytes() -> clap::builder::RangedU64ValueParser {
+    clap::value_parser!(u64).range(1..=1_048_576)
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

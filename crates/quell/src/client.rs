@@ -114,6 +114,11 @@ impl Client {
         format!("{}/{}{rest}", self.functions(), encode(&function))
     }
 
+    /// A function, as the API takes it.
+    pub(crate) fn named<'a>(&self, function: &'a str) -> Cow<'a, str> {
+        with_project(&self.config.project, function)
+    }
+
     /// The path of all functions of the project.
     pub(crate) fn functions(&self) -> String {
         format!("/v2/{}/fgs/functions", encode(&self.config.project))

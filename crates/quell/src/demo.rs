@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fs, process::ExitCode, time::Duration};
 use anyhow::{Context as _, bail, ensure};
 use reqwest::Method;
 use serde_json::{Value, json};
-use supervisor::TreeView;
+use supervisor::{LogSettings, TreeView};
 use tokio::task::JoinSet;
 
 use crate::{
@@ -53,6 +53,9 @@ pub(crate) async fn demo() -> anyhow::Result<ExitCode> {
         queue_timeout: Duration::from_secs(60),
         max_instances: 128,
         retry_backoff: Duration::from_secs(1),
+        log_instance: LogSettings::INSTANCE_BYTES >> 20,
+        log_function: LogSettings::FUNCTION_BYTES >> 20,
+        log_total: LogSettings::TOTAL_BYTES >> 20,
         keep_days: 1,
         max_processes: 1_024,
         tmp_size: 64,

@@ -46,6 +46,11 @@ struct FunctionFile {
     /// Seconds.
     #[serde(default)]
     initializer_timeout: Option<u32>,
+    #[serde(default)]
+    pre_stop: Option<String>,
+    /// Seconds.
+    #[serde(default)]
+    pre_stop_timeout: Option<u32>,
     /// Requests per instance.
     #[serde(default)]
     concurrency: Option<u32>,
@@ -122,6 +127,12 @@ impl FunctionFile {
         }
         if let Some(limit) = self.initializer_timeout {
             set("initializer_timeout", json!(limit));
+        }
+        if let Some(handler) = &self.pre_stop {
+            set("pre_stop_handler", json!(handler));
+        }
+        if let Some(limit) = self.pre_stop_timeout {
+            set("pre_stop_timeout", json!(limit));
         }
         if !self.user_data.is_empty() {
             // The API wants an object written as a string.

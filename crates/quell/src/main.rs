@@ -8,6 +8,7 @@ mod demo;
 mod deploy;
 mod images;
 mod listeners;
+mod logs;
 mod output;
 mod runtime_user;
 mod serve;

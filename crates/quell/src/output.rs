@@ -21,9 +21,18 @@ pub(crate) const FUNCTION_FAILED: u8 = 8;
 
 /// Prints one line for people or programs. A reader that has seen enough (`| head`) is no error.
 pub(crate) fn line(text: impl std::fmt::Display) {
+    wanted_line(text);
+}
+
+/// The same; whether anybody still reads.
+pub(crate) fn wanted_line(text: impl std::fmt::Display) -> bool {
     match writeln!(std::io::stdout(), "{text}") {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => note(format_args!("quell: {error}")),
-        Ok(()) | Err(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => false,
+        Err(error) => {
+            note(format_args!("quell: {error}"));
+            true
+        }
+        Ok(()) => true,
     }
 }
 

@@ -9,7 +9,7 @@ use api::{Api, ApiSettings, NodeKey, RateLimits, Secrets};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use store::{Embedded, Store};
 use supervisor::{
-    Node, Recovered, Settings,
+    LogSettings, Node, Recovered, Settings,
     group::{Containment, HelperProgram, Isolation, Spawner, Swept},
 };
 use tokio::task::JoinHandle;
@@ -102,6 +102,13 @@ pub(crate) async fn start(args: &ServeArgs) -> anyhow::Result<Running> {
         retention: Duration::from_secs(args.keep_days * 24 * 3_600),
         max_processes: args.max_processes,
         tmp_bytes: args.tmp_size << 20,
+        logs: Some(LogSettings {
+            dir: data.join("logs"),
+            instance_bytes: args.log_instance << 20,
+            function_bytes: args.log_function << 20,
+            total_bytes: args.log_total << 20,
+            keep: Duration::from_secs(args.keep_days * 24 * 3_600),
+        }),
         api_endpoint: listeners.runtime_endpoint(),
         ..Settings::default()
     };

@@ -259,27 +259,6 @@ pub(crate) async fn fetch_node(client: &Client) -> anyhow::Result<NodeView> {
     serde_json::from_value(view).context("the node's answer is not a node")
 }
 
-pub(crate) async fn logs(what: &str, node: &NodeArgs) -> anyhow::Result<ExitCode> {
-    let client = Client::new(ClientConfig::of(node)?)?;
-    let instance = match what.strip_prefix('i').map(str::parse::<u64>) {
-        Some(Ok(_)) => what.to_owned(),
-        _ => {
-            let path = format!("/quell/v1/requests/{}", encode(what));
-            let row = client.json(Method::GET, &path, None).await?;
-            let instance = row.get("instance").and_then(Value::as_str).map(str::to_owned);
-            instance
-                .with_context(|| format!("{what} is on no instance now; output is kept while one lives"))?
-        }
-    };
-    let path = format!("/quell/v1/instances/{}/output", encode(&instance));
-    let reply = client.send(Method::GET, &path, &[], None).await?;
-    if !reply.is_success() {
-        return Err(reply.refusal().into());
-    }
-    output::line(String::from_utf8_lossy(&reply.body));
-    Ok(ExitCode::SUCCESS)
-}
-
 pub(crate) async fn receipt(cancel: &str, node: &NodeArgs) -> anyhow::Result<ExitCode> {
     let client = Client::new(ClientConfig::of(node)?)?;
     let receipt = fetch_receipt(&client, cancel).await?;

@@ -12,6 +12,7 @@ use tokio::{runtime, sync::mpsc::error::TrySendError};
 use crate::{
     codes,
     handle::{Invocation, InvokeError},
+    logged::Followers,
     message::{Arrival, Kept, Message, Mode},
     pool::{Next, Offer, Pool},
     request::{Payload, Request},
@@ -82,6 +83,7 @@ impl Shell {
             bystander_of: Vec::new(),
             draining: false,
             log,
+            followers: Followers::default(),
             printed_before: 0,
         };
         self.requests.insert(request, Box::new(record));

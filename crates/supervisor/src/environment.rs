@@ -47,6 +47,10 @@ impl Shell {
             let limit = function.start_timeout.as_secs().to_string();
             env.push(("RUNTIME_INITIALIZER_TIMEOUT".into(), limit.into()));
         }
+        if let Some(hook) = &function.pre_stop {
+            env.push(("PRE_STOP_HANDLER".into(), hook.handler.clone().into()));
+            env.push(("PRE_STOP_TIMEOUT".into(), hook.timeout.as_secs().to_string().into()));
+        }
         let shared = (function.concurrency > 1).then_some(&function.image.env_shared);
         for (name, value) in function.image.env.iter().chain(shared.into_iter().flatten()) {
             let value = self.fill(value, id, address, function);

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     counters::{Counts, Minute, Of},
     credentials::{AttemptCredentials, AttemptIdentity, AttemptSigner},
+    logs::Logs,
     message::{Arrival, Message, Mode, Question},
     receipt::Receipt,
     spec::FunctionSpec,
@@ -181,6 +182,7 @@ pub struct Handle {
     pub(crate) credentials: Arc<AttemptCredentials>,
     pub(crate) store: Arc<dyn store::Store>,
     pub(crate) limits: NodeLimits,
+    pub(crate) logs: Option<Logs>,
 }
 
 /// What a node has room for.

@@ -14,6 +14,7 @@ use tokio_util::time::delay_queue;
 use crate::{
     group::{Exit, Group, OutOfMemory},
     lifecycle::Control,
+    logged::Followers,
     message::{Delivery, Heard, Listener, Notice},
     spec::FunctionSpec,
 };
@@ -44,6 +45,8 @@ pub(crate) struct Instance {
     pub(crate) delivered: HashMap<RequestId, Delivery>,
     pub(crate) ready: bool,
     pub(crate) ending: bool,
+    /// It runs its pre-stop handler, and is killed when that is over or somebody is in a hurry.
+    pub(crate) retiring: bool,
     /// It takes no new requests.
     pub(crate) draining: bool,
     pub(crate) ready_since: Option<Instant>,
@@ -62,6 +65,10 @@ pub(crate) struct Instance {
     pub(crate) stuck: Option<String>,
     /// Its captured output.
     pub(crate) output: Option<crate::group::OutputRing>,
+    /// The name of its log, if it has one.
+    pub(crate) log: Option<String>,
+    /// Whoever follows that.
+    pub(crate) followers: Followers,
 }
 
 impl Instance {
@@ -81,6 +88,7 @@ impl Instance {
             delivered: HashMap::new(),
             ready: false,
             ending: false,
+            retiring: false,
             draining: false,
             ready_since: None,
             ended_by_itself: false,
@@ -92,6 +100,8 @@ impl Instance {
             out_of_memory: None,
             stuck: None,
             output: None,
+            log: None,
+            followers: Followers::default(),
         }
     }
 
@@ -104,10 +114,14 @@ impl Instance {
         self.placed.is_empty() && self.delivered.is_empty()
     }
 
-    /// It holds this request no more: what was delivered is forgotten, and whoever listens for that
-    /// invocation alone hears that nothing will come.
+    /// It holds this request no more: what was delivered is forgotten, what it prints from now on is not of
+    /// it, and whoever listens for that invocation alone hears that nothing will come.
     pub(crate) fn let_go(&mut self, request: RequestId) {
-        self.delivered.remove(&request);
+        if self.delivered.remove(&request).is_some()
+            && let Some(output) = &self.output
+        {
+            output.end(request);
+        }
         self.told.remove(&request);
         let of_it = |listener: &Listener| listener.named.is_some_and(|(named, _)| named == request);
         while let Some(listener) =

@@ -19,6 +19,8 @@ mod handle;
 pub mod http;
 mod instance;
 mod lifecycle;
+mod logged;
+mod logs;
 mod look;
 mod measure;
 mod message;
@@ -28,6 +30,7 @@ mod payloads;
 mod peer;
 mod perform;
 mod pool;
+mod pre_stop;
 mod receipt;
 mod remembered;
 mod request;
@@ -49,8 +52,9 @@ pub use credentials::{AttemptCredentials, AttemptIdentity, AttemptSecrets, Attem
 pub use handle::{
     Actor, CancelAnswer, CancelOrder, Completion, Handle, Invocation, InvokeError, NodeLimits, RunLog, Stop,
 };
+pub use logs::{Follower, LogError, LogLine, LogOf, LogQuery, LogSettings, Logs, Stream};
 pub use node::{Node, Recovered, StartError};
 pub use receipt::{AskedBy, Receipt, TouchedInstance, TouchedRequest};
 pub use settings::{MAX_RESPONSE_BYTES, Settings};
-pub use spec::{AsyncPolicy, FunctionSpec, OnDisconnect, RuntimeImage};
+pub use spec::{AsyncPolicy, FunctionSpec, OnDisconnect, PreStop, RuntimeImage};
 pub use view::{InstanceCount, InstanceRow, NodeView, PlanRow, PlanView, ProcessRow, RequestRow, TreeView};

@@ -9,6 +9,7 @@ use crate::{
     doors::Doors,
     group::{Group, SpawnOrder, Spawner},
     message::Message,
+    pre_stop::Hook,
     spec::FunctionSpec,
 };
 
@@ -17,6 +18,8 @@ use crate::{
 pub(crate) enum Control {
     /// Send the soft signal to the whole group.
     Terminate,
+    /// It has nothing to do: let it run its pre-stop handler, for so long, and then end it and prove it.
+    Retire(Duration),
     /// End it now and prove it.
     Kill,
 }
@@ -30,8 +33,8 @@ pub(crate) struct Start {
     pub(crate) function: Arc<FunctionSpec>,
 }
 
-/// Commands one instance can ever get: each of the two at most once.
-pub(crate) const CONTROLS: usize = 2;
+/// Commands one instance can ever get: each of the three at most once.
+pub(crate) const CONTROLS: usize = 3;
 
 /// Runs an instance from its spawn to its proof. Ends only after `Reaped` was sent (or the inbox is
 /// gone): an instance that cannot be killed keeps being watched.
@@ -50,7 +53,7 @@ pub(crate) async fn run(
             let why = error.to_string();
             tell(&inbox, Message::SpawnFailed { instance, why }).await;
             // The engine answers a failed start with a kill; there is nothing to kill.
-            while control.recv().await.is_some_and(|control| control != Control::Kill) {}
+            while control.recv().await.is_some_and(|control| control == Control::Terminate) {}
             return tell(&inbox, Message::Reaped { instance, proof: None }).await;
         }
     };
@@ -58,7 +61,7 @@ pub(crate) async fn run(
     // A kill that came while the process was being made wins: nothing of the runtime was executed.
     let killed_before_go = loop {
         match control.try_recv() {
-            Ok(Control::Kill) => break true,
+            Ok(Control::Kill | Control::Retire(_)) => break true,
             Ok(Control::Terminate) => {}
             Err(_) => break false,
         }
@@ -83,6 +86,7 @@ async fn until_killed(
     control: &mut mpsc::Receiver<Control>,
 ) {
     let mut exit_told = false;
+    let mut hook = Hook::default();
     loop {
         tokio::select! {
             biased;
@@ -92,15 +96,27 @@ async fn until_killed(
                         tracing::warn!(%instance, %error, "soft signal not sent; the grace will end in a kill");
                     }
                 }
+                Some(Control::Retire(limit)) => {
+                    if exit_told || !hook.begin(instance, group, limit) {
+                        return;
+                    }
+                }
                 // A closed channel means that the shell is gone: end with it.
-                Some(Control::Kill) | None => return,
+                Some(Control::Kill) | None => return hook.cut_short(instance),
             },
             exit = group.exited(), if !exit_told => {
                 exit_told = true;
                 let exit = exit.inspect_err(|error| tracing::error!(%instance, %error, "exit not readable"));
                 let out_of_memory = group.out_of_memory();
+                if hook.is_under_way() {
+                    hook.over(instance, exit.as_ref().ok());
+                }
                 tell(inbox, Message::Exited { instance, exit: exit.ok(), out_of_memory }).await;
+                if hook.is_under_way() {
+                    return;
+                }
             }
+            () = hook.limit_passed() => return hook.timed_out(instance),
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::{
     drafts::level_word,
     group::{Layer, LimitKind},
     handle::{CancelAnswer, CancelOrder, Stop},
+    logs::Logs,
     message::Question,
     request::shown,
     settings::MAX_SHOWN,
@@ -205,6 +206,7 @@ impl Shell {
             truncated,
             draining: self.draining.is_some(),
             unwritten: u32::try_from(self.unwritten.len()).unwrap_or(u32::MAX),
+            log_lines_lost: self.logs.as_ref().map_or(0, Logs::lost),
             containment: containment.layers().iter().map(layer_row).collect(),
             limits: containment.limits().iter().map(limit_row).collect(),
         }

@@ -13,6 +13,7 @@ use crate::{
     credentials::AttemptSecrets,
     group::{Exit, Group, NotProven, OutOfMemory, Proof},
     handle::{CancelAnswer, CancelOrder, Completion, Invocation, InvokeError},
+    logs::{Live, LogOf},
     receipt::Receipt,
     runtime_api::Carried,
     spec::FunctionSpec,
@@ -245,6 +246,12 @@ pub(crate) enum Message {
         left: Vec<Write>,
     },
     Ask(Question),
+    /// Where a log is, and when what it is of has ended.
+    LogAsked {
+        of: LogOf,
+        project: String,
+        respond: oneshot::Sender<Live>,
+    },
     Drain {
         limit: Duration,
         respond: oneshot::Sender<usize>,

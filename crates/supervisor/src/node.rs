@@ -19,6 +19,7 @@ use crate::{
     group::Spawner,
     handle::{Handle, Invocation, NodeLimits},
     http::{self, Serving},
+    logs::Logs,
     message::{Arrival, Kept, Message, Mode},
     receipt, runtime_api,
     settings::{INBOX, Settings},
@@ -42,6 +43,9 @@ pub enum StartError {
     /// The Runtime API could not be opened.
     #[error("cannot listen for runtimes: {0}")]
     Listen(#[from] io::Error),
+    /// What functions print has no place to go.
+    #[error("the folder of the logs cannot be used: {0}")]
+    Logs(io::Error),
     /// What an earlier life left could not be read or settled.
     #[error("cannot take over from the last life: {0}")]
     Store(#[from] StoreError),
@@ -73,7 +77,7 @@ impl Node {
     /// Starts the shell and the Runtime API.
     ///
     /// # Errors
-    /// When the Runtime API cannot listen.
+    /// When the Runtime API cannot listen, or the folder of the logs cannot be used.
     pub fn start(
         settings: Settings,
         store: Arc<dyn Store>,
@@ -85,11 +89,13 @@ impl Node {
         let credentials = Arc::new(AttemptCredentials::default());
         let limits =
             NodeLimits { max_instances: settings.max_instances, idle_release: settings.idle_release };
+        let logs = settings.logs.clone().map(Logs::open).transpose().map_err(StartError::Logs)?;
         let handle = Handle {
             inbox: inbox.clone(),
             credentials: Arc::clone(&credentials),
             store: Arc::clone(&store),
             limits,
+            logs: logs.clone(),
         };
         let end = CancellationToken::new();
         let serving = Serving {
@@ -105,7 +111,7 @@ impl Node {
             move |ends| doors.admit(ends)
         };
         let runtime_api = tokio::spawn(http::serve(listener, router, serving, admit, end.clone()));
-        let parts = Parts { store, spawner, credentials, doors, inbox, runtime_port };
+        let parts = Parts { store, spawner, credentials, doors, logs, inbox, runtime_port };
         let shell = tokio::spawn(Shell::new(settings, parts).run(messages));
         Ok(Self { handle, shell, runtime_api, end })
     }
@@ -199,6 +205,9 @@ impl Node {
     pub async fn ended(self) {
         if let Err(error) = self.shell.await {
             tracing::error!(%error, "the shell's task ended badly");
+        }
+        if let Some(logs) = &self.handle.logs {
+            logs.flush().await; // the last words of what ran
         }
         self.end.cancel();
         if let Err(error) = self.runtime_api.await {

@@ -8,7 +8,6 @@ use store::{Settlement, Status, StoreFuture};
 use crate::{
     codes,
     drafts::evidence_word,
-    group::OutputRing,
     handle::InvokeError,
     lifecycle::Control,
     message::{Delivery, Message},
@@ -76,11 +75,13 @@ impl Shell {
         };
         // Before it is on its way: the runtime may be done with it before this function is.
         let begin = Instant::now();
-        if request.log {
-            let output = self.instances.get(&instance).and_then(|to| to.output.as_ref());
-            request.printed_before = output.map_or(0, OutputRing::printed);
+        let output = self.instances.get(&instance).and_then(|to| to.output.as_ref());
+        if let Some(output) = output {
+            output.begin(id, attempt);
+            request.printed_before = output.read();
         }
         if poll.send(delivery.clone()).is_err() {
+            output.inspect(|output| output.end(id));
             self.credentials.revoke(id);
             return self.follow_up.push_back(failed);
         }
@@ -121,6 +122,7 @@ impl Shell {
         let Some(instance) = self.instances.get(&id) else { return };
         let word = match control {
             Control::Terminate => "terminated",
+            Control::Retire(_) => "retired",
             Control::Kill => "killed",
         };
         let cancels = self.cancels_on(id);
@@ -157,7 +159,10 @@ impl Shell {
         for tenant in self.engine.instance(id).map(|view| view.tenants).unwrap_or_default() {
             self.name_bystander(tenant, &open);
         }
-        self.control(id, Control::Kill);
+        match self.hook_of(id) {
+            Some(limit) => self.retire(id, limit),
+            None => self.control(id, Control::Kill),
+        }
         self.touch_pool(id);
     }
 

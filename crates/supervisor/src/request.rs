@@ -12,6 +12,7 @@ use tokio_util::{sync::CancellationToken, time::delay_queue};
 
 use crate::{
     handle::{Completion, InvokeError},
+    logged::Followers,
     message::ReportKind,
     spec::FunctionSpec,
 };
@@ -88,6 +89,8 @@ pub(crate) struct Request {
     pub(crate) draining: bool,
     /// Its caller wants to know what its instance prints meanwhile.
     pub(crate) log: bool,
+    /// Whoever follows its log.
+    pub(crate) followers: Followers,
     /// Where in its instance's output its last attempt began, if that is wanted.
     pub(crate) printed_before: u64,
 }

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     codes,
-    group::{Exit, Group, NotProven, OutOfMemory, OutputRing, Proof},
+    group::{Exit, Group, NotProven, OutOfMemory, Proof},
     instance::Instance,
     message::{Delivery, Report, ReportKind},
     perform::error_message,
@@ -30,8 +30,8 @@ impl Shell {
     }
 
     pub(crate) fn spawned(&mut self, id: InstanceId, group: Arc<Group>) {
+        self.capture(id, &group);
         let Some(instance) = self.instances.get_mut(&id) else { return };
-        instance.output = group.take_output().map(|output| OutputRing::start(id, output));
         instance.group = Some(group);
     }
 

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use cancel::Bounds;
 
+use crate::logs::LogSettings;
+
 /// Messages the inbox holds. At about 10 us a message this is 40 ms of work: enough to ride out a
 /// burst, short enough that a cancel in it is not late. When it is full, new invocations are refused
 /// as busy; everything else waits for room.
@@ -50,6 +52,8 @@ pub struct Settings {
     pub retry_backoff: Duration,
     /// What is over is forgotten after this: requests, and receipts of cancels.
     pub retention: Duration,
+    /// Where what functions print is kept; `None`: it is not.
+    pub logs: Option<LogSettings>,
     /// Bounds of the request tree.
     pub bounds: Bounds,
     /// Where runtimes reach the node's own API, `http://host:port`.
@@ -71,6 +75,7 @@ impl Default for Settings {
             kept_bytes: 64 << 20,
             retry_backoff: Duration::from_secs(1),
             retention: Duration::from_secs(7 * 24 * 3_600),
+            logs: None,
             bounds: Bounds::default(),
             api_endpoint: String::new(),
         }

@@ -19,9 +19,9 @@ use tokio_util::{
 
 use crate::{
     asks::Asker, counters::Counters, credentials::AttemptCredentials, doors::Doors, drafts::Drafts,
-    group::Spawner, instance::Instance, message::Message, pool::Pool, remembered::Remembered,
-    request::Request, reserve::COUNT_EVERY, retries::AGES_EVERY, settings::Settings, spec::FunctionSpec,
-    unwritten::Unwritten,
+    group::Spawner, instance::Instance, logged::Followers, logs::Logs, message::Message, pool::Pool,
+    remembered::Remembered, request::Request, reserve::COUNT_EVERY, retries::AGES_EVERY, settings::Settings,
+    spec::FunctionSpec, unwritten::Unwritten,
 };
 
 /// What runs out.
@@ -60,6 +60,8 @@ pub(crate) struct Draining {
     pub(crate) done: Vec<oneshot::Sender<usize>>,
     /// Everything was ordered to end.
     pub(crate) ending: bool,
+    /// Its limit is over: nothing more is waited for.
+    pub(crate) hurried: bool,
 }
 
 pub(crate) struct Shell {
@@ -94,6 +96,9 @@ pub(crate) struct Shell {
     pub(crate) inbox: mpsc::Sender<Message>,
     pub(crate) runtime_port: u16,
     pub(crate) doors: Doors,
+    pub(crate) logs: Option<Logs>,
+    /// Whoever follows the log of a function.
+    pub(crate) followers: Followers,
     /// Parent of every request's fence.
     pub(crate) life: CancellationToken,
     effects: Vec<Effect>,
@@ -107,6 +112,7 @@ pub(crate) struct Parts {
     pub(crate) spawner: Arc<Spawner>,
     pub(crate) credentials: Arc<AttemptCredentials>,
     pub(crate) doors: Doors,
+    pub(crate) logs: Option<Logs>,
     pub(crate) inbox: mpsc::Sender<Message>,
     pub(crate) runtime_port: u16,
 }
@@ -140,6 +146,8 @@ impl Shell {
             inbox: parts.inbox,
             runtime_port: parts.runtime_port,
             doors: parts.doors,
+            logs: parts.logs,
+            followers: Followers::default(),
             life: CancellationToken::new(),
             effects: Vec::new(),
             follow_up: VecDeque::new(),
@@ -196,6 +204,7 @@ impl Shell {
             Message::Unwritten(write, error) => self.unwritten(write, &error),
             Message::Rewritten { done, left } => self.rewritten(done, left),
             Message::Ask(question) => self.look(question),
+            Message::LogAsked { of, project, respond } => self.log_asked(of, project, respond),
             Message::Drain { limit, respond } => self.drain(limit, respond),
         }
     }
@@ -228,7 +237,7 @@ impl Shell {
             Timer::Forget => self.forget_old(),
             Timer::Start(instance) => self.start_limit_passed(instance),
             Timer::Idle(instance) => self.idle_limit_passed(instance),
-            Timer::Drain => self.end_everything(),
+            Timer::Drain => self.hurry(),
         }
     }
 
@@ -298,13 +307,13 @@ impl Shell {
         match &mut self.draining {
             Some(draining) => draining.done.push(respond),
             None => {
-                self.draining = Some(Draining { done: vec![respond], ending: false });
+                self.draining = Some(Draining { done: vec![respond], ending: false, hurried: false });
                 self.leave_to_the_next_life();
             }
         }
         // A second ask may be in more of a hurry than the first; the earliest limit wins.
         if limit.is_zero() {
-            self.end_everything();
+            self.hurry();
         } else {
             self.set_timer(Timer::Drain, limit);
         }
@@ -328,6 +337,14 @@ impl Shell {
         if !busy {
             self.end_everything();
         }
+    }
+
+    /// The drain has lasted long enough: what still runs is killed, and so is what runs its pre-stop handler.
+    fn hurry(&mut self) {
+        let Some(draining) = &mut self.draining else { return };
+        draining.hurried = true;
+        self.end_everything();
+        self.end_hooks();
     }
 
     fn end_everything(&mut self) {

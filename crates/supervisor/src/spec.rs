@@ -69,6 +69,15 @@ impl Default for AsyncPolicy {
     }
 }
 
+/// A handler that an instance runs before it is retired; no cancel and no limit that is over waits for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PreStop {
+    /// `file.function`.
+    pub handler: String,
+    /// After this the instance is killed whether or not the handler is done.
+    pub timeout: Duration,
+}
+
 /// One version of a function in one revision, ready to run.
 #[derive(Clone, Debug)]
 pub struct FunctionSpec {
@@ -86,6 +95,8 @@ pub struct FunctionSpec {
     pub handler: String,
     /// `file.function` that runs once per instance before any request.
     pub initializer: Option<String>,
+    /// What an instance may do before it is ended that has nothing more to do.
+    pub pre_stop: Option<PreStop>,
     /// The limit of one attempt.
     pub timeout: Duration,
     /// The limit of an instance's start, initializer included.

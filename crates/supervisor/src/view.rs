@@ -139,6 +139,9 @@ pub struct NodeView {
     pub draining: bool,
     /// Results and records of cancels that the disk has refused so far; they are tried again.
     pub unwritten: u32,
+    /// Lines that functions printed and that are in no log.
+    #[serde(default)]
+    pub log_lines_lost: u64,
     /// What contains runtimes on this machine, and what does not and why.
     pub containment: Vec<MeansRow>,
     /// What is limited for each instance, and how.

@@ -27,10 +27,10 @@ def new_loop():
     return loop
 
 
-def serve(settings, handler, loop):
+def serve(settings, handler, loop, pre_stop=None):
     """Serves requests until the node is gone; does not return."""
     try:
-        loop.run_until_complete(AsyncServer(settings, handler).run())
+        loop.run_until_complete(AsyncServer(settings, handler, pre_stop).run())
     except BaseException as error:
         print("quell: ending the instance: %r" % (error,), file=sys.stderr)
     finally:
@@ -55,9 +55,10 @@ class Attempt:
 class AsyncServer:
     """Takes up to N requests, and passes cancellations on, on one loop."""
 
-    def __init__(self, settings, handler):
+    def __init__(self, settings, handler, pre_stop=None):
         self._settings = settings
         self._handler = handler
+        self._pre_stop = pre_stop
         self._notices = Notices()
         self._live = {}
         self._tasks = set()  # asyncio itself holds tasks weakly: the collector would take them
@@ -74,6 +75,9 @@ class AsyncServer:
         polls = AsyncConnection(self._settings.api_host, self._settings.api_port)
         await polls.begin("GET", wire.CANCELLATION_PATH)
         self._failure = asyncio.get_running_loop().create_future()
+        if self._pre_stop is not None:
+            self._pre_stop.is_idle = lambda: not self._live
+            self._pre_stop.install_on(asyncio.get_running_loop())
         self._spawn(self._hold_cancellations(polls))
         self._spawn(self._hold_requests())
         await self._failure
@@ -148,6 +152,8 @@ class AsyncServer:
         attempt.owned.live = False
         await answer
         self._capacity.release()
+        if self._pre_stop is not None:
+            self._pre_stop.run_on_if_due(asyncio.get_running_loop())
 
     async def _call(self, attempt):
         """The task of user code; gives (encoded, error), whatever it raises."""

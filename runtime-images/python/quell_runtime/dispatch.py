@@ -17,11 +17,11 @@ from quell_runtime.process import end_instance
 from quell_runtime.workers import TooManyDeaths, WorkerPool
 
 
-def serve(settings, handler, connection):
+def serve(settings, handler, connection, pre_stop=None):
     """Serves requests until the node is gone; does not return."""
     connection.close()  # not to be shared with the workers
     try:
-        Dispatcher(settings, handler, connection).run()
+        Dispatcher(settings, handler, connection).run(pre_stop)
     except (NodeGone, TooManyDeaths, OSError) as error:
         print("quell: ending the instance: %r" % (error,), file=sys.stderr)
     except BaseException:
@@ -105,8 +105,11 @@ class Dispatcher:
         gc.freeze()  # the collector then leaves the shared pages alone
         self._pool = WorkerPool(settings, handler, self._selector, self._in_child, connection.post_error)
 
-    def run(self):
+    def run(self, pre_stop=None):
         """Runs until the node is gone. Raises NodeGone, OSError or TooManyDeaths."""
+        if pre_stop is not None:
+            pre_stop.is_idle = self._pool.is_idle
+            pre_stop.install()
         self._cancellations.send()
         while True:
             if not self._requests.held and self._pool.has_capacity():
@@ -114,6 +117,8 @@ class Dispatcher:
             for key, _ in self._selector.select(self._pool.wait_s()):
                 key.data()
             self._pool.tick()
+            if pre_stop is not None:
+                pre_stop.run_if_due()
 
     def _on_request(self, response):
         invocation = wire.Invocation.from_response(response)

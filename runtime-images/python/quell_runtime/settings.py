@@ -8,7 +8,7 @@ class Settings:
     """The environment of one instance, read once."""
 
     __slots__ = (
-        "api_host", "api_port", "code_root", "handler", "initializer", "timeout_s",
+        "api_host", "api_port", "code_root", "handler", "initializer", "pre_stop", "timeout_s",
         "memory_mb", "cpu", "user_data", "project_id", "function", "version",
         "package", "concurrency", "endpoint", "instance_id",
     )
@@ -22,6 +22,7 @@ class Settings:
         self.code_root = os.path.abspath(env["RUNTIME_CODE_ROOT"])
         self.handler = env["RUNTIME_HANDLER"]
         self.initializer = env.get("RUNTIME_INITIALIZER_HANDLER", "")
+        self.pre_stop = env.get("PRE_STOP_HANDLER", "")
         self.timeout_s = _number("RUNTIME_TIMEOUT", env.get("RUNTIME_TIMEOUT") or "60")
         self.memory_mb = _number("RUNTIME_MEMORY", env.get("RUNTIME_MEMORY") or "128")
         self.cpu = _number("RUNTIME_CPU", env.get("RUNTIME_CPU") or "0")

@@ -7,6 +7,7 @@ from quell_runtime import wire
 from quell_runtime.client import NodeConnection
 from quell_runtime.errors import NodeGone
 from quell_runtime.loader import is_async, load
+from quell_runtime.pre_stop import prepare
 from quell_runtime.process import become_subreaper, end_instance
 from quell_runtime.settings import Settings
 
@@ -22,20 +23,21 @@ def main():
     become_subreaper()
     try:
         handler, loop = _prepare(settings)
+        pre_stop = prepare(settings)
     except BaseException as error:
         _fail(connection, error, settings)
     if loop is not None:
         from quell_runtime import aio
 
-        aio.serve(settings, handler, loop)
+        aio.serve(settings, handler, loop, pre_stop)
     elif settings.concurrency > 1:
         from quell_runtime import dispatch
 
-        dispatch.serve(settings, handler, connection)
+        dispatch.serve(settings, handler, connection, pre_stop)
     else:
         from quell_runtime import single
 
-        single.serve(settings, handler, connection)
+        single.serve(settings, handler, connection, pre_stop)
 
 
 def _prepare(settings):

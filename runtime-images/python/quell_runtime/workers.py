@@ -72,6 +72,10 @@ class WorkerPool:
         """Whether one more request can run at once."""
         return self._busy < self._settings.concurrency
 
+    def is_idle(self):
+        """Whether no worker has a request."""
+        return self._busy == 0
+
     def assign(self, invocation):
         """Hands a request to an idle worker; a dead one's channel is found out by its pidfd."""
         worker = self._idle.pop() if self._idle else self._fork()

@@ -40,6 +40,8 @@ pub(super) const CANNOT_EXECUTE: u8 = 126;
 pub(super) const GO: u8 = b'g';
 /// The byte that has the soft signal sent.
 pub(super) const TERMINATE: u8 = b't';
+/// The byte that has the same sent to the runtime alone, which is to end by itself.
+pub(super) const RETIRE: u8 = b'r';
 /// Open files of a runtime, unless it raises that itself: more makes programs slow that close all they
 /// might have.
 const OPEN_FILES: u64 = 1_024;

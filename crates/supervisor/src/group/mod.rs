@@ -15,6 +15,7 @@ mod helpers;
 mod hierarchy;
 mod inherited;
 mod init;
+mod kept;
 mod leaf;
 mod limits;
 mod namespace;

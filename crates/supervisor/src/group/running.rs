@@ -14,7 +14,7 @@ use std::{
 use cancel::InstanceId;
 use rustix::{
     io::Errno,
-    process::{Pid, Signal, WaitId, WaitIdOptions, waitid},
+    process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid},
 };
 use tokio::{io::unix::AsyncFd, sync::mpsc};
 
@@ -22,7 +22,7 @@ use super::{
     containment::{GroupError, Mechanism},
     ending::Ending,
     exit::Exit,
-    init::{GO, HelperMode, TERMINATE},
+    init::{GO, HelperMode, RETIRE, TERMINATE},
     leaf::Leaf,
     limits::{Limited, OutOfMemory},
     output::Output,
@@ -255,13 +255,7 @@ impl Group {
     /// When the kernel refuses; that nobody is left is no error.
     pub fn terminate(&self) -> Result<(), GroupError> {
         if self.mode != HelperMode::Exec {
-            // The helper knows the runtime's group, and whether its number is still its own.
-            return match self.line().stream.as_mut().map(|stream| stream.write_all(&[TERMINATE])) {
-                Some(Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => {
-                    Err(GroupError::Signal(error))
-                }
-                _ => Ok(()),
-            };
+            return self.order(TERMINATE);
         }
         match &*self.leader() {
             Leader::Reaped(_) => Ok(()),
@@ -269,6 +263,32 @@ impl Group {
                 let sent = group.signal(Signal::TERM).and_then(|()| group.signal(Signal::CONT));
                 sent.map_err(|error| GroupError::Signal(error.into()))
             }
+        }
+    }
+
+    /// The same to the runtime's main process alone: it is to end by itself, and what it started is its own
+    /// affair.
+    ///
+    /// # Errors
+    /// When the kernel refuses; that it is gone is no error.
+    pub fn retire(&self) -> Result<(), GroupError> {
+        if self.mode != HelperMode::Exec {
+            return self.order(RETIRE);
+        }
+        for signal in [Signal::TERM, Signal::CONT] {
+            match pidfd_send_signal(&self.pidfd, signal) {
+                Ok(()) | Err(Errno::SRCH) => {}
+                Err(error) => return Err(GroupError::Signal(error.into())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the helper signal: it knows the runtime's number, and whether that is still its own.
+    fn order(&self, order: u8) -> Result<(), GroupError> {
+        match self.line().stream.as_mut().map(|stream| stream.write_all(&[order])) {
+            Some(Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => Err(GroupError::Signal(error)),
+            _ => Ok(()),
         }
     }
 

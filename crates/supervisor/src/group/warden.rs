@@ -1,8 +1,8 @@
 //! The helper that stays: parent of the runtime, reaper of everything it leaves, and its end.
 //!
 //! Runs in a process of its own, single-threaded, as PID 1 of a namespace or as a child subreaper. It
-//! knows four things: a byte "go", a byte "terminate", the end of its line (kill everything), and that
-//! a child has ended. When the runtime ends, everything below ends with it, and then the helper does.
+//! knows five things: a byte "go", a byte "terminate", a byte "retire", the end of its line (kill
+//! everything), and that a child has ended. When the runtime ends, everything below ends with it, and then the helper does.
 
 use std::{
     collections::HashSet,
@@ -17,7 +17,7 @@ use std::{
 };
 
 use super::init::{
-    CANNOT_EXECUTE, GO, HELPER_FAILED, NEVER_WENT, NOT_FOUND, TERMINATE, revealed_environment,
+    CANNOT_EXECUTE, GO, HELPER_FAILED, NEVER_WENT, NOT_FOUND, RETIRE, TERMINATE, revealed_environment,
 };
 use nix::{
     errno::Errno,
@@ -192,6 +192,10 @@ fn until_ended(runtime: Pid, line: BorrowedFd<'_>, signals: &SignalFd) -> Result
                     signal_group(runtime, Signal::SIGTERM).map_err(told("SIGTERM"))?;
                     signal_group(runtime, Signal::SIGCONT).map_err(told("SIGCONT"))?;
                 }
+                Some(RETIRE) => {
+                    signal_child(runtime, Signal::SIGTERM).map_err(told("SIGTERM"))?;
+                    signal_child(runtime, Signal::SIGCONT).map_err(told("SIGCONT"))?;
+                }
                 Some(_) => {}
             }
         }
@@ -266,7 +270,7 @@ impl Children {
         loop {
             for child in self.list()? {
                 if struck.insert(child) {
-                    kill_child(child)?;
+                    signal_child(child, Signal::SIGKILL)?;
                 }
             }
             // Waits for one, and takes all that have ended by then: what they leave is struck next.
@@ -288,9 +292,9 @@ impl Children {
 }
 
 #[expect(clippy::disallowed_methods, reason = "its own child, which it alone reaps and has not")]
-fn kill_child(child: Pid) -> io::Result<()> {
-    match nix::sys::signal::kill(child, Signal::SIGKILL) {
+fn signal_child(child: Pid, signal: Signal) -> Result<(), Errno> {
+    match nix::sys::signal::kill(child, signal) {
         Ok(()) | Err(Errno::ESRCH) => Ok(()),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(error),
     }
 }
