@@ -458,7 +458,7 @@ async fn the_time_limit_of_a_function_ends_its_request_with_4010() {
 async fn no_client_outlives_a_node_that_is_killed_and_its_next_life_runs_what_was_accepted() {
     let (folder, bell) = (TestNode::folder(), Bell::hang_in_a_folder().await);
     let mut node = TestNode::start_in_with_path(folder.path(), &paths()).await;
-    let mut accepted = HashMap::new();
+    let (mut accepted, mut lines) = (HashMap::new(), Vec::new());
     for (client, requests) in ALL.into_iter().flat_map(|client| [(client, 1), (client, 4)]) {
         let name = format!("{client:?}{requests}");
         client.deploy(&node, &name, (requests, 1), json!({})).await;
@@ -467,6 +467,7 @@ async fn no_client_outlives_a_node_that_is_killed_and_its_next_life_runs_what_wa
         let ring = bell.ring().await;
         assert_eq!(ring.request(), request);
         accepted.insert(name, request);
+        lines.push(ring); // a function whose line ends takes the test for gone, and fails
     }
     // Every process of every instance, the idle ones of several requests too.
     let view = node.view().await;
@@ -476,6 +477,7 @@ async fn no_client_outlives_a_node_that_is_killed_and_its_next_life_runs_what_wa
         pids.filter_map(|row| Pidfd::open(u32::try_from(row["pid"].as_u64().unwrap()).unwrap())).collect();
     assert!(left.len() >= 6 + 4, "{} processes", left.len());
     node.kill();
+    drop(lines);
     for process in left {
         within("a process of a killed node", process.gone()).await;
     }
