@@ -94,6 +94,8 @@ pub(crate) enum ReportKind {
     Error,
     /// The response was larger than the platform allows; it was not read.
     TooLarge,
+    /// There was none: the exchange with an HTTP server broke off. Its body says how.
+    Broken,
 }
 
 /// A look at the state; changes nothing.

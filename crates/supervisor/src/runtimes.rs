@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use crate::{
     codes,
     group::{Exit, Group, NotProven, OutOfMemory, OutputRing, Proof},
+    instance::Instance,
     message::{Delivery, Notice, Report, ReportKind},
     perform::error_message,
     settings::MAX_POLLS,
@@ -77,7 +78,7 @@ impl Shell {
             self.clear_timer(timer);
             self.tell(Event::InstanceReady(id));
             self.look_again_for_room();
-        } else if instance.function.concurrency == 1 {
+        } else if instance.function.concurrency == 1 && !instance.is_driven() {
             self.polled_again(id);
         }
         self.hand_over(id);
@@ -162,10 +163,18 @@ impl Shell {
         let Report { request, attempt, body, kind } = report;
         // Clients that do not echo the delivery can only mean the one this instance was given last.
         let given = self.instances.get(&instance).and_then(|holder| holder.delivered.get(&request));
-        let Some(given) = given.map(|delivery| delivery.attempt) else { return };
+        let Some(given) = given else { return };
+        let no_answer = matches!(kind, ReportKind::Broken | ReportKind::TooLarge);
+        if no_answer && given.fence.is_cancelled() && self.is_driven(instance) {
+            return; // that an exchange broke off does not say that the code has ended
+        }
+        let given = given.attempt;
         let attempt = attempt.unwrap_or(given);
         let answer = match kind {
             ReportKind::Response => Answer::Returned,
+            ReportKind::Broken => {
+                Answer::Failed { code: codes::FUNCTION_FAILED, retry: self.retries_own_errors(request) }
+            }
             ReportKind::Error => self.error_answer(instance, request, &body),
             ReportKind::TooLarge => {
                 Answer::Failed { code: codes::RESPONSE_TOO_LARGE, retry: self.retries_own_errors(request) }
@@ -185,6 +194,10 @@ impl Shell {
         }
         self.hand_over(instance);
         self.watch_idle(instance);
+    }
+
+    fn is_driven(&self, id: InstanceId) -> bool {
+        self.instances.get(&id).is_some_and(Instance::is_driven)
     }
 
     /// A runtime listens for cancellations: from now on it cooperates.

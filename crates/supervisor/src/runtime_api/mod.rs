@@ -11,6 +11,8 @@
 mod cancellation;
 mod functiongraph;
 
+pub(crate) use functiongraph::functiongraph_headers;
+
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -103,7 +105,7 @@ impl Drop for Handover {
 ///
 /// # Errors
 /// What to answer if there is none to be had.
-async fn next_delivery(inbox: &mpsc::Sender<Message>, ends: Ends) -> Result<Delivery, StatusCode> {
+pub(crate) async fn next_delivery(inbox: &mpsc::Sender<Message>, ends: Ends) -> Result<Delivery, StatusCode> {
     let at = loopback(ends).ok_or(StatusCode::FORBIDDEN)?;
     loop {
         let (poll, answer) = oneshot::channel();
@@ -123,7 +125,7 @@ fn invocation_id(request: RequestId, attempt: Attempt) -> String {
 }
 
 /// The headers of a delivery; one that cannot be written is left out and logged.
-fn headers_of<const N: usize>(values: [(HeaderName, String); N]) -> HeaderMap {
+pub(crate) fn headers_of<const N: usize>(values: [(HeaderName, String); N]) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(N + 2);
     for (name, value) in values {
         match HeaderValue::from_str(&value) {
@@ -187,7 +189,7 @@ async fn report(inbox: &mpsc::Sender<Message>, ends: Ends, told: Told<'_>) -> St
     let attempt = invocation.and_then(|value| parse_attempt(value, request));
     let status = match kind {
         ReportKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        ReportKind::Response | ReportKind::Error => StatusCode::ACCEPTED,
+        ReportKind::Response | ReportKind::Error | ReportKind::Broken => StatusCode::ACCEPTED,
     };
     let report = Report { request, attempt, body, kind };
     match inbox.send(Message::Reported { at, report }).await {
