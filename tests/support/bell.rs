@@ -2,7 +2,11 @@
 
 use std::{
     collections::HashMap,
-    os::{linux::net::SocketAddrExt as _, unix::net::SocketAddr},
+    os::{
+        linux::net::SocketAddrExt as _,
+        unix::{fs::PermissionsExt as _, net::SocketAddr},
+    },
+    path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -47,6 +51,8 @@ pub struct Bell {
     listener: UnixListener,
     /// Names it; see `functions/probe.py`.
     pub port: u64,
+    /// Where it hangs, if that is a place in the file system.
+    path: Option<PathBuf>,
 }
 
 /// One ring; the line to the code that rang stays open.
@@ -66,7 +72,23 @@ impl Bell {
         let name = SocketAddr::from_abstract_name(format!("quell-bell-{port}")).unwrap();
         let listener = std::os::unix::net::UnixListener::bind_addr(&name).unwrap();
         listener.set_nonblocking(true).unwrap();
-        Self { listener: UnixListener::from_std(listener).unwrap(), port }
+        Self { listener: UnixListener::from_std(listener).unwrap(), port, path: None }
+    }
+
+    /// One that is rung from other networks as well: a name without a file is known in one alone. In a folder
+    /// that every user may pass through, and that is not an instance's own as `/tmp` is.
+    pub async fn hang_in_a_folder() -> Self {
+        let bell = Self::hang().await;
+        let path = PathBuf::from(format!("/var/tmp/quell-bell-{}", bell.port));
+        drop(std::fs::remove_file(&path)); // of a test that was killed, under the same number
+        let listener = UnixListener::bind(&path).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).unwrap();
+        let port = bell.port;
+        Self { listener, path: Some(path), port }
+    }
+
+    pub fn path(&self) -> &str {
+        self.path.as_deref().and_then(Path::to_str).expect("it hangs in a folder")
     }
 
     pub async fn ring(&self) -> Ring {
@@ -100,6 +122,14 @@ impl Bell {
             rings.insert(ring.facts["tag"].as_str().unwrap_or("").to_owned(), ring);
         }
         rings
+    }
+}
+
+impl Drop for Bell {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            drop(std::fs::remove_file(path)); // gone already is as well
+        }
     }
 }
 
