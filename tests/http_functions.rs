@@ -373,7 +373,8 @@ async fn a_child_that_is_invoked_from_inside_its_network_is_stopped_with_its_par
         .map(|row| row["request_id"].as_str().unwrap())
         .collect();
     let mut both = [a.as_str(), child_of_a.as_str()];
-    (stopped.sort_unstable(), both.sort_unstable());
+    stopped.sort_unstable();
+    both.sort_unstable();
     assert_eq!(stopped, both, "{receipt}");
     assert!(rings["child of a"].process.is_gone());
     assert!(!rings["child of b"].process.is_gone());
@@ -456,6 +457,76 @@ async fn a_server_that_never_listens_or_ends_at_once_is_a_failed_start() {
     assert_eq!((error.0, error.1.as_str()), (500, "FSS.4201"), "{}", error.2);
     assert!(error.2.contains("POST /init was answered with 500"), "{}", error.2);
     assert_eq!(node.view().await["instances"], json!([]), "nothing of them is left");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_races_with_a_cancel_counts_before_it_or_not_at_all() {
+    let (node, bell) = (TestNode::start().await, Bell::hang_in_a_folder().await);
+    deploy(&node, "f", (1, 4), json!({}), json!({ "quell": { "grace_ms": 50 } })).await;
+    let mut seen = [0; 2];
+    for round in 0..60 {
+        let request = node.invoke_async("f", &json!({ "do": "wait", "bell": bell.path() })).await;
+        let mut ring = bell.ring().await;
+        let released = async {
+            // Sooner or later, so that each of the two is first now and then.
+            tokio::time::sleep(Duration::from_micros(round % 20 * 100)).await;
+            ring.may_tell("go").await
+        };
+        let (cancel, _) = tokio::join!(node.cancel("f", &request, Mode::Plain), released);
+        match cancel.status {
+            200 => {
+                assert_eq!(node.listed("f", &request).await, ("FAIL".into(), 4208));
+                seen[0] += 1;
+            }
+            _ => {
+                assert_eq!(cancel.error().2, "Invalid RequestId: SUCCESS");
+                assert_eq!(node.listed("f", &request).await, ("SUCCESS".into(), 0));
+                seen[1] += 1;
+            }
+        }
+    }
+    println!("{} cancelled, {} answered before", seen[0], seen[1]);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_else_listens_at_an_instances_port_is_not_taken_for_its_server() {
+    let (node, bell) = (TestNode::start().await, Bell::hang_in_a_folder().await);
+    let layers = node.view().await["containment"].clone();
+    if !layers.as_array().unwrap().iter().any(|layer| layer["id"] == "L2" && layer["active"] == true) {
+        println!("no cgroups here, by which whose a socket is could be told");
+        return node.stop().await;
+    }
+    // It tells its port, and never listens; the test does in its place.
+    let silent = "#!/bin/sh\npython3 -c 'import json, os, socket
+line = socket.socket(socket.AF_UNIX)
+line.connect(json.loads(os.environ[\"RUNTIME_USERDATA\"])[\"bell\"])
+line.sendall((json.dumps({\"port\": int(os.environ[\"PORT\"])}) + \"\\n\").encode())
+line.recv(1)'\n";
+    let more = json!({
+        "quell": { "network": "node", "start_timeout_s": 1 },
+        "user_data": json!({ "bell": bell.path() }).to_string(),
+    });
+    deploy_file(&node, "f", silent.as_bytes(), more).await;
+    let answer = node.invoke("f", &json!({ "do": "plain" }));
+    let ring = bell.ring().await;
+    let port = u16::try_from(ring.facts["port"].as_u64().unwrap()).unwrap();
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    let stranger = async {
+        use tokio::io::AsyncReadExt as _;
+        loop {
+            let (mut line, _) = listener.accept().await.unwrap();
+            let mut heard = Vec::new();
+            drop(line.read_to_end(&mut heard).await); // a reset is an end as well
+            assert!(heard.is_empty(), "nothing of a request goes to a stranger");
+        }
+    };
+    let reply = tokio::select! {
+        reply = within("its end", answer) => reply.unwrap(),
+        () = stranger => unreachable!(),
+    };
+    assert_eq!(reply.error().1, "FSS.4211", "{}", reply.text());
     node.stop().await;
 }
 
