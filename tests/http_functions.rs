@@ -468,12 +468,12 @@ async fn an_answer_that_races_with_a_cancel_counts_before_it_or_not_at_all() {
     for round in 0..60 {
         let request = node.invoke_async("f", &json!({ "do": "wait", "bell": bell.path() })).await;
         let mut ring = bell.ring().await;
-        let released = async {
+        let canceled = async {
             // Sooner or later, so that each of the two is first now and then.
-            tokio::time::sleep(Duration::from_micros(round % 20 * 100)).await;
-            ring.may_tell("go").await
+            tokio::time::sleep(Duration::from_micros(round % 20 * 250)).await;
+            node.cancel("f", &request, Mode::Plain).await
         };
-        let (cancel, _) = tokio::join!(node.cancel("f", &request, Mode::Plain), released);
+        let (cancel, _) = tokio::join!(canceled, ring.may_tell("go"));
         match cancel.status {
             200 => {
                 assert_eq!(node.listed("f", &request).await, ("FAIL".into(), 4208));
