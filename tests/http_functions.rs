@@ -470,7 +470,7 @@ async fn an_answer_that_races_with_a_cancel_counts_before_it_or_not_at_all() {
         let mut ring = bell.ring().await;
         let canceled = async {
             // Sooner or later, so that each of the two is first now and then.
-            tokio::time::sleep(Duration::from_micros(round % 20 * 250)).await;
+            tokio::time::sleep(Duration::from_micros(round % 20 * 60)).await;
             node.cancel("f", &request, Mode::Plain).await
         };
         let (cancel, _) = tokio::join!(canceled, ring.may_tell("go"));
