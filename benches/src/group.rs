@@ -43,6 +43,7 @@ impl Bench {
             keep: Vec::new(),
             // As in life: the groups that limit are made, left and removed.
             limits: Limits { memory: Some(1 << 30), processes: Some(2 * MANY_U32), ..Limits::default() },
+            listen: Vec::new(),
         };
         Ok(self.spawner.spawn(order).await?)
     }

@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use store::FunctionRecord;
-use supervisor::{AsyncPolicy, FunctionSpec, OnDisconnect, PreStop, RuntimeImage};
+use supervisor::{AsyncPolicy, FunctionSpec, Network, OnDisconnect, PreStop, RuntimeImage};
 
 use crate::{
     error::ApiError,
@@ -68,6 +68,12 @@ pub(crate) struct QuellOptions {
     on_collateral: String,
     on_disconnect: String,
     start_timeout_s: u64,
+    #[serde(default = "auto")]
+    network: String,
+}
+
+fn auto() -> String {
+    "auto".to_owned()
 }
 
 impl Default for QuellOptions {
@@ -78,6 +84,7 @@ impl Default for QuellOptions {
             on_collateral: "fail".to_owned(),
             on_disconnect: "continue".to_owned(),
             start_timeout_s: DEFAULT_START_S,
+            network: auto(),
         }
     }
 }
@@ -252,6 +259,11 @@ impl FunctionConfig {
                 "cancel" => OnDisconnect::Cancel,
                 _ => OnDisconnect::Continue,
             },
+            network: match self.quell.network.as_str() {
+                "own" => Network::Own,
+                "node" => Network::Node,
+                _ => Network::Auto,
+            },
             asynchronous,
         }
     }
@@ -391,12 +403,13 @@ fn options(fields: &Fields<'_>, before: Option<&FunctionConfig>) -> Result<Quell
         Some(Value::Object(given)) => Fields(given),
         Some(_) => return Err(bad("FSS.0400", "quell is not an object".into())),
     };
-    let known = ["grace_ms", "on_grace_expired", "on_collateral", "on_disconnect", "start_timeout_s"];
+    let known =
+        ["grace_ms", "on_grace_expired", "on_collateral", "on_disconnect", "start_timeout_s", "network"];
     // Our own object: a misspelt option here would be a promise silently not kept.
     if let Some(unknown) = given.0.keys().find(|name| !known.contains(&name.as_str())) {
         return Err(bad("FSS.0400", format!("quell.{unknown} is not known; known are {known:?}")));
     }
-    let choice = |name: &str, choices: [&str; 2], kept: &str| -> Result<String, ApiError> {
+    let choice = |name: &str, choices: &[&str], kept: &str| -> Result<String, ApiError> {
         match given.text(name, "FSS.0400")? {
             None => Ok(kept.to_owned()),
             Some(choice) if choices.contains(&choice) => Ok(choice.to_owned()),
@@ -405,10 +418,11 @@ fn options(fields: &Fields<'_>, before: Option<&FunctionConfig>) -> Result<Quell
     };
     Ok(QuellOptions {
         grace_ms: given.count("grace_ms", "FSS.0400", 0, MAX_GRACE_MS)?.unwrap_or(kept.grace_ms),
-        on_grace_expired: choice("on_grace_expired", ["drain", "kill"], &kept.on_grace_expired)?,
-        on_collateral: choice("on_collateral", ["fail", "retry"], &kept.on_collateral)?,
-        on_disconnect: choice("on_disconnect", ["continue", "cancel"], &kept.on_disconnect)?,
+        on_grace_expired: choice("on_grace_expired", &["drain", "kill"], &kept.on_grace_expired)?,
+        on_collateral: choice("on_collateral", &["fail", "retry"], &kept.on_collateral)?,
+        on_disconnect: choice("on_disconnect", &["continue", "cancel"], &kept.on_disconnect)?,
         start_timeout_s: given.count("start_timeout_s", "FSS.0400", 1, 900)?.unwrap_or(kept.start_timeout_s),
+        network: choice("network", &["auto", "own", "node"], &kept.network)?,
     })
 }
 

@@ -31,6 +31,9 @@ struct ImageFile {
     interpreter: Option<String>,
     #[serde(default)]
     requires: Option<String>,
+    /// The runtime is an HTTP server on this port.
+    #[serde(default)]
+    http_port: Option<u16>,
     /// Told for people; what a runtime really does is seen when it opens its cancellation poll.
     #[serde(default)]
     #[expect(dead_code, reason = "documentation of the image, kept so that it may be written there")]
@@ -64,12 +67,15 @@ pub(crate) fn described(dir: &Path) -> anyhow::Result<Vec<Arc<RuntimeImage>>> {
 }
 
 fn describe(text: &str, dir: PathBuf) -> anyhow::Result<RuntimeImage> {
-    let ImageFile { name, runtimes, command, env, env_shared, interpreter, requires, .. } =
+    let ImageFile { name, runtimes, command, env, env_shared, interpreter, requires, http_port, .. } =
         toml::from_str(text)?;
+    if http_port == Some(0) {
+        bail!("http_port is the port of a server, from 1 to 65535");
+    }
     if name.is_empty() || runtimes.is_empty() || command.first().is_none_or(String::is_empty) {
         bail!("an image has a name, runtimes that it serves, and a command");
     }
-    Ok(RuntimeImage { dir, name, runtimes, command, env, env_shared, interpreter, requires })
+    Ok(RuntimeImage { dir, name, runtimes, command, env, env_shared, interpreter, requires, http_port })
 }
 
 /// Adds the images of an operator's folder: each folder in it that has an image.toml is one. They are used

@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashMap,
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -22,6 +22,13 @@ const SPARE_CONNECTIONS: usize = 64;
 const CONNECTIONS_PER_REQUEST: usize = 4;
 /// Answers of one instance that are read at once beyond its requests; each may take 6 MiB.
 const SPARE_ANSWERS: usize = 2;
+
+/// Connections that an instance of so many requests may have.
+pub(crate) fn connections_of(concurrency: u32) -> usize {
+    let requests = usize::try_from(concurrency).unwrap_or(usize::MAX);
+    let connections = requests.saturating_mul(CONNECTIONS_PER_REQUEST).saturating_add(SPARE_CONNECTIONS);
+    connections.min(Semaphore::MAX_PERMITS)
+}
 
 /// The doors of all live instances. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -61,10 +68,9 @@ impl Doors {
     /// Lets an instance of so many requests in. To be called before anything of it is executed.
     pub(crate) fn open(&self, address: Ipv4Addr, cgroup: Option<u64>, concurrency: u32) {
         let requests = usize::try_from(concurrency).unwrap_or(usize::MAX);
-        let connections = requests.saturating_mul(CONNECTIONS_PER_REQUEST).saturating_add(SPARE_CONNECTIONS);
         let door = Door {
             cgroup,
-            connections: Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS))),
+            connections: Arc::new(Semaphore::new(connections_of(concurrency))),
             answers: Arc::new(Semaphore::new(requests.saturating_add(SPARE_ANSWERS))),
             told: AtomicBool::new(false),
             function: None,
@@ -112,6 +118,26 @@ impl Doors {
         match Arc::clone(&door.connections).try_acquire_owned() {
             Ok(permit) => Some(permit),
             Err(_) => refuse("it has too many"),
+        }
+    }
+
+    /// The same for one that came to a listener in the instance's own network.
+    pub(crate) fn admit_inside(&self, ends: Ends) -> Option<OwnedSemaphorePermit> {
+        let SocketAddr::V4(local) = ends.local else { return None };
+        let connections = self.doors().get(local.ip()).map(|door| Arc::clone(&door.connections))?;
+        connections.try_acquire_owned().ok()
+    }
+
+    /// Whether the far end of a connection of the node is a socket of the instance at this address, as far as
+    /// can be told: without a cgroup of its own, or a kernel that tells, it is believed.
+    pub(crate) fn is_of(&self, address: Ipv4Addr, far: SocketAddrV4, own: SocketAddrV4) -> bool {
+        let doors = self.doors();
+        let Some(door) = doors.get(&address) else { return false };
+        match (door.cgroup, &self.0.tables) {
+            (Some(cgroup), Some(tables)) => {
+                matches!(tables.cgroup_of(far, own), Ok(Some(of)) if of == cgroup)
+            }
+            _ => true,
         }
     }
 

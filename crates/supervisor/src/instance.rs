@@ -22,6 +22,8 @@ use crate::{
 pub(crate) struct Instance {
     pub(crate) function: Arc<FunctionSpec>,
     pub(crate) address: Ipv4Addr,
+    /// Where its HTTP server listens on the loopback device of all.
+    pub(crate) port: Option<u16>,
     /// To its task; `None` if no process was ever asked for.
     pub(crate) control: Option<mpsc::Sender<Control>>,
     pub(crate) group: Option<Arc<Group>>,
@@ -76,6 +78,7 @@ impl Instance {
         Self {
             function,
             address,
+            port: None,
             control: None,
             group: None,
             polls: VecDeque::new(),
@@ -108,6 +111,11 @@ impl Instance {
     /// The runtime's own process, as this node sees it.
     pub(crate) fn pid(&self) -> Option<u32> {
         self.group.as_ref().map(|group| group.runtime_pid())
+    }
+
+    /// It is an HTTP server, which the node delivers to by itself.
+    pub(crate) fn is_driven(&self) -> bool {
+        self.function.image.http_port.is_some()
     }
 
     pub(crate) fn is_idle(&self) -> bool {

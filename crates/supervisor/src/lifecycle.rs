@@ -1,6 +1,6 @@
 //! The task of one instance: spawn, let go, watch, end, prove. It carries out; it decides nothing.
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use cancel::InstanceId;
 use tokio::sync::mpsc;
@@ -9,6 +9,7 @@ use crate::{
     doors::Doors,
     group::{Group, SpawnOrder, Spawner},
     message::Message,
+    own_network::{Begun, Surroundings},
     pre_stop::Hook,
     spec::FunctionSpec,
 };
@@ -27,8 +28,8 @@ pub(crate) enum Control {
 /// What is started, and the door it may come back through.
 pub(crate) struct Start {
     pub(crate) spawn: SpawnOrder,
-    /// Its private address of the Runtime API.
-    pub(crate) address: Ipv4Addr,
+    /// What it has besides its processes.
+    pub(crate) surroundings: Surroundings,
     /// What it runs.
     pub(crate) function: Arc<FunctionSpec>,
 }
@@ -47,7 +48,8 @@ pub(crate) async fn run(
     inbox: mpsc::Sender<Message>,
     mut control: mpsc::Receiver<Control>,
 ) {
-    let group = match spawner.spawn(start.spawn).await {
+    let Start { spawn, surroundings, function } = start;
+    let group = match spawner.spawn(spawn).await {
         Ok(group) => Arc::new(group),
         Err(error) => {
             let why = error.to_string();
@@ -68,13 +70,24 @@ pub(crate) async fn run(
     };
     if !killed_before_go {
         // Before it can run, and so before it can knock.
-        doors.open(start.address, group.leaf_id(), start.function.concurrency);
-        doors.name(start.address, start.function);
-        if let Err(error) = group.go() {
-            // The helper is gone already; its exit says so below.
-            tracing::warn!(%instance, %error, "could not let the runtime go");
+        doors.open(*surroundings.address.ip(), group.leaf_id(), surroundings.concurrency);
+        doors.name(*surroundings.address.ip(), function);
+        let begun = surroundings.begin(&group, &doors);
+        match &begun {
+            Ok(_) => {
+                if let Err(error) = group.go() {
+                    // The helper is gone already; its exit says so below.
+                    tracing::warn!(%instance, %error, "could not let the runtime go");
+                }
+            }
+            Err(error) => {
+                let why = format!("its network cannot be used: {error}");
+                tell(&inbox, Message::SpawnFailed { instance, why }).await;
+            }
         }
-        until_killed(instance, &group, &inbox, &mut control).await;
+        until_killed(instance, &group, &inbox, &mut control, begun.as_ref().ok()).await;
+        // No connection to it, and none of its network, outlives this.
+        drop(begun);
     }
     end(instance, &group, kill_timeout, &inbox).await;
 }
@@ -84,6 +97,7 @@ async fn until_killed(
     group: &Group,
     inbox: &mpsc::Sender<Message>,
     control: &mut mpsc::Receiver<Control>,
+    begun: Option<&Begun>,
 ) {
     let mut exit_told = false;
     let mut hook = Hook::default();
@@ -106,6 +120,9 @@ async fn until_killed(
             },
             exit = group.exited(), if !exit_told => {
                 exit_told = true;
+                if let Some(begun) = begun {
+                    begun.exited.cancel();
+                }
                 let exit = exit.inspect_err(|error| tracing::error!(%instance, %error, "exit not readable"));
                 let out_of_memory = group.out_of_memory();
                 if hook.is_under_way() {

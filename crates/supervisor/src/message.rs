@@ -117,6 +117,8 @@ pub(crate) enum ReportKind {
     TooLarge,
     /// The connection ended in the middle of it: half a result is none.
     BrokenOff,
+    /// There was none: the exchange with an HTTP server broke off. Its body says how.
+    Broken,
 }
 
 /// A look at the state; changes nothing.

@@ -110,8 +110,9 @@ impl Node {
             let doors = doors.clone();
             move |ends| doors.admit(ends)
         };
-        let runtime_api = tokio::spawn(http::serve(listener, router, serving, admit, end.clone()));
-        let parts = Parts { store, spawner, credentials, doors, logs, inbox, runtime_port };
+        let runtime_api = tokio::spawn(http::serve(listener, router.clone(), serving, admit, end.clone()));
+        let parts =
+            Parts { store, spawner, credentials, doors, logs, inbox, runtime_port, runtime_api: router };
         let shell = tokio::spawn(Shell::new(settings, parts).run(messages));
         Ok(Self { handle, shell, runtime_api, end })
     }

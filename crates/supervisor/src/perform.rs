@@ -9,6 +9,7 @@ use crate::{
     codes,
     drafts::evidence_word,
     handle::InvokeError,
+    instance::Instance,
     lifecycle::Control,
     message::{Delivery, Message},
     request::{Payload, Request},
@@ -115,6 +116,18 @@ impl Shell {
             }
             let outcome = self.engine.request(id).and_then(|view| view.outcome);
             self.drafts.cover(cancel, id, request, first, outcome);
+        }
+        self.connection_closed(id, cancel, first);
+    }
+
+    /// Says in its receipt that the connection of an HTTP function's request was closed: its fence does that.
+    fn connection_closed(&mut self, id: RequestId, cancel: CancelId, first: bool) {
+        let Some(at) = self.requests.get(&id).and_then(|request| request.instance).filter(|_| first) else {
+            return;
+        };
+        let holds = |instance: &Instance| instance.is_driven() && instance.delivered.contains_key(&id);
+        if self.instances.get(&at).is_some_and(holds) {
+            self.drafts.signal(&[cancel], at, "connection_closed", &self.instances);
         }
     }
 

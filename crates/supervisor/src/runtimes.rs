@@ -84,7 +84,7 @@ impl Shell {
             self.clear_timer(timer);
             self.tell(Event::InstanceReady(id));
             self.look_again_for_room();
-        } else if instance.function.concurrency == 1 {
+        } else if instance.function.concurrency == 1 && !instance.is_driven() {
             self.polled_again(id);
         }
         self.hand_over(id);
@@ -176,6 +176,10 @@ impl Shell {
         if holder.only_listens && given.fence.is_cancelled() {
             return; // it cannot say that the code has ended: the grace decides
         }
+        let no_answer = matches!(kind, ReportKind::Broken | ReportKind::TooLarge);
+        if no_answer && given.fence.is_cancelled() && holder.is_driven() {
+            return; // that an exchange broke off does not say that the code has ended
+        }
         let (given, fenced) = (given.attempt, given.fence.is_cancelled());
         let attempt = attempt.unwrap_or(given);
         if kind == ReportKind::BrokenOff && attempt != given {
@@ -183,6 +187,9 @@ impl Shell {
         }
         let answer = match kind {
             ReportKind::Response => Answer::Returned,
+            ReportKind::Broken => {
+                Answer::Failed { code: codes::FUNCTION_FAILED, retry: self.retries_own_errors(request) }
+            }
             ReportKind::Error => self.error_answer(instance, request, &body),
             ReportKind::TooLarge => {
                 Answer::Failed { code: codes::RESPONSE_TOO_LARGE, retry: self.retries_own_errors(request) }

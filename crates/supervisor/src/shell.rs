@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use axum::Router;
 use cancel::{Attempt, CancelId, Effect, Engine, Event, InstanceId, RequestId, Ticket};
 use store::{FunctionKey, Store};
 use tokio::sync::{mpsc, oneshot};
@@ -95,6 +96,10 @@ pub(crate) struct Shell {
     /// For the tasks the shell starts; the shell itself never sends to its own inbox.
     pub(crate) inbox: mpsc::Sender<Message>,
     pub(crate) runtime_port: u16,
+    /// The Runtime API, to be served in networks of instances as well.
+    pub(crate) runtime_api: Router,
+    /// The last port that was given out on the loopback device of all, as a count.
+    pub(crate) next_port: u16,
     pub(crate) doors: Doors,
     pub(crate) logs: Option<Logs>,
     /// Whoever follows the log of a function.
@@ -115,6 +120,7 @@ pub(crate) struct Parts {
     pub(crate) logs: Option<Logs>,
     pub(crate) inbox: mpsc::Sender<Message>,
     pub(crate) runtime_port: u16,
+    pub(crate) runtime_api: Router,
 }
 
 impl Shell {
@@ -145,6 +151,8 @@ impl Shell {
             credentials: parts.credentials,
             inbox: parts.inbox,
             runtime_port: parts.runtime_port,
+            runtime_api: parts.runtime_api,
+            next_port: 0,
             doors: parts.doors,
             logs: parts.logs,
             followers: Followers::default(),

@@ -28,6 +28,20 @@ pub struct RuntimeImage {
     pub dir: PathBuf,
     /// A file that must be in the function's code, or the start fails with 4202.
     pub requires: Option<String>,
+    /// The runtime does not poll: it is an HTTP server on this port, and the node its client.
+    pub http_port: Option<u16>,
+}
+
+/// Which network an instance is in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Network {
+    /// One of its own for an HTTP server where that can be had, else the node's.
+    #[default]
+    Auto,
+    /// One of its own: it reaches nothing but its node. Where that cannot be had it does not start.
+    Own,
+    /// The node's.
+    Node,
 }
 
 /// What happens when a synchronous caller goes away.
@@ -122,6 +136,8 @@ pub struct FunctionSpec {
     pub on_collateral: OnCollateral,
     /// What happens when a synchronous caller goes away.
     pub on_disconnect: OnDisconnect,
+    /// Which network its instances are in.
+    pub network: Network,
     /// What becomes of its asynchronous requests. May change without a new revision.
     pub asynchronous: AsyncPolicy,
 }

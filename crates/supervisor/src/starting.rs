@@ -11,6 +11,7 @@ use crate::{
     group::{Limits, SpawnOrder},
     instance::Instance,
     lifecycle,
+    own_network::Surroundings,
     shell::{Shell, Timer},
     spec::FunctionSpec,
 };
@@ -43,35 +44,46 @@ impl Shell {
         let Some(function) = self.pools.get(key).map(|pool| Arc::clone(&pool.function)) else { return false };
         let (id, address) = self.fresh_instance();
         let mut instance = Instance::new(Arc::clone(&function), address);
-        let failure = missing_bootstrap(&function);
-        if failure.is_none() {
-            let (control, commands) = mpsc::channel(lifecycle::CONTROLS);
-            instance.control = Some(control);
-            instance.start_timer = Some(self.set_timer(Timer::Start(id), function.start_timeout));
-            let spawn = self.spawn_order(id, address, &function);
-            tokio::spawn(lifecycle::run(
-                id,
-                lifecycle::Start { spawn, address, function: Arc::clone(&function) },
-                Arc::clone(&self.spawner),
-                self.doors.clone(),
-                self.settings.kill_timeout,
-                self.inbox.clone(),
-                commands,
-            ));
+        let surroundings = match missing_bootstrap(&function) {
+            Some(why) => Err((codes::NO_BOOTSTRAP, why)),
+            None => self.surroundings(&function, address).map_err(|why| (codes::INIT_FAILED, why)),
+        };
+        let mut failure = None;
+        match surroundings {
+            Err((code, why)) => {
+                failure = Some(code);
+                instance.start_failure = Some(why);
+            }
+            Ok(surroundings) => {
+                let own = surroundings.inside.is_some();
+                instance.port = surroundings.driver.as_ref().filter(|_| !own).map(|driver| driver.port);
+                let (control, commands) = mpsc::channel(lifecycle::CONTROLS);
+                instance.control = Some(control);
+                instance.start_timer = Some(self.set_timer(Timer::Start(id), function.start_timeout));
+                let spawn = self.spawn_order(id, &surroundings, &function);
+                tokio::spawn(lifecycle::run(
+                    id,
+                    lifecycle::Start { spawn, surroundings, function: Arc::clone(&function) },
+                    Arc::clone(&self.spawner),
+                    self.doors.clone(),
+                    self.settings.kill_timeout,
+                    self.inbox.clone(),
+                    commands,
+                ));
+            }
         }
-        instance.start_failure.clone_from(&failure);
         self.instances.insert(id, instance);
         if let Some(pool) = self.pools.get_mut(key) {
             pool.instances.push(id);
         }
         self.count_instances(key);
         self.tell(Event::InstanceStarted { instance: id, capacity: function.concurrency });
-        if failure.is_some() {
+        if let Some(code) = failure {
             // Somebody must be told: the request that asked for this instance.
             if let Some(first) = self.pools.get(key).and_then(|pool| pool.all_waiting().first().copied()) {
                 self.bind_and_fail(key, first, id);
             }
-            self.tell(Event::StartFailed { instance: id, code: codes::NO_BOOTSTRAP });
+            self.tell(Event::StartFailed { instance: id, code });
             self.tell(Event::Reaped(id));
             self.forget_instance(id);
         }
@@ -101,14 +113,19 @@ impl Shell {
         }
     }
 
-    fn spawn_order(&self, id: InstanceId, address: Ipv4Addr, function: &FunctionSpec) -> SpawnOrder {
+    fn spawn_order(&self, id: InstanceId, around: &Surroundings, function: &FunctionSpec) -> SpawnOrder {
+        let address = *around.address.ip();
         let image = &function.image;
         let mut command = image.command.iter().map(|word| self.fill(word, id, address, function));
+        let mut env = self.environment(id, address, function);
+        let more = around.environment();
+        env.retain(|(name, _)| more.iter().all(|(other, _)| name != other));
+        env.extend(more);
         SpawnOrder {
             instance: id,
             program: command.next().unwrap_or_default(),
             args: command.collect(),
-            env: self.environment(id, address, function),
+            env,
             cwd: function.code_dir.clone(),
             keep: vec![function.code_dir.clone(), image.dir.clone()],
             limits: Limits {
@@ -116,6 +133,7 @@ impl Shell {
                 processes: Some(self.settings.max_processes),
                 tmp: self.settings.tmp_bytes,
             },
+            listen: around.listen(),
         }
     }
 }

@@ -151,7 +151,7 @@ pub struct NodeView {
 /// One means of the node, and whether it is used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MeansRow {
-    /// `L0` to `L5`, of a layer of containment.
+    /// `L0` to `L6`, of a layer of containment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// What it is, or what is limited.

@@ -121,6 +121,7 @@ pub struct Containment {
     limit_folders: Vec<PathBuf>,
     mode: HelperMode,
     controllers: Controllers,
+    own_network: bool,
     layers: Vec<Layer>,
 }
 
@@ -156,6 +157,7 @@ impl Containment {
             return Err(GroupError::NoCgroup(why.clone()));
         }
         let (mode, [reaper, namespace]) = helpers::probe(isolation, helper)?;
+        let network = helpers::network(mode, helper);
         let controllers = match isolation {
             Isolation::Auto | Isolation::Cgroup => {
                 Controllers::probe(node, found.as_ref().ok().map(PathBuf::as_path), mode)
@@ -179,13 +181,20 @@ impl Containment {
         };
         let leaf = Layer { id: "L2", name: "cgroup v2 leaf", active: found.is_ok(), detail: leaf };
         let layers = vec![group, reaper, leaf, namespace, controllers.fork_stop(), user_layer(helper)];
+        let own_network = network.active;
+        let layers = layers.into_iter().chain([network]).collect();
         let (folders, limit_folders) = (folders.unwrap_or_default(), earlier_folders(node));
-        Ok(Self { base: found.ok(), folders, limit_folders, mode, controllers, layers })
+        Ok(Self { base: found.ok(), folders, limit_folders, mode, controllers, own_network, layers })
     }
 
     /// What becomes of each instance's helper.
     pub(super) fn mode(&self) -> HelperMode {
         self.mode
+    }
+
+    /// Whether an instance can have a network of its own.
+    pub fn has_own_network(&self) -> bool {
+        self.own_network
     }
 
     /// Removes the node's own folder, which is empty once every instance was ended. To be called when

@@ -1,8 +1,8 @@
 //! What a helper is told in its arguments: written by the node, read by the helper, in one place.
 
-use std::{ffi::OsString, fmt::Display, path::PathBuf, str::FromStr};
+use std::{ffi::OsString, fmt::Display, net::SocketAddrV4, path::PathBuf, str::FromStr};
 
-use super::init::HelperMode;
+use super::{init::HelperMode, network::MAX_LISTENERS};
 
 /// Stands for what is not said.
 const NOTHING: &str = "-";
@@ -27,6 +27,8 @@ pub(super) struct HelperOrder {
     pub(super) groups: Vec<PathBuf>,
     /// Folders that must be seen although `/tmp` is another.
     pub(super) keep: Vec<PathBuf>,
+    /// Where the node is reached in a network of its own; nowhere: it has the node's.
+    pub(super) listen: Vec<SocketAddrV4>,
     pub(super) program: OsString,
     pub(super) args: Vec<OsString>,
 }
@@ -45,6 +47,8 @@ impl HelperOrder {
             args.push(folders.len().to_string().into());
             args.extend(folders.into_iter().map(OsString::from));
         }
+        args.push(self.listen.len().to_string().into());
+        args.extend(self.listen.iter().map(|at| at.to_string().into()));
         args.push(self.program);
         args.extend(self.args);
         args
@@ -64,6 +68,7 @@ impl HelperOrder {
             processes: number_or_nothing(&mut args, "processes")?,
             groups: folders(&mut args, "groups")?,
             keep: folders(&mut args, "folders")?,
+            listen: listeners(&mut args)?,
             program: args.next().ok_or("program")?,
             args: args.collect(),
         })
@@ -101,6 +106,14 @@ fn folders(
     if folders.len() == count { Ok(folders) } else { Err(what) }
 }
 
+fn listeners(args: &mut impl Iterator<Item = OsString>) -> Result<Vec<SocketAddrV4>, &'static str> {
+    const WHAT: &str = "listeners";
+    match number(args, WHAT)? {
+        count @ 0..=MAX_LISTENERS => (0..count).map(|_| number(args, WHAT)).collect(),
+        _ => Err(WHAT),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,6 +128,7 @@ mod tests {
             processes: Some(3),
             groups: vec!["/a".into(), "/b c".into()],
             keep: Vec::new(),
+            listen: vec![SocketAddrV4::new([127, 1, 0, 1].into(), 80)],
             program: "-".into(),
             args: vec!["2".into(), "-".into()],
         }
@@ -131,7 +145,8 @@ mod tests {
         for length in 0..args.len() - order().args.len() {
             assert!(HelperOrder::parse(args.clone().into_iter().take(length)).is_err(), "{length}");
         }
-        for at in 0..7 {
+        // (Folders may have any name.)
+        for at in [0, 1, 2, 3, 4, 5, 6, 9, 10, 11] {
             let mut garbled = args.clone();
             garbled[at] = "x".into();
             assert!(HelperOrder::parse(garbled.into_iter()).is_err(), "{at}");

@@ -1,6 +1,11 @@
 //! Which kind of helper works on this machine: each is tried once, to its end.
 
-use std::{io, io::Write as _, process::Output};
+use std::{
+    io,
+    io::Write as _,
+    net::{Ipv4Addr, SocketAddrV4},
+    process::Output,
+};
 
 use super::{
     containment::{GroupError, Isolation, Layer},
@@ -9,6 +14,9 @@ use super::{
     start::{Helper, Joins, start_helper},
     warden::Ended,
 };
+
+/// Any port does in a network that nobody else is in.
+const PROBED_PORT: u16 = 8000;
 
 /// The strongest helper that this isolation allows and the machine has, and its two layers.
 pub(super) fn probe(
@@ -22,7 +30,7 @@ pub(super) fn probe(
     };
     let reaper = match isolation {
         Isolation::Auto if namespace.is_ok() => Err("PID 1 of the namespace does its work".to_owned()),
-        Isolation::Auto | Isolation::Subreaper => tried(helper, HelperMode::Reaper),
+        Isolation::Auto | Isolation::Subreaper => tried(helper, HelperMode::Reaper, &[]),
         Isolation::Cgroup | Isolation::ProcessGroup => not_asked(),
     };
     if let (Isolation::Subreaper, Err(why)) = (isolation, &reaper) {
@@ -57,6 +65,27 @@ fn namespace_layer(tried: &Result<HelperMode, String>) -> Layer {
     Layer { id: "L3", name: "PID namespace", active: tried.is_ok(), detail }
 }
 
+/// Whether an instance can have a network of its own: that goes with the namespace whose end proves that
+/// nobody is left in it.
+pub(super) fn network(mode: HelperMode, helper: &HelperProgram) -> Layer {
+    let tried = match mode {
+        HelperMode::Namespace | HelperMode::UserNamespace => {
+            let listen = vec![SocketAddrV4::new(Ipv4Addr::LOCALHOST, PROBED_PORT)];
+            tried(helper, mode, &listen).map(drop)
+        }
+        HelperMode::Exec | HelperMode::Reaper => Err("it goes with the PID namespace".to_owned()),
+    };
+    let detail = match &tried {
+        Ok(()) => {
+            "HTTP functions, and functions that ask for it, have a loopback device of their own, where every \
+                   instance can have port 8000, and reach nothing but their node"
+                .to_owned()
+        }
+        Err(why) => format!("{why}; HTTP functions listen where PORT says, on the loopback device of all"),
+    };
+    Layer { id: "L6", name: "network namespace", active: tried.is_ok(), detail }
+}
+
 impl HelperProgram {
     /// Runs a program with `--version`, as its user, to see whether that one can. Blocking.
     ///
@@ -82,15 +111,15 @@ fn succeeded(output: &Output) -> io::Result<()> {
 
 /// With the privilege there is, else by a user namespace.
 fn namespace(helper: &HelperProgram) -> Result<HelperMode, String> {
-    tried(helper, HelperMode::Namespace).or_else(|first| {
-        tried(helper, HelperMode::UserNamespace)
+    tried(helper, HelperMode::Namespace, &[]).or_else(|first| {
+        tried(helper, HelperMode::UserNamespace, &[])
             .map_err(|second| format!("{first}; by a user namespace: {second}"))
     })
 }
 
 /// On a thread of its own: to make PID 1 of a namespace, a thread leaves its own for a moment.
-fn tried(helper: &HelperProgram, mode: HelperMode) -> Result<HelperMode, String> {
-    let tried = std::thread::scope(|scope| scope.spawn(|| try_once(helper, mode)).join());
+fn tried(helper: &HelperProgram, mode: HelperMode, listen: &[SocketAddrV4]) -> Result<HelperMode, String> {
+    let tried = std::thread::scope(|scope| scope.spawn(|| try_once(helper, mode, listen)).join());
     match tried {
         Ok(tried) => tried.map(|()| mode).map_err(|error| error.to_string()),
         Err(_) => Err("the probe panicked".to_owned()),
@@ -98,8 +127,10 @@ fn tried(helper: &HelperProgram, mode: HelperMode) -> Result<HelperMode, String>
 }
 
 /// Does once what every instance will need: starts, lets go, sees the end.
-fn try_once(program: &HelperProgram, mode: HelperMode) -> io::Result<()> {
-    let Helper { child, mut line, .. } = start_helper(program, Joins::default(), mode, SpawnOrder::probe())?;
+fn try_once(program: &HelperProgram, mode: HelperMode, listen: &[SocketAddrV4]) -> io::Result<()> {
+    let order = SpawnOrder { listen: listen.to_vec(), ..SpawnOrder::probe() };
+    let Helper { child, mut line, network, .. } = start_helper(program, Joins::default(), mode, order)?;
+    drop(network);
     line.write_all(&[GO])?;
     succeeded(&child.wait_with_output()?)?;
     if mode != HelperMode::Exec {

@@ -24,7 +24,7 @@ use nix::{
 use super::{
     helper_order::HelperOrder,
     inherited,
-    namespace::{Inside, be_init, hold_init},
+    namespace::{Inside, be_init_with_network, hold_init},
     warden::{Role, Runtime, watch_over},
 };
 
@@ -104,13 +104,14 @@ pub fn instance_init(args: impl Iterator<Item = OsString>) -> ExitCode {
     if let Err(why) = prepare(&order) {
         return say(HELPER_FAILED, &why);
     }
-    let HelperOrder { mode, user, tmp, processes, keep, program, args, .. } = order;
+    let HelperOrder { mode, user, tmp, processes, keep, listen, program, args, .. } = order;
+    let inside = Inside { processes, tmp, keep, listen };
     let runtime = Runtime { program, args, user };
     let ended = match mode {
         HelperMode::Exec => return become_runtime(&runtime),
-        HelperMode::Reaper => watch_over(Role::Reaper, &runtime),
-        HelperMode::Namespace => be_init(&Inside { processes, tmp, keep }, &runtime),
-        HelperMode::UserNamespace => hold_init(&Inside { processes, tmp, keep }, &runtime),
+        HelperMode::Reaper => watch_over(Role::Reaper, &runtime, None),
+        HelperMode::Namespace => be_init_with_network(&inside, &runtime),
+        HelperMode::UserNamespace => hold_init(&inside, &runtime),
     };
     match ended {
         // How the runtime ended was told through the line; an orderly end vouches for the word.

@@ -7,7 +7,8 @@
 use std::{
     fs::{self, File},
     io,
-    os::fd::AsRawFd as _,
+    net::SocketAddrV4,
+    os::fd::{AsFd as _, AsRawFd as _},
     path::{Path, PathBuf},
     process::{Child, Command},
 };
@@ -28,6 +29,7 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use super::{
     init::{HELPER_FAILED, say},
+    network::{self, Opened, SocketMaker},
     privileges::drop_most,
     warden::{Role, Runtime, watch_over},
 };
@@ -47,6 +49,17 @@ pub(super) struct Inside {
     pub(super) tmp: u64,
     /// Folders that stay where they are although `/tmp` is another.
     pub(super) keep: Vec<PathBuf>,
+    /// Where the node is reached in a network of its own; nowhere: it has the node's.
+    pub(super) listen: Vec<SocketAddrV4>,
+}
+
+impl Inside {
+    fn network(&self) -> Result<Option<Opened>, String> {
+        if self.listen.is_empty() {
+            return Ok(None);
+        }
+        network::open(&self.listen).map(Some).map_err(|error| format!("a network of its own: {error}"))
+    }
 }
 
 /// Spawns a command as PID 1 of a new PID namespace. The calling thread makes children in its own again
@@ -77,6 +90,7 @@ pub(super) fn hold_init(inside: &Inside, runtime: &Runtime) -> Result<(), String
         setrlimit(Resource::RLIMIT_NPROC, processes, processes)
             .map_err(|error| format!("RLIMIT_NPROC: {error}"))?;
     }
+    let opened = inside.network()?;
     // SAFETY: the helper is single-threaded, so the child may go on as if it were the only one; it
     // shares nothing with its parent but open descriptors.
     #[expect(unsafe_code, reason = "fork has no safe form; there is no thread that could hold a lock")]
@@ -87,12 +101,15 @@ pub(super) fn hold_init(inside: &Inside, runtime: &Runtime) -> Result<(), String
             // Its parent is outside, so there is no asking whether it lives still; if it died before
             // this line, the end of the helper's line to the node ends PID 1 as well.
             let bound = prctl::set_pdeathsig(Signal::SIGKILL).map_err(|error| format!("PDEATHSIG: {error}"));
-            end_here(bound.and_then(|()| be_init(inside, runtime)))
+            let maker = opened.map(Opened::into_maker);
+            end_here(bound.and_then(|()| be_init(inside, runtime, maker.as_ref())))
         }
         ForkResult::Parent { child } => {
             // To the node, which pins it by a pidfd before it lets anything be executed.
             let words = format!("i{child}\n");
             write(io::stdin(), words.as_bytes()).map_err(|error| format!("its line: {error}"))?;
+            // PID 1 has the maker; what is handed out is not kept.
+            opened.map(|opened| opened.hand_out(io::stdin().as_fd())).transpose()?;
             wait_for(child)
         }
     }
@@ -118,8 +135,17 @@ fn enter_user_namespace() -> Result<(), String> {
     own("/proc/self/gid_map", format!("{gid} {gid} 1"))
 }
 
+/// The helper as PID 1: the same, with a network of its own first where there is to be one.
+pub(super) fn be_init_with_network(inside: &Inside, runtime: &Runtime) -> Result<(), String> {
+    let maker = match inside.network()? {
+        Some(opened) => Some(opened.hand_out(io::stdin().as_fd())?),
+        None => None,
+    };
+    be_init(inside, runtime, maker.as_ref())
+}
+
 /// PID 1: gives what is inside its own mounts, and watches over the runtime.
-pub(super) fn be_init(inside: &Inside, runtime: &Runtime) -> Result<(), String> {
+fn be_init(inside: &Inside, runtime: &Runtime, maker: Option<&SocketMaker>) -> Result<(), String> {
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC)
         .map_err(|error| format!("unshare: {error}"))?;
     let nothing = None::<&str>;
@@ -132,7 +158,7 @@ pub(super) fn be_init(inside: &Inside, runtime: &Runtime) -> Result<(), String> 
     private_shm(inside.tmp).map_err(|error| format!("a /dev/shm of its own: {error}"))?;
     private_tmp(inside).map_err(|error| format!("a /tmp of its own: {error}"))?;
     drop_most()?;
-    watch_over(Role::Init, runtime)
+    watch_over(Role::Init, runtime, maker)
 }
 
 /// What is written in the cgroup hierarchies ends or freezes others: not for those inside.

@@ -25,6 +25,7 @@ use super::{
     init::{GO, HelperMode, RETIRE, TERMINATE},
     leaf::Leaf,
     limits::{Limited, OutOfMemory},
+    network::{HandedOut, Network},
     output::Output,
     pgid::Pgid,
     process::{self, Member},
@@ -64,6 +65,7 @@ pub struct Group {
     limited: Mutex<Limited>,
     line: Mutex<Line>,
     output: Mutex<Option<Output>>,
+    network: Mutex<Option<HandedOut>>,
     pub(super) ending: tokio::sync::Mutex<Ending>,
     /// Keeps the spawner's thread, and so the main process, alive.
     thread: mpsc::Sender<Order>,
@@ -92,6 +94,7 @@ impl Group {
                 limited: Mutex::new(limited),
                 line: Mutex::new(Line { stream: Some(helper.line), went: false, word: None }),
                 output: Mutex::new(output),
+                network: Mutex::new(helper.network),
                 ending: tokio::sync::Mutex::default(),
                 thread,
             }),
@@ -324,6 +327,15 @@ impl Group {
     /// The pipes of its stdout and stderr, once.
     pub fn take_output(&self) -> Option<Output> {
         self.output.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Its network, once, where it has one of its own.
+    ///
+    /// # Errors
+    /// When it cannot be watched.
+    pub fn take_network(&self) -> io::Result<Option<Network>> {
+        let network = self.network.lock().unwrap_or_else(PoisonError::into_inner).take();
+        network.map(HandedOut::watched).transpose()
     }
 
     /// How many of its processes live, as far as can be seen. Blocking, as [`Group::members`].

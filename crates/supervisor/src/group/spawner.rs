@@ -4,6 +4,7 @@
 use std::{
     ffi::OsString,
     io,
+    net::SocketAddrV4,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
@@ -66,6 +67,9 @@ pub struct SpawnOrder {
     pub keep: Vec<PathBuf>,
     /// What it may take.
     pub limits: Limits,
+    /// Where the node is reached in a network of its own, at loopback addresses; nowhere: it has the node's
+    /// network.
+    pub listen: Vec<SocketAddrV4>,
 }
 
 impl SpawnOrder {
@@ -79,6 +83,7 @@ impl SpawnOrder {
             cwd: PathBuf::from("/"),
             keep: Vec::new(),
             limits: Limits::default(),
+            listen: Vec::new(),
         }
     }
 }

@@ -17,6 +17,7 @@ use super::{
     helper_order::HelperOrder,
     init::{HelperMode, hidden},
     namespace::spawn_as_init,
+    network::{HandedOut, MAX_LISTENERS},
     process::Stat,
     spawner::{HelperProgram, SpawnOrder},
 };
@@ -37,6 +38,8 @@ pub(super) struct Helper {
     pub(super) line: UnixStream,
     /// PID 1 of its namespace, pinned, where that is not the helper itself.
     pub(super) init: Option<(u32, OwnedFd)>,
+    /// Its network, where that is one of its own.
+    pub(super) network: Option<HandedOut>,
 }
 
 /// What a helper joins, and what it limits itself.
@@ -54,6 +57,11 @@ pub(super) fn start_helper(
     mode: HelperMode,
     order: SpawnOrder,
 ) -> io::Result<Helper> {
+    let listeners = order.listen.len();
+    let in_namespace = matches!(mode, HelperMode::Namespace | HelperMode::UserNamespace);
+    if listeners > 0 && !in_namespace || listeners > MAX_LISTENERS {
+        return Err(io::Error::other("a network of its own is not to be had here"));
+    }
     let told = HelperOrder {
         parent: std::process::id(),
         mode,
@@ -63,6 +71,7 @@ pub(super) fn start_helper(
         processes: joins.processes,
         groups: joins.groups,
         keep: order.keep,
+        listen: order.listen,
         program: order.program,
         args: order.args,
     };
@@ -91,16 +100,25 @@ pub(super) fn start_helper(
             HelperMode::UserNamespace => Some(pin_init(&line, child.id())?),
             _ => None,
         };
-        Ok((pidfd, init))
+        Ok((pidfd, init, network(&line, listeners)?))
     });
     match made {
-        Ok((pidfd, init)) => Ok(Helper { mode, child, pidfd, line, init }),
+        Ok((pidfd, init, network)) => Ok(Helper { mode, child, pidfd, line, init, network }),
         Err(error) => {
             drop(line);
             let said = last_words(&mut child)?;
             Err(io::Error::other(format!("{error}{said}")))
         }
     }
+}
+
+/// Its network, if it is to have one: this waits until the helper has it.
+fn network(line: &UnixStream, listeners: usize) -> io::Result<Option<HandedOut>> {
+    if listeners == 0 {
+        return Ok(None);
+    }
+    line.set_read_timeout(Some(INIT_LIMIT))?;
+    HandedOut::read(line, listeners).map(Some)
 }
 
 /// Ends a helper that is of no use, and tells what it complained of.

@@ -16,8 +16,11 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::init::{
-    CANNOT_EXECUTE, GO, HELPER_FAILED, NEVER_WENT, NOT_FOUND, RETIRE, TERMINATE, revealed_environment,
+use super::{
+    init::{
+        CANNOT_EXECUTE, GO, HELPER_FAILED, NEVER_WENT, NOT_FOUND, RETIRE, TERMINATE, revealed_environment,
+    },
+    network::SocketMaker,
 };
 use nix::{
     errno::Errno,
@@ -95,7 +98,9 @@ pub(super) enum Role {
 
 /// Waits for "go", runs the program to its end, ends everything below, and tells how it ended in its last
 /// word. (As PID 1 it tells it first: everything below ends with it, before anybody sees that it has.)
-pub(super) fn watch_over(role: Role, runtime: &Runtime) -> Result<(), String> {
+///
+/// Meanwhile it makes sockets of its network for the node, where that is another one.
+pub(super) fn watch_over(role: Role, runtime: &Runtime, maker: Option<&SocketMaker>) -> Result<(), String> {
     // Nothing interrupts it; what it must hear it reads.
     block(&SigSet::all())?;
     // Opened now: whoever may limit its descriptors later does not keep it from its work.
@@ -108,7 +113,7 @@ pub(super) fn watch_over(role: Role, runtime: &Runtime) -> Result<(), String> {
     let stdin = io::stdin();
     let line = stdin.as_fd();
     let ended = match next_order(line).map_err(told("its line")) {
-        Ok(Some(GO)) => run(line, runtime),
+        Ok(Some(GO)) => run(line, runtime, maker),
         Ok(Some(_) | None) => Ok(Ended::Code(NEVER_WENT)),
         Err(error) => Err(error),
     };
@@ -134,7 +139,7 @@ fn block(signals: &SigSet) -> Result<(), String> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(signals), None).map_err(told("signal mask"))
 }
 
-fn run(line: BorrowedFd<'_>, runtime: &Runtime) -> Result<Ended, String> {
+fn run(line: BorrowedFd<'_>, runtime: &Runtime, maker: Option<&SocketMaker>) -> Result<Ended, String> {
     let mut child_ended = SigSet::empty();
     child_ended.add(Signal::SIGCHLD);
     let signals = SignalFd::with_flags(&child_ended, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
@@ -147,7 +152,7 @@ fn run(line: BorrowedFd<'_>, runtime: &Runtime) -> Result<Ended, String> {
     }
     block(&SigSet::all())?;
     match started {
-        Ok(child) => until_ended(Pid::from_raw(child.id().cast_signed()), line, &signals),
+        Ok(child) => until_ended(Pid::from_raw(child.id().cast_signed()), line, &signals, maker),
         Err(error) => {
             let missing = error.kind() == io::ErrorKind::NotFound;
             complain(&format!("{}: {error}", runtime.program.to_string_lossy()));
@@ -172,14 +177,21 @@ fn next_order(line: BorrowedFd<'_>) -> Result<Option<u8>, Errno> {
 }
 
 /// Reaps whatever ends, passes on the soft signal, until the runtime has ended or the line has.
-fn until_ended(runtime: Pid, line: BorrowedFd<'_>, signals: &SignalFd) -> Result<Ended, String> {
+fn until_ended(
+    runtime: Pid,
+    line: BorrowedFd<'_>,
+    signals: &SignalFd,
+    mut maker: Option<&SocketMaker>,
+) -> Result<Ended, String> {
     loop {
         // First, too: what ended while no signal was blocked left none behind.
         while signals.read_signal().map_err(told("signalfd"))?.is_some() {}
         if let Some(ended) = reap(runtime).map_err(told("waitpid"))? {
             return Ok(ended);
         }
-        let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN), PollFd::new(line, PollFlags::POLLIN)];
+        let watched = [Some(signals.as_fd()), Some(line), maker.map(|maker| maker.as_fd())];
+        let mut fds: Vec<PollFd<'_>> =
+            watched.into_iter().flatten().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(told("poll")(error)),
@@ -199,6 +211,8 @@ fn until_ended(runtime: Pid, line: BorrowedFd<'_>, signals: &SignalFd) -> Result
                 Some(_) => {}
             }
         }
+        let asked = fds.get(2).and_then(PollFd::revents).is_some_and(|events| !events.is_empty());
+        maker = maker.filter(|maker| !asked || maker.answer());
     }
 }
 

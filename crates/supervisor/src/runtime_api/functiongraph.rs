@@ -44,24 +44,30 @@ async fn next(State(inbox): State<mpsc::Sender<Message>>, Extension(ends): Exten
     }
 }
 
-fn deliver(delivery: Delivery) -> Response {
+/// What a runtime is told of a delivery besides the event.
+pub(crate) fn functiongraph_headers(delivery: &Delivery) -> HeaderMap {
     let kind = if delivery.asynchronous { "async" } else { "sync" };
     let mut headers = headers_of([
         (REQUEST_ID, delivery.request.to_string()),
         (SECURITY_TOKEN, delivery.secrets.token.clone()),
-        (AUTH_TOKEN, delivery.secrets.token),
-        (ACCESS_KEY, delivery.secrets.access_key),
-        (SECRET_KEY, delivery.secrets.secret_key),
+        (AUTH_TOKEN, delivery.secrets.token.clone()),
+        (ACCESS_KEY, delivery.secrets.access_key.clone()),
+        (SECRET_KEY, delivery.secrets.secret_key.clone()),
         (INVOKE_TYPE, kind.to_owned()),
         (INVOCATION_ID, invocation_id(delivery.request, delivery.attempt)),
         (DEADLINE, delivery.deadline_ms.to_string()),
-        (FUNCTION_URN, delivery.function_urn),
-        // Without a content type some clients die of SIGSEGV (`runtime-api.md` 1.1).
-        (header::CONTENT_TYPE, "application/json".to_owned()),
+        (FUNCTION_URN, delivery.function_urn.clone()),
     ]);
-    if let Some(alias) = delivery.alias.and_then(|alias| HeaderValue::from_str(&alias).ok()) {
+    if let Some(alias) = delivery.alias.as_ref().and_then(|alias| HeaderValue::from_str(alias).ok()) {
         headers.insert(ALIAS, alias);
     }
+    headers
+}
+
+fn deliver(delivery: Delivery) -> Response {
+    let mut headers = functiongraph_headers(&delivery);
+    // Without a content type some clients die of SIGSEGV (`runtime-api.md` 1.1).
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     (headers, delivery.payload).into_response()
 }
 

@@ -121,7 +121,7 @@ async fn response(
     }
     let (body, kind) = match read.kind {
         ReportKind::Response => meaning(&headers, read.trailers.as_ref(), read.body.clone()),
-        kind @ (ReportKind::Error | ReportKind::TooLarge | ReportKind::BrokenOff) => (Bytes::new(), kind),
+        kind => (Bytes::new(), kind),
     };
     reported(report(&inbox, ends, Told { id: &id, invocation, body, kind }).await)
 }

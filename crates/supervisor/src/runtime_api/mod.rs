@@ -17,6 +17,8 @@ mod streamed;
 
 pub(crate) use cancellation::Carried;
 
+pub(crate) use functiongraph::functiongraph_headers;
+
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -138,7 +140,7 @@ impl Drop for Waiting {
 ///
 /// # Errors
 /// What to answer if there is none to be had.
-async fn next_delivery(inbox: &mpsc::Sender<Message>, ends: Ends) -> Result<Delivery, StatusCode> {
+pub(crate) async fn next_delivery(inbox: &mpsc::Sender<Message>, ends: Ends) -> Result<Delivery, StatusCode> {
     let at = loopback(ends).ok_or(StatusCode::FORBIDDEN)?;
     loop {
         let (poll, answer) = oneshot::channel();
@@ -158,7 +160,7 @@ fn invocation_id(request: RequestId, attempt: Attempt) -> String {
 }
 
 /// The headers of a delivery; one that cannot be written is left out and logged.
-fn headers_of<const N: usize>(values: [(HeaderName, String); N]) -> HeaderMap {
+pub(crate) fn headers_of<const N: usize>(values: [(HeaderName, String); N]) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(N + 2);
     for (name, value) in values {
         match HeaderValue::from_str(&value) {
@@ -226,7 +228,9 @@ async fn report(inbox: &mpsc::Sender<Message>, ends: Ends, told: Told<'_>) -> St
     let status = match kind {
         ReportKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         // Of one that broke off nobody reads the answer.
-        ReportKind::Response | ReportKind::Error | ReportKind::BrokenOff => StatusCode::ACCEPTED,
+        ReportKind::Response | ReportKind::Error | ReportKind::BrokenOff | ReportKind::Broken => {
+            StatusCode::ACCEPTED
+        }
     };
     let report = Report { request, attempt, body, kind };
     match inbox.send(Message::Reported { at, report }).await {

@@ -131,7 +131,7 @@ fn every_layer_says_what_it_gives_or_why_it_is_not_there() {
     let without = Containment::probe(&name, Isolation::ProcessGroup, &helper()).unwrap();
     assert_eq!(
         without.layers().iter().map(|layer| layer.active).collect::<Vec<_>>(),
-        [true, false, false, false, false, false]
+        [true, false, false, false, false, false, false]
     );
     assert!(without.base().is_none());
     assert!(without.layers().iter().all(|layer| !layer.detail.is_empty()));

@@ -11,6 +11,7 @@ mod deaf_disk;
 mod ends;
 mod limits;
 mod lives;
+mod networks;
 mod output;
 mod starts;
 mod stuck;

@@ -155,7 +155,20 @@ fn a_helper_without_a_node_executes_nothing() {
     let run = |mode: &str, parent: u32| {
         let (mut line, its_end) = UnixStream::pair().unwrap();
         let mut child = Command::new(helper().program)
-            .args([&parent.to_string(), mode, "-", "0", "-", "-", "0", "0", "sh", "-c", "echo ran > ran"])
+            .args([
+                &parent.to_string(),
+                mode,
+                "-",
+                "0",
+                "-",
+                "-",
+                "0",
+                "0",
+                "0",
+                "sh",
+                "-c",
+                "echo ran > ran",
+            ])
             .current_dir(dir.path())
             .stdin(Stdio::from(OwnedFd::from(its_end)))
             .stderr(Stdio::null())

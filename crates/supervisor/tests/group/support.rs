@@ -102,6 +102,7 @@ impl Node {
             cwd: self.dir.path().to_owned(),
             keep: Vec::new(),
             limits: Limits::default(),
+            listen: Vec::new(),
         }
     }
 
