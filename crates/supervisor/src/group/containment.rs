@@ -8,7 +8,7 @@ use std::{
 use cancel::InstanceId;
 
 use super::{
-    controllers::{Controllers, LimitKind, earlier_folders},
+    controllers::{Controllers, LimitKind, Means, earlier_folders},
     helpers, hierarchy,
     init::HelperMode,
     proof::NotProven,
@@ -34,6 +34,8 @@ pub enum Isolation {
 pub struct Mechanism {
     pub(super) leaf: bool,
     pub(super) helper: HelperMode,
+    /// It was forked; whether its template, and so it, is in a PID namespace.
+    pub(super) forked: Option<bool>,
 }
 
 impl Mechanism {
@@ -45,6 +47,11 @@ impl Mechanism {
 
 impl fmt::Display for Mechanism {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.forked {
+            Some(true) => return f.write_str("cgroup + subreaper, in the pid namespace of its fork server"),
+            Some(false) => return f.write_str("cgroup + subreaper, forked"),
+            None => {}
+        }
         f.write_str(match (self.leaf, self.helper) {
             (false, HelperMode::Exec) => "process group",
             (true, HelperMode::Exec) => "cgroup",
@@ -202,6 +209,19 @@ impl Containment {
             hierarchy::remove_group(folder)?;
         }
         self.base.as_deref().map_or(Ok(()), hierarchy::remove_group)
+    }
+
+    /// Why no instance can be forked from a template here; `None`: it can. The leaf is what proves the end of
+    /// one, and limits must count it alone.
+    pub fn cannot_fork(&self) -> Option<&'static str> {
+        if self.base.is_none() {
+            return Some("there is no cgroup leaf for each instance here (quell doctor)");
+        }
+        let namespaced = self.mode == HelperMode::UserNamespace;
+        if namespaced && self.controllers.processes == Means::PerProcess {
+            return Some("processes are counted by user namespace here, in which all of one version would be");
+        }
+        None
     }
 
     /// How memory and processes are limited here.

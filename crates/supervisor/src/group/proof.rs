@@ -66,6 +66,13 @@ pub struct Proof {
 impl Mechanism {
     /// What runs on this mechanism may have left unseen.
     pub(super) fn cannot_see(self) -> &'static [&'static str] {
+        if self.forked.is_some() {
+            return &[
+                "processes that a daemon outside started on its behalf",
+                "what its template does on its behalf (code of the same version, ended with the version)",
+                "processes that moved themselves to another cgroup (root can, and whom it was delegated to)",
+            ];
+        }
         match (self.helper, self.leaf) {
             (HelperMode::Exec, false) => &["processes that left the process group (setsid, setpgid)"],
             // The strike at the leaf ends the reaper in it, before it has ended what left the leaf.
