@@ -58,6 +58,9 @@ pub(crate) struct QuellOptions {
     on_collateral: String,
     on_disconnect: String,
     start_timeout_s: u64,
+    /// Instances are forked from a process that has imported the code, where that is possible.
+    #[serde(default)]
+    fork_server: bool,
 }
 
 impl Default for QuellOptions {
@@ -68,6 +71,7 @@ impl Default for QuellOptions {
             on_collateral: "fail".to_owned(),
             on_disconnect: "continue".to_owned(),
             start_timeout_s: DEFAULT_START_S,
+            fork_server: false,
         }
     }
 }
@@ -224,6 +228,7 @@ impl FunctionConfig {
             concurrency: self.concurrent_num,
             max_instances: u32::try_from(self.max_instances).unwrap_or(u32::MAX), // -1: unlimited
             reserved: self.reserved,
+            fork_server: self.quell.fork_server,
             grace: Duration::from_millis(self.quell.grace_ms),
             on_grace: match self.quell.on_grace_expired.as_str() {
                 "kill" => cancel::OnGrace::Kill,
@@ -343,7 +348,7 @@ fn options(fields: &Fields<'_>, before: Option<&FunctionConfig>) -> Result<Quell
         Some(Value::Object(given)) => Fields(given),
         Some(_) => return Err(bad("FSS.0400", "quell is not an object".into())),
     };
-    let known = ["grace_ms", "on_grace_expired", "on_collateral", "on_disconnect", "start_timeout_s"];
+    let known = ["grace_ms", "on_grace_expired", "on_collateral", "on_disconnect", "start_timeout_s", "fork_server"];
     // Our own object: a misspelt option here would be a promise silently not kept.
     if let Some(unknown) = given.0.keys().find(|name| !known.contains(&name.as_str())) {
         return Err(bad("FSS.0400", format!("quell.{unknown} is not known; known are {known:?}")));
@@ -361,6 +366,13 @@ fn options(fields: &Fields<'_>, before: Option<&FunctionConfig>) -> Result<Quell
         on_collateral: choice("on_collateral", ["fail", "retry"], &kept.on_collateral)?,
         on_disconnect: choice("on_disconnect", ["continue", "cancel"], &kept.on_disconnect)?,
         start_timeout_s: given.count("start_timeout_s", "FSS.0400", 1, 900)?.unwrap_or(kept.start_timeout_s),
+        fork_server: match given.get("fork_server") {
+            None => kept.fork_server,
+            Some(Value::Bool(wanted)) => *wanted,
+            Some(other) => {
+                return Err(bad("FSS.0400", format!("quell.fork_server {other} is not true or false")));
+            }
+        },
     })
 }
 
@@ -400,6 +412,7 @@ mod tests {
             (json!({ "strategy_config": { "concurrent_num": 0 } }), "FSS.1026"),
             (json!({ "quell": { "grace": 3 } }), "FSS.0400"),
             (json!({ "quell": { "on_collateral": "both" } }), "FSS.0400"),
+            (json!({ "quell": { "fork_server": "yes" } }), "FSS.0400"),
         ] {
             let error = read(body(change.clone())).unwrap_err();
             assert_eq!((error.status.as_u16(), error.code.as_str()), (400, code), "{change}: {error}");

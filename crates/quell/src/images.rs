@@ -23,6 +23,8 @@ struct ImageFile {
     runtimes: Vec<String>,
     command: Vec<String>,
     #[serde(default)]
+    fork_server: Vec<String>,
+    #[serde(default)]
     env: BTreeMap<String, String>,
     #[serde(default)]
     requires: Option<String>,
@@ -59,11 +61,11 @@ pub(crate) fn described(dir: &Path) -> anyhow::Result<Vec<Arc<RuntimeImage>>> {
 }
 
 fn describe(text: &str, dir: PathBuf) -> anyhow::Result<RuntimeImage> {
-    let ImageFile { name, runtimes, command, env, requires, .. } = toml::from_str(text)?;
+    let ImageFile { name, runtimes, command, fork_server, env, requires, .. } = toml::from_str(text)?;
     if name.is_empty() || runtimes.is_empty() || command.first().is_none_or(String::is_empty) {
         bail!("an image has a name, runtimes that it serves, and a command");
     }
-    Ok(RuntimeImage { dir, name, runtimes, command, env, requires })
+    Ok(RuntimeImage { dir, name, runtimes, command, fork_server, env, requires })
 }
 
 /// Adds the images of an operator's folder: each folder in it that has an image.toml is one. They are used

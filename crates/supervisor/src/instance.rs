@@ -47,6 +47,8 @@ pub(crate) struct Instance {
     pub(crate) idle_timer: Option<delay_queue::Key>,
     /// Since when it has had nothing to do.
     pub(crate) idle_since: Option<Instant>,
+    /// Why it was executed although its function asks for a fork server.
+    pub(crate) not_forked: Option<String>,
     /// Why it could not start, in words.
     pub(crate) start_failure: Option<String>,
     pub(crate) exit: Option<Exit>,
@@ -79,6 +81,7 @@ impl Instance {
             start_timer: None,
             idle_timer: None,
             idle_since: None,
+            not_forked: None,
             start_failure: None,
             exit: None,
             out_of_memory: None,
@@ -90,6 +93,14 @@ impl Instance {
     /// The runtime's own process, as this node sees it.
     pub(crate) fn pid(&self) -> Option<u32> {
         self.group.as_ref().map(|group| group.runtime_pid())
+    }
+
+    /// How its fork server comes into it, for people.
+    pub(crate) fn fork_server(&self) -> Option<String> {
+        match self.group.as_ref().is_some_and(|group| group.mechanism().is_forked()) {
+            true => Some("forked".to_owned()),
+            false => self.not_forked.as_ref().map(|why| format!("executed: {why}")),
+        }
     }
 
     pub(crate) fn is_idle(&self) -> bool {

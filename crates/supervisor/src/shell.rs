@@ -19,7 +19,7 @@ use tokio_util::{
 
 use crate::{
     asks::Asker, counters::Counters, credentials::AttemptCredentials, doors::Doors, drafts::Drafts,
-    group::Spawner, instance::Instance, message::Message, pool::Pool, remembered::Remembered,
+    forked::ForkServers, group::Spawner, instance::Instance, message::Message, pool::Pool, remembered::Remembered,
     request::Request, reserve::COUNT_EVERY, retries::AGES_EVERY, settings::Settings, spec::FunctionSpec,
     unwritten::Unwritten,
 };
@@ -94,6 +94,7 @@ pub(crate) struct Shell {
     pub(crate) inbox: mpsc::Sender<Message>,
     pub(crate) runtime_port: u16,
     pub(crate) doors: Doors,
+    pub(crate) fork_servers: ForkServers,
     /// Parent of every request's fence.
     pub(crate) life: CancellationToken,
     effects: Vec<Effect>,
@@ -140,6 +141,7 @@ impl Shell {
             inbox: parts.inbox,
             runtime_port: parts.runtime_port,
             doors: parts.doors,
+            fork_servers: ForkServers::default(),
             life: CancellationToken::new(),
             effects: Vec::new(),
             follow_up: VecDeque::new(),
@@ -182,7 +184,8 @@ impl Shell {
             Message::Reported { at, report } => self.reported(at, report),
             Message::InitFailed { at, body } => self.init_failed(at, &body),
             Message::Listening { at, poll } => self.listening(at, poll),
-            Message::Spawned { instance, group } => self.spawned(instance, group),
+            Message::Spawned { instance, group, not_forked } => self.spawned(instance, group, not_forked),
+            Message::ForkServer(id, news) => self.fork_server_news(id, news),
             Message::SpawnFailed { instance, why } => self.spawn_failed(instance, why),
             Message::Exited { instance, exit, out_of_memory } => self.exited(instance, exit, out_of_memory),
             Message::Reaped { instance, proof } => self.reaped(instance, proof),
@@ -345,20 +348,26 @@ impl Shell {
         for instance in instances {
             self.tell(Event::EndAsked(instance));
         }
+        self.fork_servers.let_all_go();
     }
 
     /// A drain is over when everything was reaped; what cannot be killed is named and left.
     fn is_over(&mut self) -> bool {
         let all_stuck = self.instances.values().all(|instance| instance.stuck.is_some());
+        let all_stuck = all_stuck && self.fork_servers.are_over();
         let Some(draining) = self.draining.as_mut().filter(|draining| draining.ending && all_stuck) else {
             return false;
         };
         for done in draining.done.drain(..) {
-            done.send(self.instances.len()).ok(); // whoever asked may have stopped waiting
+            // Whoever asked may have stopped waiting.
+            done.send(self.instances.len() + self.fork_servers.living()).ok();
         }
         for (id, instance) in &self.instances {
             let why = instance.stuck.as_deref().unwrap_or_default();
             tracing::error!(instance = %id, why, "left behind: it could not be killed");
+        }
+        for (id, why) in self.fork_servers.stuck() {
+            tracing::error!(fork_server = %id, why, "left behind: it could not be killed");
         }
         true
     }

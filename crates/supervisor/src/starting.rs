@@ -36,8 +36,10 @@ impl Shell {
         if starting >= self.settings.max_starting {
             return false;
         }
-        if self.instances.len() >= self.settings.max_instances {
-            self.release_longest_idle();
+        if self.instances.len() + self.fork_servers.living() >= self.settings.max_instances {
+            if !self.fork_servers.let_idle_go() {
+                self.release_longest_idle();
+            }
             return false;
         }
         let Some(function) = self.pools.get(key).map(|pool| Arc::clone(&pool.function)) else { return false };
@@ -49,9 +51,10 @@ impl Shell {
             instance.control = Some(control);
             instance.start_timer = Some(self.set_timer(Timer::Start(id), function.start_timeout));
             let spawn = self.spawn_order(id, address, &function);
+            let fork_server = self.fork_server_of(&function);
             tokio::spawn(lifecycle::run(
                 id,
-                lifecycle::Start { spawn, address, concurrency: function.concurrency },
+                lifecycle::Start { spawn, address, concurrency: function.concurrency, fork_server },
                 Arc::clone(&self.spawner),
                 self.doors.clone(),
                 self.settings.kill_timeout,
@@ -101,7 +104,7 @@ impl Shell {
         }
     }
 
-    fn spawn_order(&self, id: InstanceId, address: Ipv4Addr, function: &FunctionSpec) -> SpawnOrder {
+    pub(crate) fn spawn_order(&self, id: InstanceId, address: Ipv4Addr, function: &FunctionSpec) -> SpawnOrder {
         let image = &function.image;
         let mut command = image.command.iter().map(|word| self.fill(word, address, function));
         SpawnOrder {

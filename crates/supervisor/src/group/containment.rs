@@ -39,6 +39,11 @@ pub struct Mechanism {
 }
 
 impl Mechanism {
+    /// Whether it was forked from a template.
+    pub fn is_forked(self) -> bool {
+        self.forked.is_some()
+    }
+
     /// Whether the instance has a cgroup leaf of its own.
     pub fn has_leaf(self) -> bool {
         self.leaf
