@@ -8,9 +8,10 @@ waits too, and executes the node's helper in its own place, which watches over t
 import gc
 import json
 import os
-import select
 import socket
 import sys
+
+from quell_runtime import namespaces
 
 CONTROL_FD = 0
 """Where the node has put the socket."""
@@ -127,59 +128,59 @@ def _refuse(control, why):
 
 
 def _serve(control, prepared):
-    children = {}
-    poll = select.poll()
-    poll.register(control, select.POLLIN)
     while True:
-        for number, _ in poll.poll():
-            if number != control.fileno():
-                poll.unregister(number)
-                os.close(number)
-                os.waitpid(children.pop(number), 0)
-                continue
-            order, handed, _, _ = socket.recv_fds(control, ORDER_BYTES, HANDED, socket.MSG_CMSG_CLOEXEC)
-            if not order:
-                os._exit(0)  # the node has closed it
-            pid = _fork(control, prepared, json.loads(order), handed, children)
-            for each in handed:
-                os.close(each)
-            if pid is not None:
-                pidfd = os.pidfd_open(pid)
-                children[pidfd] = pid
-                poll.register(pidfd, select.POLLIN)
+        order, handed, _, _ = socket.recv_fds(control, ORDER_BYTES, HANDED, socket.MSG_CMSG_CLOEXEC)
+        if not order:
+            os._exit(0)  # the node has closed it
+        refused = _fork(control, prepared, json.loads(order), handed)
+        for each in handed:
+            os.close(each)
+        if refused:
+            _refuse(control, refused)
+        else:
+            control.send(json.dumps("forked").encode())
 
 
-def _fork(control, prepared, order, handed, children):
-    """Forks one instance; its pid, or None if that was refused."""
+def _fork(control, prepared, order, handed):
+    """Forks one instance, for whom another is the parent; why not, if it cannot."""
     if len(os.listdir("/proc/self/task")) > 1:
-        _refuse(control, "code of its import has started a thread since, which a copy would not have")
-        return None
+        return "code of its import has started a thread since, which a copy would not have"
     sys.stdout.flush()
     sys.stderr.flush()
     try:
-        pid = os.fork()
+        between = os.fork()
     except OSError as error:
-        _refuse(control, "it cannot fork: %s" % error)
-        return None
-    if pid == 0:
-        try:
-            control.close()
-            for pidfd in children:
-                os.close(pidfd)
-            _become_instance(prepared, order, handed)
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-        finally:
-            # It must never come to serve as another fork server.
-            os._exit(FAILED)
-    control.send(json.dumps("forked").encode())
-    return pid
+        return "it cannot fork: %s" % error
+    if between == 0:
+        _in_copy(_divide, control, prepared, order, handed)
+    if os.waitpid(between, 0)[1]:
+        return "a copy of it could not do its part"
+    return None
 
 
-def _become_instance(prepared, order, handed):
-    """In the copy: shows itself, waits to be moved, and divides into helper and runtime."""
+def _in_copy(work, *arguments):
+    """Does not return: a copy must never come to serve as another fork server."""
+    try:
+        work(*arguments)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        os._exit(FAILED)
+
+
+def _divide(control, prepared, order, handed):
+    """In the copy between: makes the namespaces, forks the instance into them, and ends."""
+    control.close()
+    inside = order["namespace"] if order["namespace"] and namespaces.make() else None
+    if os.fork() == 0:
+        _in_copy(_become_instance, prepared, order, handed, inside)
+    os._exit(0)
+
+
+def _become_instance(prepared, order, handed, inside):
+    """Shows itself, waits to be moved, and divides into helper and runtime."""
     line, stdout, stderr, helper = handed
     os.setpgid(0, 0)
     for number, each in ((0, line), (1, stdout), (2, stderr)):
@@ -191,12 +192,14 @@ def _become_instance(prepared, order, handed):
     os.close(pidfd)
     if os.read(0, 1) != MOVED:
         os._exit(NEVER_WENT)
+    if inside is not None:
+        namespaces.furnish(**inside)
     waits, lets_go = os.pipe()
     runtime = os.fork()
     if runtime == 0:
         os.close(lets_go)
         os.close(helper)
-        _become_runtime(prepared, order["env"], waits)
+        _in_copy(_become_runtime, prepared, order["env"], waits)
     os.close(waits)
     _into_group(runtime)
     os.set_inheritable(lets_go, True)
@@ -220,6 +223,7 @@ def _become_runtime(prepared, environment, waits):
     if os.read(waits, 1) != GO:
         os._exit(NEVER_WENT)
     os.close(waits)
+    namespaces.give_up_privileges()
     os.environ.clear()
     os.environ.update(environment)
     renew_chance()

@@ -34,8 +34,29 @@ pub enum Isolation {
 pub struct Mechanism {
     pub(super) leaf: bool,
     pub(super) helper: HelperMode,
-    /// It was forked; whether its template, and so it, is in a PID namespace.
-    pub(super) forked: Option<bool>,
+    /// A template forked it, and where to.
+    pub(super) forked: Option<ForkedInto>,
+}
+
+/// Where a forked instance is, besides its leaf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ForkedInto {
+    /// In a PID namespace of its own, below that of its template: its main process is PID 1 of it.
+    OwnNamespace,
+    /// In the PID namespace of its template, with all that this one has forked.
+    TemplatesNamespace,
+    /// Nowhere: its template is in no namespace.
+    NoNamespace,
+}
+
+impl ForkedInto {
+    /// What its main process is to the others.
+    pub(super) fn helper(self) -> HelperMode {
+        match self {
+            Self::OwnNamespace => HelperMode::Namespace,
+            Self::TemplatesNamespace | Self::NoNamespace => HelperMode::Reaper,
+        }
+    }
 }
 
 impl Mechanism {
@@ -53,8 +74,11 @@ impl Mechanism {
 impl fmt::Display for Mechanism {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.forked {
-            Some(true) => return f.write_str("cgroup + subreaper, in the pid namespace of its fork server"),
-            Some(false) => return f.write_str("cgroup + subreaper, forked"),
+            Some(ForkedInto::OwnNamespace) => return f.write_str("cgroup + pid namespace, forked"),
+            Some(ForkedInto::TemplatesNamespace) => {
+                return f.write_str("cgroup + subreaper, forked, in the pid namespace of its fork server");
+            }
+            Some(ForkedInto::NoNamespace) => return f.write_str("cgroup + subreaper, forked"),
             None => {}
         }
         f.write_str(match (self.leaf, self.helper) {

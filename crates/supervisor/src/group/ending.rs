@@ -103,12 +103,17 @@ impl Group {
             }
             return;
         }
-        if let Leader::Unreaped(group) = &*self.leader() {
-            for sent in [pidfd_send_signal(&self.pidfd, Signal::KILL), group.signal(Signal::KILL)] {
-                match sent {
-                    Ok(()) | Err(Errno::SRCH) => {}
-                    Err(error) => tracing::warn!(instance = %self.instance, %error, "SIGKILL refused"),
-                }
+        let main = |()| pidfd_send_signal(&self.pidfd, Signal::KILL);
+        let struck = match &*self.leader() {
+            Leader::Reaped(_) => return,
+            Leader::Unreaped(group) => [main(()), group.signal(Signal::KILL)],
+            // Its group's number may be anybody's.
+            Leader::Forked => [main(()), Ok(())],
+        };
+        for sent in struck {
+            match sent {
+                Ok(()) | Err(Errno::SRCH) => {}
+                Err(error) => tracing::warn!(instance = %self.instance, %error, "SIGKILL refused"),
             }
         }
     }

@@ -2,10 +2,13 @@
 //!
 //! The template is started as every instance is: behind a helper, in a leaf of its own, within the same limits,
 //! in a PID namespace where there are any. It has a socket for its standard input. Asked for an instance it forks
-//! a process that waits; the node moves that into the instance's own leaf, seeing that it is alone; there it forks
-//! the runtime, and executes the helper in its own place (`init::WATCH`): a reaper over that runtime, which
-//! nothing but "go" on its line lets run. What the node proves of such an instance it proves by its leaf. It is
-//! in the PID namespace of its template, not in one of its own, and it ends when that namespace does.
+//! a process that waits, as PID 1 of a PID namespace below its own if it may make one (that takes a user namespace,
+//! as it has no privilege). The node moves that process into the instance's own leaf, seeing that it is alone, and
+//! asks the kernel which namespace it is in. There it forks the runtime, and executes the helper in its own place
+//! (`init::WATCH`), which nothing but "go" on its line has let the runtime run. Its parent is not the node, so its
+//! exit is not collected here: what the node proves, it proves by the leaf, and by the end of PID 1.
+//!
+//! What it was forked in ends it as well: a template that ends takes what is in its PID namespace with it.
 
 use std::{
     fs::{self, File},
@@ -22,7 +25,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt};
 use serde::Deserialize;
 
 use super::{
-    containment::{Containment, GroupError},
+    containment::{Containment, ForkedInto, GroupError},
     handing,
     init::{HelperMode, READY, WATCH},
     leaf::Leaf,
@@ -40,6 +43,8 @@ use super::{
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// Bytes of what a template says: a reason in words at most.
 const MAX_SAID: usize = 16 * 1024;
+/// Of what a useless one complained.
+const LAST_WORDS: usize = 4_096;
 /// Processes looked for beside the one that is expected.
 const SOME: usize = 4;
 /// "You are where you belong."
@@ -52,7 +57,7 @@ pub enum ForkError {
     #[error("{0}")]
     Refused(String),
     /// It did something else than it was asked for. It should be ended.
-    #[error("the fork server failed: {0}")]
+    #[error("{0}")]
     Failed(String),
     /// The instance has no place of its own.
     #[error(transparent)]
@@ -88,8 +93,7 @@ pub(super) struct Forked {
     pub(super) line: UnixStream,
     /// Its stdout and stderr.
     pub(super) output: Option<[OwnedFd; 2]>,
-    /// It is in the PID namespace of its template.
-    pub(super) namespaced: bool,
+    pub(super) into: ForkedInto,
 }
 
 impl Forked {
@@ -173,7 +177,8 @@ impl Template {
         let (stderr, its_stderr) = io::pipe()?;
         // By a descriptor: runtimes may be of a user who does not reach the folder it is in.
         let program = File::options().read(true).custom_flags(libc_o_path()).open(&helper.program)?;
-        let words = words(helper, order)?;
+        let namespaced = matches!(self.group.mode, HelperMode::Namespace | HelperMode::UserNamespace);
+        let words = words(helper, order, namespaced)?;
         let handed = [its_end.as_fd(), its_stdout.as_fd(), its_stderr.as_fd(), program.as_fd()];
         handing::send(control, words.as_bytes(), &handed)?;
         drop((its_end, its_stdout, its_stderr, program));
@@ -187,20 +192,28 @@ impl Template {
         let pidfd = handed.into_iter().next();
         let pidfd = pidfd.ok_or_else(|| ForkError::Failed("what it forked did not show itself".to_owned()))?;
         let pid = pid_of(&pidfd)?;
-        let namespaced = matches!(self.group.mode, HelperMode::Namespace | HelperMode::UserNamespace);
         let output = Some([stdout.into(), stderr.into()]);
-        let forked = Forked { pid, pidfd, line, output, namespaced };
-        match self.settle(own, leaf, limited, &forked) {
+        let into = if namespaced { ForkedInto::TemplatesNamespace } else { ForkedInto::NoNamespace };
+        let mut forked = Forked { pid, pidfd, line, output, into };
+        match self.settle(own, leaf, limited, &mut forked) {
             Ok(()) => Ok(forked),
             Err(error) => {
+                let stderr = forked.output.take().map(|[_, stderr]| File::from(stderr));
                 forked.end_unused(Some(leaf));
-                Err(error)
+                let said = stderr.map(last_words).transpose()?.unwrap_or_default();
+                Err(ForkError::Failed(format!("{error}{said}")))
             }
         }
     }
 
     /// Moves what was forked to where it belongs, and sees that it is alone and nothing else was forked.
-    fn settle(&self, own: &Leaf, leaf: &Leaf, limited: &Limited, forked: &Forked) -> Result<(), ForkError> {
+    fn settle(
+        &self,
+        own: &Leaf,
+        leaf: &Leaf,
+        limited: &Limited,
+        forked: &mut Forked,
+    ) -> Result<(), ForkError> {
         let failed = |what: &str| Err(ForkError::Failed(what.to_owned()));
         // Only what the template has forked is moved, whatever it may show.
         let before = own.processes(usize::MAX)?;
@@ -219,6 +232,10 @@ impl Template {
             return failed("what it forked is not alone");
         }
         let template = self.group.runtime_pid();
+        let (levels, number) = namespace_of(forked.pid)?;
+        if number == 1 && levels == namespace_of(template)?.0 + 1 {
+            forked.into = ForkedInto::OwnNamespace;
+        }
         let helpers = [Some(self.group.pid()), self.group.init_pid()];
         let strange = |pid: &u32| *pid != template && !helpers.contains(&Some(*pid));
         if own.processes(usize::MAX)?.iter().any(strange) {
@@ -227,8 +244,10 @@ impl Template {
         let mut line = &forked.line;
         line.write_all(&[MOVED])?;
         let mut said = [0; READY.len()];
-        line.read_exact(&mut said)?;
-        if said == READY { Ok(()) } else { failed("the helper of what it forked did not start") }
+        match line.read(&mut said)? {
+            1 if said == READY => Ok(()),
+            _ => failed("what it forked has ended"),
+        }
     }
 }
 
@@ -248,7 +267,7 @@ impl Spawner {
 }
 
 /// What a template is told: the environment of the instance, and the arguments of the helper.
-fn words(helper: &HelperProgram, order: &SpawnOrder) -> Result<String, ForkError> {
+fn words(helper: &HelperProgram, order: &SpawnOrder, namespaced: bool) -> Result<String, ForkError> {
     let text = |word: &std::ffi::OsStr| {
         word.to_str().map(str::to_owned).ok_or_else(|| {
             ForkError::Refused("its environment is not UTF-8, and cannot be told to a fork server".to_owned())
@@ -263,7 +282,12 @@ fn words(helper: &HelperProgram, order: &SpawnOrder) -> Result<String, ForkError
         args.push(text(arg)?);
     }
     args.push(WATCH.to_owned());
-    let words = serde_json::json!({ "env": env, "helper": args }).to_string();
+    let mut keep = Vec::new();
+    for folder in order.keep.iter().chain([&order.cwd]) {
+        keep.push(text(folder.as_os_str())?);
+    }
+    let inside = namespaced.then(|| serde_json::json!({ "tmp": order.limits.tmp, "keep": keep }));
+    let words = serde_json::json!({ "env": env, "helper": args, "namespace": inside }).to_string();
     if words.len() > MAX_SAID * 4 {
         return Err(ForkError::Refused("its environment is too long for a fork server".to_owned()));
     }
@@ -286,6 +310,29 @@ fn hear(control: &OwnedFd, limit: Duration) -> Result<Said, ForkError> {
     }
     serde_json::from_slice(&said[..size])
         .map_err(|error| ForkError::Failed(format!("it said what is not understood: {error}")))
+}
+
+/// What one that has ended complained of; nothing is waited for.
+fn last_words(mut stderr: File) -> io::Result<String> {
+    rustix::io::ioctl_fionbio(&stderr, true)?;
+    let mut said = [0; LAST_WORDS];
+    let size = match stderr.read(&mut said) {
+        Ok(size) => size,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+        Err(error) => return Err(error),
+    };
+    let said = String::from_utf8_lossy(&said[..size]);
+    Ok(said.lines().next_back().map(|line| format!("; it said: {line}")).unwrap_or_default())
+}
+
+/// How many PID namespaces a process is in, one in the other, and its number in the innermost.
+fn namespace_of(pid: u32) -> Result<(usize, u32), ForkError> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+    let numbers: Vec<u32> = numbers.split_whitespace().filter_map(|number| number.parse().ok()).collect();
+    let innermost = numbers.last().copied();
+    let innermost = innermost.ok_or_else(|| ForkError::Failed("its PID namespace is not told".to_owned()))?;
+    Ok((numbers.len(), innermost))
 }
 
 /// The number of a pidfd's process, as this node sees it.

@@ -43,6 +43,8 @@ pub(super) const CANNOT_EXECUTE: u8 = 126;
 pub(super) const GO: u8 = b'g';
 /// The byte that has the soft signal sent.
 pub(super) const TERMINATE: u8 = b't';
+/// The first descriptor after the standard three.
+const FIRST_OF_ITS_OWN: i32 = 3;
 /// The first argument of a helper that watches over a runtime which is there already.
 pub(super) const WATCH: &str = "watch";
 /// What such a helper says on its line when it is there.
@@ -134,13 +136,13 @@ pub fn instance_init(args: impl Iterator<Item = OsString>) -> ExitCode {
 /// The helper of a runtime that a template forked (`forking`): its parent, executed in the place of a copy of
 /// the template. What it joins it is in already, and what it may not do its template could not do either.
 fn watch_forked(mut args: impl Iterator<Item = OsString>) -> Result<(), String> {
-    let mut number = |what: &str| {
+    let mut number = |what: &str, from: i32| {
         let text = args.next();
-        let number = text.and_then(|text| text.to_str()?.parse::<i32>().ok()).filter(|number| *number > 2);
+        let number = text.and_then(|text| text.to_str()?.parse().ok()).filter(|number| *number >= from);
         number.ok_or_else(|| format!("bad arguments: {what}"))
     };
-    let runtime = Pid::from_raw(number("runtime")?);
-    let go = number("descriptor")?;
+    let runtime = Pid::from_raw(number("runtime", 1)?);
+    let go = number("descriptor", FIRST_OF_ITS_OWN)?;
     inherited::default_signals().map_err(|error| format!("signals: {error}"))?;
     inherited::close_at_exec().map_err(|error| format!("descriptors: {error}"))?;
     // SAFETY: it was left open for this process alone, which is single-threaded and has opened nothing yet that
@@ -148,7 +150,9 @@ fn watch_forked(mut args: impl Iterator<Item = OsString>) -> Result<(), String> 
     #[expect(unsafe_code, reason = "a descriptor that comes through exec is a number")]
     let go = unsafe { OwnedFd::from_raw_fd(go) };
     write(std::io::stdin(), READY).map_err(|error| format!("its line: {error}"))?;
-    watch_over_waiting(runtime, go)
+    // The first of a namespace that was made for it, which the node does not take from it but from the kernel.
+    let role = if std::process::id() == 1 { Role::Init } else { Role::Reaper };
+    watch_over_waiting(role, runtime, go)
 }
 
 fn become_runtime(runtime: &Runtime) -> ExitCode {

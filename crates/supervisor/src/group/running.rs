@@ -19,7 +19,7 @@ use rustix::{
 use tokio::{io::unix::AsyncFd, sync::mpsc};
 
 use super::{
-    containment::{GroupError, Mechanism},
+    containment::{ForkedInto, GroupError, Mechanism},
     ending::Ending,
     exit::Exit,
     forking::Forked,
@@ -56,8 +56,8 @@ pub(super) enum Leader {
 pub struct Group {
     pub(super) instance: InstanceId,
     pub(super) mode: HelperMode,
-    /// A template forked it; whether that is in a PID namespace, where all that it forks are.
-    pub(super) forked: Option<bool>,
+    /// A template forked it, and where to.
+    pub(super) forked: Option<ForkedInto>,
     pid: u32,
     /// The runtime's own number, once it was seen: it never changes.
     runtime: OnceLock<u32>,
@@ -92,19 +92,19 @@ impl Group {
                 return Err(error.into());
             }
         };
-        let (mode, pid, leader, line, namespaced) = match main {
+        let (mode, pid, leader, line, forked) = match main {
             Main::Helper(Helper { mode, child, line, .. }) => {
                 let leader = Leader::Unreaped(Pgid::of_unreaped(Pid::from_child(&child)));
-                (mode, child.id(), leader, line, false)
+                (mode, child.id(), leader, line, None)
             }
-            Main::Forked(Forked { pid, line, namespaced, .. }) => {
-                (HelperMode::Reaper, pid, Leader::Forked, line, namespaced)
+            Main::Forked(Forked { pid, line, into, .. }) => {
+                (into.helper(), pid, Leader::Forked, line, Some(into))
             }
         };
         Ok(Self {
             instance,
             mode,
-            forked: matches!(leader, Leader::Forked).then_some(namespaced),
+            forked,
             pid,
             runtime: OnceLock::new(),
             pidfd: parts.pidfd,

@@ -103,8 +103,8 @@ pub(super) fn watch_over(role: Role, runtime: &Runtime) -> Result<(), String> {
 }
 
 /// The same for a runtime that is there already, as a child that waits: it goes when `go` is written to.
-pub(super) fn watch_over_waiting(runtime: Pid, go: OwnedFd) -> Result<(), String> {
-    watch(Role::Reaper, |line, _| {
+pub(super) fn watch_over_waiting(role: Role, runtime: Pid, go: OwnedFd) -> Result<(), String> {
+    watch(role, |line, _| {
         let signals = hear_children()?;
         write(&go, &[GO]).map_err(told("letting it go"))?;
         drop(go);
