@@ -126,7 +126,11 @@ async fn forked_instances_share_the_import_and_nothing_else() {
         assert_ne!(told[0]["namespace"], told[1]["namespace"]);
         for each in &told {
             assert_ne!(each["namespace"], each["imported_in"], "{each}");
-            assert_eq!(each["processes"].as_array().unwrap().len(), 2, "it sees itself and its helper: {each}");
+            assert_eq!(
+                each["processes"].as_array().unwrap().len(),
+                2,
+                "it sees itself and its helper: {each}"
+            );
         }
     } else {
         println!("no namespace of its own here: {containment}");
@@ -155,13 +159,18 @@ async fn a_cancel_kills_one_fork_with_proof_and_leaves_its_sibling_and_the_fork_
     assert!(detached.is_gone() && rings.values().all(|ring| ring.process.is_gone()));
     let receipt = node.receipt(reply.header("x-quell-cancel-id")).await;
     let killed = &receipt["instances"][0];
-    let steps: Vec<&str> = killed["proof"].as_array().unwrap().iter().map(|step| step.as_str().unwrap()).collect();
+    let steps: Vec<&str> =
+        killed["proof"].as_array().unwrap().iter().map(|step| step.as_str().unwrap()).collect();
     assert!(steps.contains(&"populated_0") && steps.contains(&"leaf_removed"), "{killed}");
     // The node is not its parent, and does not say that it has collected it.
     assert!(!steps.contains(&"exit_collected") && !steps.contains(&"no_descendants"), "{killed}");
     let containment = killed["containment"].as_str().unwrap();
     assert!(containment.contains("forked"), "{killed}");
-    assert_eq!(steps.contains(&"namespace_ended"), containment.contains("cgroup + pid namespace"), "{killed}");
+    assert_eq!(
+        steps.contains(&"namespace_ended"),
+        containment.contains("cgroup + pid namespace"),
+        "{killed}"
+    );
     // The other runs on, and the next is forked from the same import.
     assert!(!spared_ring.process.is_gone());
     spared_ring.release().await;
@@ -179,7 +188,8 @@ async fn a_cancel_by_asking_reaches_a_fork_which_stays() {
     }
     let bell = Bell::hang().await;
     for (name, each) in [("f", 1), ("g", 4)] {
-        node.deploy_probe(name, each, 1, json!({ "quell": { "fork_server": true, "grace_ms": 30_000 } })).await;
+        node.deploy_probe(name, each, 1, json!({ "quell": { "fork_server": true, "grace_ms": 30_000 } }))
+            .await;
         let request = node.invoke_async(name, &json!({ "do": "wait", "port": bell.port })).await;
         let _ring = bell.ring().await;
         let before = node.view().await;
@@ -215,7 +225,8 @@ async fn a_fork_server_that_dies_is_replaced() {
     let view = node.view().await;
     let (server, instance) = (&rows(&view, "fork_servers")[0], &rows(&view, "instances")[0]);
     let instance = Pidfd::open(u32::try_from(instance["pid"].as_u64().unwrap()).unwrap()).unwrap();
-    let pid = rustix::process::Pid::from_raw(i32::try_from(server["pid"].as_u64().unwrap()).unwrap()).unwrap();
+    let pid =
+        rustix::process::Pid::from_raw(i32::try_from(server["pid"].as_u64().unwrap()).unwrap()).unwrap();
     let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
     rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL).unwrap();
     // What is in its PID namespace ends with it, and so does what it is the only parent of.
@@ -264,7 +275,8 @@ async fn what_cannot_be_forked_is_executed_and_says_why() {
     ];
     for (options, name, import, reason) in cases {
         let node = TestNode::start_with(options).await;
-        node.deploy(name, &format!("{import}def handler(event, context):\n    return event\n"), forked()).await;
+        node.deploy(name, &format!("{import}def handler(event, context):\n    return event\n"), forked())
+            .await;
         let reply = within("a request", node.invoke(name, &json!({ "a": 1 }))).await.unwrap();
         assert_eq!((reply.status, reply.json()), (200, json!({ "a": 1 })));
         let view = node.view().await;
@@ -274,6 +286,39 @@ async fn what_cannot_be_forked_is_executed_and_says_why() {
         until(&node, "no fork server", |view| rows(view, "fork_servers").is_empty()).await;
         node.stop().await;
     }
+}
+
+#[tokio::test]
+async fn what_the_import_may_do_to_the_fork_server_makes_no_claim_of_the_node_false() {
+    let node = TestNode::start().await;
+    if !forks(&node).await {
+        return node.stop().await;
+    }
+    let handler = "\n\ndef handler(event, context):\n    return event\n";
+    // Where no namespace can be made (here: is kept from being made), none is claimed.
+    let shared = "from quell_runtime import namespaces\nnamespaces.make = lambda: False\n";
+    node.deploy("shared", &format!("{shared}{handler}"), forked()).await;
+    assert_eq!(within("a request", node.invoke("shared", &json!({}))).await.unwrap().status, 200);
+    let row = rows(&node.view().await, "instances")[0].clone();
+    assert_eq!(row["fork_server"], "forked");
+    assert!(row["containment"].as_str().unwrap().starts_with("cgroup + subreaper, forked"), "{row}");
+    // A process that is left beside the forked one, outside its leaf, from either side of the fork.
+    for (name, side) in [("parent", "after_in_parent"), ("child", "after_in_child")] {
+        let stray = format!(
+            "import os\n\n\ndef leave():\n    if os.spawnlp(os.P_NOWAIT, 'sleep', 'sleep', '300'):\n        return\n\n\n\
+             os.register_at_fork({side}=leave)\n"
+        );
+        node.deploy(name, &format!("{stray}{handler}"), forked()).await;
+        assert_eq!(within("a request", node.invoke(name, &json!({}))).await.unwrap().status, 200);
+        let view = node.view().await;
+        let row =
+            rows(&view, "instances").into_iter().find(|row| row["function"] == format!("default:{name}"));
+        let said = row.unwrap()["fork_server"].as_str().unwrap().to_owned();
+        assert!(said.starts_with("executed: "), "{said}");
+        let ended = |view: &Value| rows(view, "fork_servers").len() == 1;
+        until(&node, "the end of that fork server", ended).await;
+    }
+    node.stop().await;
 }
 
 #[tokio::test]

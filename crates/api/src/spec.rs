@@ -348,7 +348,8 @@ fn options(fields: &Fields<'_>, before: Option<&FunctionConfig>) -> Result<Quell
         Some(Value::Object(given)) => Fields(given),
         Some(_) => return Err(bad("FSS.0400", "quell is not an object".into())),
     };
-    let known = ["grace_ms", "on_grace_expired", "on_collateral", "on_disconnect", "start_timeout_s", "fork_server"];
+    let known =
+        ["grace_ms", "on_grace_expired", "on_collateral", "on_disconnect", "start_timeout_s", "fork_server"];
     // Our own object: a misspelt option here would be a promise silently not kept.
     if let Some(unknown) = given.0.keys().find(|name| !known.contains(&name.as_str())) {
         return Err(bad("FSS.0400", format!("quell.{unknown} is not known; known are {known:?}")));

@@ -54,4 +54,6 @@ pub use node::{Node, Recovered, StartError};
 pub use receipt::{AskedBy, Receipt, TouchedInstance, TouchedRequest};
 pub use settings::{MAX_RESPONSE_BYTES, Settings};
 pub use spec::{AsyncPolicy, FunctionSpec, OnDisconnect, RuntimeImage};
-pub use view::{ForkServerRow, InstanceCount, InstanceRow, NodeView, PlanRow, PlanView, ProcessRow, RequestRow, TreeView};
+pub use view::{
+    ForkServerRow, InstanceCount, InstanceRow, NodeView, PlanRow, PlanView, ProcessRow, RequestRow, TreeView,
+};

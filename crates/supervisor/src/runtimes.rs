@@ -220,7 +220,8 @@ impl Shell {
         instance.ended_by_itself = !instance.ending;
         let mut said = exit.map(|exit| exit.to_string()).unwrap_or_default();
         // Who ended in another way lost a child to its limit at most, and knew what to do.
-        instance.out_of_memory = out_of_memory.filter(|_| matches!(exit, Some(Exit::Signal(9) | Exit::Untold)));
+        instance.out_of_memory =
+            out_of_memory.filter(|_| matches!(exit, Some(Exit::Signal(9) | Exit::Untold)));
         if let Some(seen) = instance.out_of_memory {
             tracing::warn!(instance = %id, %seen, "met its limit of memory");
             said = format!("{said}, {}", memory_message(seen));

@@ -19,9 +19,9 @@ use tokio_util::{
 
 use crate::{
     asks::Asker, counters::Counters, credentials::AttemptCredentials, doors::Doors, drafts::Drafts,
-    forked::ForkServers, group::Spawner, instance::Instance, message::Message, pool::Pool, remembered::Remembered,
-    request::Request, reserve::COUNT_EVERY, retries::AGES_EVERY, settings::Settings, spec::FunctionSpec,
-    unwritten::Unwritten,
+    forked::ForkServers, group::Spawner, instance::Instance, message::Message, pool::Pool,
+    remembered::Remembered, request::Request, reserve::COUNT_EVERY, retries::AGES_EVERY, settings::Settings,
+    spec::FunctionSpec, unwritten::Unwritten,
 };
 
 /// What runs out.

@@ -104,7 +104,12 @@ impl Shell {
         }
     }
 
-    pub(crate) fn spawn_order(&self, id: InstanceId, address: Ipv4Addr, function: &FunctionSpec) -> SpawnOrder {
+    pub(crate) fn spawn_order(
+        &self,
+        id: InstanceId,
+        address: Ipv4Addr,
+        function: &FunctionSpec,
+    ) -> SpawnOrder {
         let image = &function.image;
         let mut command = image.command.iter().map(|word| self.fill(word, address, function));
         SpawnOrder {

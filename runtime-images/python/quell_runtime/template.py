@@ -199,7 +199,7 @@ def _become_instance(prepared, order, handed, inside):
     if runtime == 0:
         os.close(lets_go)
         os.close(helper)
-        _in_copy(_become_runtime, prepared, order["env"], waits)
+        _in_copy(_become_runtime, prepared, order["env"], waits, inside is not None)
     os.close(waits)
     _into_group(runtime)
     os.set_inheritable(lets_go, True)
@@ -214,7 +214,7 @@ def _into_group(pid):
         pass  # it has done so, or has ended
 
 
-def _become_runtime(prepared, environment, waits):
+def _become_runtime(prepared, environment, waits, privileged):
     from quell_runtime import start
 
     os.setpgid(0, 0)
@@ -223,7 +223,8 @@ def _become_runtime(prepared, environment, waits):
     if os.read(waits, 1) != GO:
         os._exit(NEVER_WENT)
     os.close(waits)
-    namespaces.give_up_privileges()
+    if privileged:
+        namespaces.give_up_privileges()
     os.environ.clear()
     os.environ.update(environment)
     renew_chance()

@@ -38,23 +38,23 @@ pub struct Mechanism {
     pub(super) forked: Option<ForkedInto>,
 }
 
-/// Where a forked instance is, besides its leaf.
+/// Which PID namespace a forked instance is in, besides its leaf.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ForkedInto {
-    /// In a PID namespace of its own, below that of its template: its main process is PID 1 of it.
-    OwnNamespace,
-    /// In the PID namespace of its template, with all that this one has forked.
-    TemplatesNamespace,
-    /// Nowhere: its template is in no namespace.
-    NoNamespace,
+    /// One of its own, below that of its template: its main process is PID 1 of it.
+    Own,
+    /// That of its template, with all that this one has forked.
+    OfTemplate,
+    /// None, as its template.
+    Nowhere,
 }
 
 impl ForkedInto {
     /// What its main process is to the others.
     pub(super) fn helper(self) -> HelperMode {
         match self {
-            Self::OwnNamespace => HelperMode::Namespace,
-            Self::TemplatesNamespace | Self::NoNamespace => HelperMode::Reaper,
+            Self::Own => HelperMode::Namespace,
+            Self::OfTemplate | Self::Nowhere => HelperMode::Reaper,
         }
     }
 }
@@ -74,11 +74,11 @@ impl Mechanism {
 impl fmt::Display for Mechanism {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.forked {
-            Some(ForkedInto::OwnNamespace) => return f.write_str("cgroup + pid namespace, forked"),
-            Some(ForkedInto::TemplatesNamespace) => {
+            Some(ForkedInto::Own) => return f.write_str("cgroup + pid namespace, forked"),
+            Some(ForkedInto::OfTemplate) => {
                 return f.write_str("cgroup + subreaper, forked, in the pid namespace of its fork server");
             }
-            Some(ForkedInto::NoNamespace) => return f.write_str("cgroup + subreaper, forked"),
+            Some(ForkedInto::Nowhere) => return f.write_str("cgroup + subreaper, forked"),
             None => {}
         }
         f.write_str(match (self.leaf, self.helper) {
@@ -248,7 +248,9 @@ impl Containment {
         }
         let namespaced = self.mode == HelperMode::UserNamespace;
         if namespaced && self.controllers.processes == Means::PerProcess {
-            return Some("processes are counted by user namespace here, in which all of one version would be");
+            return Some(
+                "processes are counted by user namespace here, in which all of one version would be",
+            );
         }
         None
     }

@@ -239,9 +239,10 @@ impl Group {
                     exit
                 }
                 // Its parent is another, who collects it.
-                Leader::Forked => self.status(WaitIdOptions::empty()).map_err(io::Error::other)?.ok_or_else(
-                    || io::Error::other("it was seen to have ended, and now it seems to live"),
-                )?,
+                Leader::Forked => self
+                    .status(WaitIdOptions::empty())
+                    .map_err(io::Error::other)?
+                    .ok_or_else(|| io::Error::other("it was seen to have ended, and now it seems to live"))?,
             }
         };
         if self.forked.is_none() {

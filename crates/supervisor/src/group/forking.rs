@@ -33,7 +33,7 @@ use super::{
     process::{self, Stat},
     running::Group,
     spawner::{
-        HelperProgram, Main, Made, SpawnError, SpawnOrder, Spawner, Unclaimed, await_end, forget_unused,
+        HelperProgram, Made, Main, SpawnError, SpawnOrder, Spawner, Unclaimed, await_end, forget_unused,
         make_room,
     },
     watch::has_ended,
@@ -114,9 +114,8 @@ impl Template {
     /// # Errors
     /// When there is no socket to be had, or its helper is gone.
     pub fn start(group: Arc<Group>) -> Result<Self, GroupError> {
-        let pair =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-                .map_err(|error| GroupError::Go(error.into()))?;
+        let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .map_err(|error| GroupError::Go(error.into()))?;
         let (control, its_end) = pair;
         group.go_with(&[its_end.as_fd()])?;
         Ok(Self { group, control: Mutex::new(control) })
@@ -190,10 +189,11 @@ impl Template {
         line.set_read_timeout(Some(ANSWER_LIMIT))?;
         let (_, handed) = handing::receive(&line, &mut [0])?;
         let pidfd = handed.into_iter().next();
-        let pidfd = pidfd.ok_or_else(|| ForkError::Failed("what it forked did not show itself".to_owned()))?;
+        let pidfd =
+            pidfd.ok_or_else(|| ForkError::Failed("what it forked did not show itself".to_owned()))?;
         let pid = pid_of(&pidfd)?;
         let output = Some([stdout.into(), stderr.into()]);
-        let into = if namespaced { ForkedInto::TemplatesNamespace } else { ForkedInto::NoNamespace };
+        let into = if namespaced { ForkedInto::OfTemplate } else { ForkedInto::Nowhere };
         let mut forked = Forked { pid, pidfd, line, output, into };
         match self.settle(own, leaf, limited, &mut forked) {
             Ok(()) => Ok(forked),
@@ -234,7 +234,7 @@ impl Template {
         let template = self.group.runtime_pid();
         let (levels, number) = namespace_of(forked.pid)?;
         if number == 1 && levels == namespace_of(template)?.0 + 1 {
-            forked.into = ForkedInto::OwnNamespace;
+            forked.into = ForkedInto::Own;
         }
         let helpers = [Some(self.group.pid()), self.group.init_pid()];
         let strange = |pid: &u32| *pid != template && !helpers.contains(&Some(*pid));

@@ -2,7 +2,12 @@
 
 use std::{fmt, time::Duration};
 
-use super::{containment::{ForkedInto, Mechanism}, exit::Exit, init::HelperMode, survivor::Survivor};
+use super::{
+    containment::{ForkedInto, Mechanism},
+    exit::Exit,
+    init::HelperMode,
+    survivor::Survivor,
+};
 
 /// One thing that was proven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +73,7 @@ impl Mechanism {
     pub(super) fn cannot_see(self) -> &'static [&'static str] {
         const BY_ITS_TEMPLATE: &str =
             "what its fork server does on its behalf (code of the same version, ended with the version)";
-        if self.forked == Some(ForkedInto::OwnNamespace) {
+        if self.forked == Some(ForkedInto::Own) {
             return &["processes that a daemon outside started on its behalf", BY_ITS_TEMPLATE];
         }
         if self.forked.is_some() {

@@ -30,7 +30,7 @@ use super::{
     output::Output,
     pgid::Pgid,
     process::{self, Member},
-    spawner::{Main, Made, Order, SpawnError, Unclaimed, end_unused},
+    spawner::{Made, Main, Order, SpawnError, Unclaimed, end_unused},
     start::Helper,
     warden::Ended,
     watch::{has_ended, watch},
@@ -386,7 +386,8 @@ fn parts(main: &mut Main) -> io::Result<Parts> {
     let helper = match main {
         Main::Helper(helper) => helper,
         Main::Forked(forked) => {
-            let output = forked.output.take().map(|[stdout, stderr]| Output::of(stdout.into(), stderr.into()));
+            let output =
+                forked.output.take().map(|[stdout, stderr]| Output::of(stdout.into(), stderr.into()));
             let pidfd = watch(forked.pidfd.try_clone()?)?;
             return Ok(Parts { output: output.transpose()?, pidfd, init: None });
         }
