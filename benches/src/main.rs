@@ -1,12 +1,13 @@
 //! The cancellation-latency harness: every figure beside its floor, measured in the same run.
 //!
 //! `cargo build --release --workspace && target/release/quell-bench` measures on this machine; the
-//! word `--quick` takes a tenth of the samples, `engine`, `group`, `accept` or `queue` measures that part alone
-//! (`queue` only if it is named). `quell-bench latency` measures stops over HTTP and writes a report. Ratios
+//! word `--quick` takes a tenth of the samples, `engine`, `group`, `accept`, `queue` or `cold-start` measures that
+//! part alone (the last two only if they are named). `quell-bench latency` measures stops over HTTP and writes a report. Ratios
 //! travel between machines, times do not.
 #![allow(clippy::print_stdout)] // its output is its purpose
 
 mod accept;
+mod cold_start;
 mod engine;
 mod group;
 mod latency;
@@ -39,9 +40,9 @@ fn main() -> anyhow::Result<()> {
     for word in words {
         match word.as_str() {
             "--quick" => quick = true,
-            "engine" | "group" | "accept" | "queue" => part = Some(word),
+            "engine" | "group" | "accept" | "queue" | "cold-start" => part = Some(word),
             _ => anyhow::bail!(
-                "{word:?} is not understood; there are latency, --quick, engine, group, accept and queue"
+                "{word:?} is not understood; there are latency, --quick, engine, group, accept, queue and cold-start"
             ),
         }
     }
@@ -60,6 +61,9 @@ fn main() -> anyhow::Result<()> {
         let ratio = last_floor.map_or(f64::NAN, |floor| median / floor);
         println!("{name:<58} {median:>10.1} {:>10.1} {ratio:>8.2}", samples.percentile(99));
     };
+    if part.as_deref() == Some("cold-start") {
+        return runtime.block_on(cold_start::measure(count.min(cold_start::MOST), &mut show));
+    }
     if wanted("engine") {
         engine::measure(count, &mut show);
     }

@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -41,14 +42,26 @@ impl BenchNode {
         Self::start_in(Arc::new(tempfile::tempdir()?))
     }
 
+    /// Starts one in a folder that others may pass through, so that runtimes of a node that is root are somebody
+    /// else's, as they are in earnest.
+    pub(crate) fn start_with(options: &[&str]) -> anyhow::Result<Self> {
+        let passable = std::fs::Permissions::from_mode(0o711);
+        Self::begin(Arc::new(tempfile::Builder::new().permissions(passable).tempdir()?), options)
+    }
+
     /// Starts one on a data folder that is there.
     pub(crate) fn start_in(data: Arc<tempfile::TempDir>) -> anyhow::Result<Self> {
+        Self::begin(data, &[])
+    }
+
+    fn begin(data: Arc<tempfile::TempDir>, options: &[&str]) -> anyhow::Result<Self> {
         let quell = std::env::current_exe()?.with_file_name("quell");
         ensure!(quell.is_file(), "{} is not built: cargo build --release --workspace", quell.display());
         let start = Instant::now();
         let mut child = Command::new(quell)
             .args(["serve", "--listen", "127.0.0.1:0", "--data"])
             .arg(data.path())
+            .args(options)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

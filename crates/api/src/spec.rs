@@ -70,6 +70,9 @@ pub(crate) struct QuellOptions {
     start_timeout_s: u64,
     #[serde(default = "auto")]
     network: String,
+    /// Instances are forked from a process that has imported the code, where that is possible.
+    #[serde(default)]
+    fork_server: bool,
 }
 
 fn auto() -> String {
@@ -85,6 +88,7 @@ impl Default for QuellOptions {
             on_disconnect: "continue".to_owned(),
             start_timeout_s: DEFAULT_START_S,
             network: auto(),
+            fork_server: false,
         }
     }
 }
@@ -246,6 +250,7 @@ impl FunctionConfig {
             concurrency: self.concurrent_num,
             max_instances: u32::try_from(self.max_instances).unwrap_or(u32::MAX), // -1: unlimited
             reserved: self.reserved,
+            fork_server: self.quell.fork_server,
             grace: Duration::from_millis(self.quell.grace_ms),
             on_grace: match self.quell.on_grace_expired.as_str() {
                 "kill" => cancel::OnGrace::Kill,
@@ -403,8 +408,15 @@ fn options(fields: &Fields<'_>, before: Option<&FunctionConfig>) -> Result<Quell
         Some(Value::Object(given)) => Fields(given),
         Some(_) => return Err(bad("FSS.0400", "quell is not an object".into())),
     };
-    let known =
-        ["grace_ms", "on_grace_expired", "on_collateral", "on_disconnect", "start_timeout_s", "network"];
+    let known = [
+        "grace_ms",
+        "on_grace_expired",
+        "on_collateral",
+        "on_disconnect",
+        "start_timeout_s",
+        "network",
+        "fork_server",
+    ];
     // Our own object: a misspelt option here would be a promise silently not kept.
     if let Some(unknown) = given.0.keys().find(|name| !known.contains(&name.as_str())) {
         return Err(bad("FSS.0400", format!("quell.{unknown} is not known; known are {known:?}")));
@@ -423,6 +435,13 @@ fn options(fields: &Fields<'_>, before: Option<&FunctionConfig>) -> Result<Quell
         on_disconnect: choice("on_disconnect", &["continue", "cancel"], &kept.on_disconnect)?,
         start_timeout_s: given.count("start_timeout_s", "FSS.0400", 1, 900)?.unwrap_or(kept.start_timeout_s),
         network: choice("network", &["auto", "own", "node"], &kept.network)?,
+        fork_server: match given.get("fork_server") {
+            None => kept.fork_server,
+            Some(Value::Bool(wanted)) => *wanted,
+            Some(other) => {
+                return Err(bad("FSS.0400", format!("quell.fork_server {other} is not true or false")));
+            }
+        },
     })
 }
 
@@ -469,6 +488,7 @@ mod tests {
             (json!({ "strategy_config": { "concurrent_num": 0 } }), "FSS.1026"),
             (json!({ "quell": { "grace": 3 } }), "FSS.0400"),
             (json!({ "quell": { "on_collateral": "both" } }), "FSS.0400"),
+            (json!({ "quell": { "fork_server": "yes" } }), "FSS.0400"),
         ] {
             let error = read(body(change.clone())).unwrap_err();
             assert_eq!((error.status.as_u16(), error.code.as_str()), (400, code), "{change}: {error}");

@@ -58,7 +58,7 @@ struct FunctionFile {
     max_instances: Option<i32>,
     #[serde(default)]
     user_data: BTreeMap<String, String>,
-    /// Passed on as it is: grace_ms, on_grace_expired, on_collateral, on_disconnect, start_timeout_s, network.
+    /// Passed on as it is: grace_ms, on_grace_expired, on_collateral, on_disconnect, start_timeout_s, network, fork_server.
     #[serde(default)]
     quell: BTreeMap<String, Value>,
 }

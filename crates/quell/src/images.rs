@@ -23,6 +23,8 @@ struct ImageFile {
     runtimes: Vec<String>,
     command: Vec<String>,
     #[serde(default)]
+    fork_server: Vec<String>,
+    #[serde(default)]
     env: BTreeMap<String, String>,
     /// Over `env`, in instances that may hold several requests at once.
     #[serde(default)]
@@ -67,15 +69,36 @@ pub(crate) fn described(dir: &Path) -> anyhow::Result<Vec<Arc<RuntimeImage>>> {
 }
 
 fn describe(text: &str, dir: PathBuf) -> anyhow::Result<RuntimeImage> {
-    let ImageFile { name, runtimes, command, env, env_shared, interpreter, requires, http_port, .. } =
-        toml::from_str(text)?;
+    let ImageFile {
+        name,
+        runtimes,
+        command,
+        fork_server,
+        env,
+        env_shared,
+        interpreter,
+        requires,
+        http_port,
+        ..
+    } = toml::from_str(text)?;
     if http_port == Some(0) {
         bail!("http_port is the port of a server, from 1 to 65535");
     }
     if name.is_empty() || runtimes.is_empty() || command.first().is_none_or(String::is_empty) {
         bail!("an image has a name, runtimes that it serves, and a command");
     }
-    Ok(RuntimeImage { dir, name, runtimes, command, env, env_shared, interpreter, requires, http_port })
+    Ok(RuntimeImage {
+        dir,
+        name,
+        runtimes,
+        command,
+        fork_server,
+        env,
+        env_shared,
+        interpreter,
+        requires,
+        http_port,
+    })
 }
 
 /// Adds the images of an operator's folder: each folder in it that has an image.toml is one. They are used

@@ -363,6 +363,7 @@ impl Shell {
     pub(crate) fn function_changed(&mut self, function: Arc<FunctionSpec>) {
         let key = Arc::clone(&function.key);
         self.functions.insert(Arc::clone(&key), Arc::clone(&function));
+        self.fork_servers.let_go(&key, function.fork_server.then_some(function.revision));
         if function.reserved > 0 {
             self.pools.entry(Arc::clone(&key)).or_insert_with(|| Pool::new(Arc::clone(&function)));
         }
@@ -391,6 +392,7 @@ impl Shell {
         self.functions.remove(key);
         self.expire_between_attempts(key);
         self.counters.forget(key);
+        self.fork_servers.let_go(key, None);
         let Some(pool) = self.pools.get_mut(key) else { return };
         pool.release();
         let (waiting, instances) = (pool.all_waiting(), pool.instances.clone());

@@ -58,6 +58,8 @@ pub(crate) struct Instance {
     pub(crate) idle_timer: Option<delay_queue::Key>,
     /// Since when it has had nothing to do.
     pub(crate) idle_since: Option<Instant>,
+    /// Why it was executed although its function asks for a fork server.
+    pub(crate) not_forked: Option<String>,
     /// Why it could not start, in words.
     pub(crate) start_failure: Option<String>,
     pub(crate) exit: Option<Exit>,
@@ -98,6 +100,7 @@ impl Instance {
             start_timer: None,
             idle_timer: None,
             idle_since: None,
+            not_forked: None,
             start_failure: None,
             exit: None,
             out_of_memory: None,
@@ -116,6 +119,14 @@ impl Instance {
     /// It is an HTTP server, which the node delivers to by itself.
     pub(crate) fn is_driven(&self) -> bool {
         self.function.image.http_port.is_some()
+    }
+
+    /// How its fork server comes into it, for people.
+    pub(crate) fn fork_server(&self) -> Option<String> {
+        match self.group.as_ref().is_some_and(|group| group.mechanism().is_forked()) {
+            true => Some("forked".to_owned()),
+            false => self.not_forked.as_ref().map(|why| format!("executed: {why}")),
+        }
     }
 
     pub(crate) fn is_idle(&self) -> bool {

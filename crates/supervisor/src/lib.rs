@@ -12,6 +12,8 @@ mod credentials;
 mod doors;
 mod drafts;
 mod environment;
+mod fork_server;
+mod forked;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 pub mod group;
@@ -59,4 +61,6 @@ pub use node::{Node, Recovered, StartError};
 pub use receipt::{AskedBy, Receipt, TouchedInstance, TouchedRequest};
 pub use settings::{MAX_RESPONSE_BYTES, Settings};
 pub use spec::{AsyncPolicy, FunctionSpec, Network, OnDisconnect, PreStop, RuntimeImage};
-pub use view::{InstanceCount, InstanceRow, NodeView, PlanRow, PlanView, ProcessRow, RequestRow, TreeView};
+pub use view::{
+    ForkServerRow, InstanceCount, InstanceRow, NodeView, PlanRow, PlanView, ProcessRow, RequestRow, TreeView,
+};

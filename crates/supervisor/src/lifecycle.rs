@@ -7,7 +7,8 @@ use tokio::sync::mpsc;
 
 use crate::{
     doors::Doors,
-    group::{Group, SpawnOrder, Spawner},
+    fork_server::ForkServer,
+    group::{Group, SpawnError, SpawnOrder, Spawner},
     message::Message,
     own_network::{Begun, Surroundings},
     pre_stop::Hook,
@@ -32,6 +33,8 @@ pub(crate) struct Start {
     pub(crate) surroundings: Surroundings,
     /// What it runs.
     pub(crate) function: Arc<FunctionSpec>,
+    /// Who forks it, if that is possible.
+    pub(crate) fork_server: Option<Arc<ForkServer>>,
 }
 
 /// Commands one instance can ever get: each of the three at most once.
@@ -48,10 +51,14 @@ pub(crate) async fn run(
     inbox: mpsc::Sender<Message>,
     mut control: mpsc::Receiver<Control>,
 ) {
-    let Start { spawn, surroundings, function } = start;
-    let group = match spawner.spawn(spawn).await {
-        Ok(group) => Arc::new(group),
-        Err(error) => {
+    // The fork server is held to the end: it does not end before what it forked.
+    let Start { spawn, surroundings, function, fork_server } = start;
+    let made = make(fork_server.as_deref(), spawn, &spawner, &mut control).await;
+    let (group, not_forked) = match made {
+        Some(Ok((group, not_forked))) => (Arc::new(group), not_forked),
+        // Killed before there was anything of it.
+        None => return tell(&inbox, Message::Reaped { instance, proof: None }).await,
+        Some(Err(error)) => {
             let why = error.to_string();
             tell(&inbox, Message::SpawnFailed { instance, why }).await;
             // The engine answers a failed start with a kill; there is nothing to kill.
@@ -59,7 +66,7 @@ pub(crate) async fn run(
             return tell(&inbox, Message::Reaped { instance, proof: None }).await;
         }
     };
-    tell(&inbox, Message::Spawned { instance, group: Arc::clone(&group) }).await;
+    tell(&inbox, Message::Spawned { instance, group: Arc::clone(&group), not_forked }).await;
     // A kill that came while the process was being made wins: nothing of the runtime was executed.
     let killed_before_go = loop {
         match control.try_recv() {
@@ -90,6 +97,38 @@ pub(crate) async fn run(
         drop(begun);
     }
     end(instance, &group, kill_timeout, &inbox).await;
+}
+
+/// Its processes, which wait, and why they were not forked if they should have been. `None` if it was killed
+/// while its fork server was not ready: there is nothing of it.
+async fn make(
+    fork_server: Option<&ForkServer>,
+    order: SpawnOrder,
+    spawner: &Spawner,
+    control: &mut mpsc::Receiver<Control>,
+) -> Option<Result<(Group, Option<String>), SpawnError>> {
+    let Some(server) = fork_server else {
+        return Some(spawner.spawn(order).await.map(|group| (group, None)));
+    };
+    let ready = loop {
+        tokio::select! {
+            biased;
+            command = control.recv() => match command {
+                Some(Control::Terminate) => {}
+                Some(Control::Kill | Control::Retire(_)) | None => return None,
+            },
+            ready = server.ready() => break ready,
+        }
+    };
+    let why = match ready {
+        Err(why) => why,
+        Ok(()) => match server.fork(spawner, order.clone()).await {
+            Ok(group) => return Some(Ok((group, None))),
+            Err(why) => why,
+        },
+    };
+    tracing::info!(instance = %order.instance, why, "executed, not forked");
+    Some(spawner.spawn(order).await.map(|group| (group, Some(why))))
 }
 
 async fn until_killed(

@@ -171,6 +171,7 @@ impl Shell {
             requests: view.tenants.iter().map(ToString::to_string).collect(),
             cooperates: view.cooperates,
             containment: instance.group.as_ref().map(|group| group.mechanism().to_string()),
+            fork_server: instance.fork_server(),
             processes: members.into_iter().map(process).collect(),
         })
     }
@@ -202,6 +203,7 @@ impl Shell {
         NodeView {
             requests: views.map(|view| self.request_row(&view)).collect(),
             instances: instances.into_iter().filter_map(|id| self.instance_row(id)).collect(),
+            fork_servers: self.fork_servers.rows(of_project),
             live: u32::try_from(count).unwrap_or(u32::MAX),
             truncated,
             draining: self.draining.is_some(),

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     counters::{Counts, Minute, Of},
     credentials::AttemptSecrets,
+    fork_server::News,
     group::{Exit, Group, NotProven, OutOfMemory, Proof},
     handle::{CancelAnswer, CancelOrder, Completion, Invocation, InvokeError},
     logs::{Live, LogOf},
@@ -216,11 +217,15 @@ pub(crate) enum Message {
     Spawned {
         instance: InstanceId,
         group: Arc<Group>,
+        /// Why it was executed although a fork server was asked for.
+        not_forked: Option<String>,
     },
     SpawnFailed {
         instance: InstanceId,
         why: String,
     },
+    /// What became of a fork server.
+    ForkServer(InstanceId, News),
     Exited {
         instance: InstanceId,
         exit: Option<Exit>,

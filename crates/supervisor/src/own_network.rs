@@ -58,6 +58,11 @@ pub(crate) struct Begun {
 }
 
 impl Surroundings {
+    /// Those of a process that serves nothing and asks for nothing.
+    pub(crate) fn nothing(address: Ipv4Addr) -> Self {
+        Self { address: SocketAddrV4::new(address, 0), concurrency: 1, inside: None, driver: None }
+    }
+
     /// Where the node is to listen in a network of the instance's own.
     pub(crate) fn listen(&self) -> Vec<SocketAddrV4> {
         match self.inside {

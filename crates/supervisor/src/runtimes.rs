@@ -29,9 +29,10 @@ impl Shell {
         self.addresses.get(&address.to_bits().checked_sub(FIRST_ADDRESS)?).copied()
     }
 
-    pub(crate) fn spawned(&mut self, id: InstanceId, group: Arc<Group>) {
+    pub(crate) fn spawned(&mut self, id: InstanceId, group: Arc<Group>, not_forked: Option<String>) {
         self.capture(id, &group);
         let Some(instance) = self.instances.get_mut(&id) else { return };
+        instance.not_forked = not_forked;
         instance.group = Some(group);
     }
 
@@ -220,7 +221,8 @@ impl Shell {
         instance.ended_by_itself = !instance.ending;
         let mut said = exit.map(|exit| exit.to_string()).unwrap_or_default();
         // Who ended in another way lost a child to its limit at most, and knew what to do.
-        instance.out_of_memory = out_of_memory.filter(|_| exit == Some(Exit::Signal(9)));
+        instance.out_of_memory =
+            out_of_memory.filter(|_| matches!(exit, Some(Exit::Signal(9) | Exit::Untold)));
         if let Some(seen) = instance.out_of_memory {
             tracing::warn!(instance = %id, %seen, "met its limit of memory");
             said = format!("{said}, {}", memory_message(seen));
@@ -287,7 +289,7 @@ impl Shell {
     }
 
     /// There may be room to start instances now: whoever found none looks again.
-    fn look_again_for_room(&mut self) {
+    pub(crate) fn look_again_for_room(&mut self) {
         self.dirty.extend(self.crowded_out.drain());
     }
 

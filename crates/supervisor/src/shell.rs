@@ -20,9 +20,9 @@ use tokio_util::{
 
 use crate::{
     asks::Asker, counters::Counters, credentials::AttemptCredentials, doors::Doors, drafts::Drafts,
-    group::Spawner, instance::Instance, logged::Followers, logs::Logs, message::Message, pool::Pool,
-    remembered::Remembered, request::Request, reserve::COUNT_EVERY, retries::AGES_EVERY, settings::Settings,
-    spec::FunctionSpec, unwritten::Unwritten,
+    forked::ForkServers, group::Spawner, instance::Instance, logged::Followers, logs::Logs, message::Message,
+    pool::Pool, remembered::Remembered, request::Request, reserve::COUNT_EVERY, retries::AGES_EVERY,
+    settings::Settings, spec::FunctionSpec, unwritten::Unwritten,
 };
 
 /// What runs out.
@@ -104,6 +104,7 @@ pub(crate) struct Shell {
     pub(crate) logs: Option<Logs>,
     /// Whoever follows the log of a function.
     pub(crate) followers: Followers,
+    pub(crate) fork_servers: ForkServers,
     /// Parent of every request's fence.
     pub(crate) life: CancellationToken,
     effects: Vec<Effect>,
@@ -156,6 +157,7 @@ impl Shell {
             doors: parts.doors,
             logs: parts.logs,
             followers: Followers::default(),
+            fork_servers: ForkServers::default(),
             life: CancellationToken::new(),
             effects: Vec::new(),
             follow_up: VecDeque::new(),
@@ -200,7 +202,8 @@ impl Shell {
             Message::Listening { at, listener } => self.listening(at, listener),
             Message::NoticeDropped { at, notice } => self.notice_dropped(at, notice),
             Message::Acknowledged { at, request, attempt } => self.acknowledged(at, request, attempt),
-            Message::Spawned { instance, group } => self.spawned(instance, group),
+            Message::Spawned { instance, group, not_forked } => self.spawned(instance, group, not_forked),
+            Message::ForkServer(id, news) => self.fork_server_news(id, news),
             Message::SpawnFailed { instance, why } => self.spawn_failed(instance, why),
             Message::Exited { instance, exit, out_of_memory } => self.exited(instance, exit, out_of_memory),
             Message::Reaped { instance, proof } => self.reaped(instance, proof),
@@ -372,20 +375,26 @@ impl Shell {
         for instance in instances {
             self.tell(Event::EndAsked(instance));
         }
+        self.fork_servers.let_all_go();
     }
 
     /// A drain is over when everything was reaped; what cannot be killed is named and left.
     fn is_over(&mut self) -> bool {
         let all_stuck = self.instances.values().all(|instance| instance.stuck.is_some());
+        let all_stuck = all_stuck && self.fork_servers.are_over();
         let Some(draining) = self.draining.as_mut().filter(|draining| draining.ending && all_stuck) else {
             return false;
         };
         for done in draining.done.drain(..) {
-            done.send(self.instances.len()).ok(); // whoever asked may have stopped waiting
+            // Whoever asked may have stopped waiting.
+            done.send(self.instances.len() + self.fork_servers.living()).ok();
         }
         for (id, instance) in &self.instances {
             let why = instance.stuck.as_deref().unwrap_or_default();
             tracing::error!(instance = %id, why, "left behind: it could not be killed");
+        }
+        for (id, why) in self.fork_servers.stuck() {
+            tracing::error!(fork_server = %id, why, "left behind: it could not be killed");
         }
         true
     }

@@ -17,6 +17,9 @@ pub struct RuntimeImage {
     /// what the function says, `{region}` for that of its URN, `{instance}` for the instance's id, `{runtime_api}`
     /// for the address of the Runtime API.
     pub command: Vec<String>,
+    /// The same for a fork server; empty if the image has none. It gets a socket as its standard input
+    /// (`docs/runtime-images.md`).
+    pub fork_server: Vec<String>,
     /// Its own environment variables, over those every runtime gets.
     pub env: BTreeMap<String, String>,
     /// Those that an instance has besides which may hold several requests at once.
@@ -128,6 +131,8 @@ pub struct FunctionSpec {
     /// Instances that are kept whether or not there is work, up to `max_instances`. May change without a new
     /// revision.
     pub reserved: u32,
+    /// Its instances are forked from a process that has imported its code, where that is possible.
+    pub fork_server: bool,
     /// Time between Ask and what follows.
     pub grace: Duration,
     /// What follows, with co-tenants.

@@ -37,8 +37,10 @@ impl Shell {
         if starting >= self.settings.max_starting {
             return false;
         }
-        if self.instances.len() >= self.settings.max_instances {
-            self.release_longest_idle();
+        if self.instances.len() + self.fork_servers.living() >= self.settings.max_instances {
+            if !self.fork_servers.let_idle_go() {
+                self.release_longest_idle();
+            }
             return false;
         }
         let Some(function) = self.pools.get(key).map(|pool| Arc::clone(&pool.function)) else { return false };
@@ -61,9 +63,10 @@ impl Shell {
                 instance.control = Some(control);
                 instance.start_timer = Some(self.set_timer(Timer::Start(id), function.start_timeout));
                 let spawn = self.spawn_order(id, &surroundings, &function);
+                let fork_server = self.fork_server_of(&function);
                 tokio::spawn(lifecycle::run(
                     id,
-                    lifecycle::Start { spawn, surroundings, function: Arc::clone(&function) },
+                    lifecycle::Start { spawn, surroundings, function: Arc::clone(&function), fork_server },
                     Arc::clone(&self.spawner),
                     self.doors.clone(),
                     self.settings.kill_timeout,
@@ -113,7 +116,12 @@ impl Shell {
         }
     }
 
-    fn spawn_order(&self, id: InstanceId, around: &Surroundings, function: &FunctionSpec) -> SpawnOrder {
+    pub(crate) fn spawn_order(
+        &self,
+        id: InstanceId,
+        around: &Surroundings,
+        function: &FunctionSpec,
+    ) -> SpawnOrder {
         let address = *around.address.ip();
         let image = &function.image;
         let mut command = image.command.iter().map(|word| self.fill(word, id, address, function));

@@ -89,8 +89,29 @@ pub struct InstanceRow {
     pub cooperates: bool,
     /// What contains it.
     pub containment: Option<String>,
+    /// `forked`; or why it was executed although its function asks for a fork server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fork_server: Option<String>,
     /// Its processes.
     pub processes: Vec<ProcessRow>,
+}
+
+/// A process that forks the instances of one version of a function. It serves no requests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ForkServerRow {
+    /// Its id, of the same row of numbers as those of instances.
+    pub fork_server: String,
+    /// `package:name` of its function.
+    pub function: String,
+    /// The version of it.
+    pub version: String,
+    /// Its main process.
+    pub pid: Option<u32>,
+    /// What contains it.
+    pub containment: Option<String>,
+    /// It could not be killed in time: which processes and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stuck: Option<String>,
 }
 
 /// One request of a plan.
@@ -131,6 +152,9 @@ pub struct NodeView {
     pub requests: Vec<RequestRow>,
     /// Live instances.
     pub instances: Vec<InstanceRow>,
+    /// Processes that fork instances.
+    #[serde(default)]
+    pub fork_servers: Vec<ForkServerRow>,
     /// Live requests in all.
     pub live: u32,
     /// Whether there are more than are shown.

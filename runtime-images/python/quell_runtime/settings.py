@@ -35,6 +35,11 @@ class Settings:
         self.endpoint = env.get("QUELL_API_ENDPOINT", "")
         self.instance_id = env.get("QUELL_INSTANCE_ID", "")
 
+    @classmethod
+    def of_template(cls):
+        """What a fork server is told: everything but what an instance has for itself."""
+        return cls(dict(os.environ, RUNTIME_API_ADDR=":0"))
+
 
 def _number(name, text):
     """An int where the text is whole ("0.3" CPUs are a float)."""

@@ -14,6 +14,11 @@ from quell_runtime.settings import Settings
 
 def main():
     """The life of an instance; does not return."""
+    run(None)
+
+
+def run(imported):
+    """The life of an instance that has its environment; does not return. `imported`: by a fork server."""
     try:
         settings = Settings()
     except (KeyError, ValueError) as error:
@@ -22,43 +27,59 @@ def main():
     connection = NodeConnection(settings.api_host, settings.api_port)
     become_subreaper()
     try:
-        handler, loop = _prepare(settings)
+        function = imported or import_function(settings)
+        loop = _initialized_loop(settings, function)
         pre_stop = prepare(settings)
     except BaseException as error:
         _fail(connection, error, settings)
     if loop is not None:
         from quell_runtime import aio
 
-        aio.serve(settings, handler, loop, pre_stop)
+        aio.serve(settings, function.handler, loop, pre_stop)
     elif settings.concurrency > 1:
         from quell_runtime import dispatch
 
-        dispatch.serve(settings, handler, connection, pre_stop)
+        dispatch.serve(settings, function.handler, connection, pre_stop)
     else:
         from quell_runtime import single
 
-        single.serve(settings, handler, connection, pre_stop)
+        single.serve(settings, function.handler, connection, pre_stop)
 
 
-def _prepare(settings):
-    """(handler, its event loop or None), initialized. Raises whatever user code raises."""
+class Function:
+    """What an import of user code came to."""
+
+    __slots__ = ("handler", "initializer")
+
+    def __init__(self, handler, initializer):
+        self.handler = handler
+        self.initializer = initializer
+
+
+def import_function(settings):
+    """Imports user code; runs none of its functions. Raises whatever user code raises."""
     os.chdir(settings.code_root)
     sys.path.insert(0, settings.code_root)
     handler = load(settings.code_root, settings.handler)
+    initializer = load(settings.code_root, settings.initializer) if settings.initializer else None
+    return Function(handler, initializer)
+
+
+def _initialized_loop(settings, function):
+    """The event loop of an async handler (None: it is none), when the initializer has run."""
     loop = None
-    if is_async(handler):
+    if is_async(function.handler):
         from quell_runtime import aio
 
         loop = aio.new_loop()
-    if settings.initializer:
-        _initialize(settings, loop)
-    return handler, loop
+    if function.initializer is not None:
+        _initialize(settings, function.initializer, loop)
+    return loop
 
 
-def _initialize(settings, loop):
+def _initialize(settings, initializer, loop):
     from quell_runtime.context import Context
 
-    initializer = load(settings.code_root, settings.initializer)
     result = initializer(Context(settings))
     if not hasattr(result, "__await__"):
         return

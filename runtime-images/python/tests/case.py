@@ -70,11 +70,12 @@ class RuntimeCase(unittest.TestCase):
         # Anywhere but where it was written: it is unpacked from a binary.
         self.image = os.path.join(self.folder, "image")
         os.mkdir(self.image)
-        shutil.copy(os.path.join(IMAGE, "bootstrap.py"), self.image)
+        for entry in ("bootstrap.py", "fork_server.py"):
+            shutil.copy(os.path.join(IMAGE, entry), self.image)
         shutil.copytree(os.path.join(IMAGE, "quell_runtime"), os.path.join(self.image, "quell_runtime"),
                         ignore=shutil.ignore_patterns("__pycache__"))
 
-    def start(self, handler, concurrency=1, **env):
+    def environment(self, handler, concurrency=1, **env):
         settings = {
             "PATH": os.environ["PATH"],
             "RUNTIME_API_ADDR": "127.0.0.1:%d" % self.node.port,
@@ -93,6 +94,10 @@ class RuntimeCase(unittest.TestCase):
             "REPORTS": self.reports.path,
         }
         settings.update(env)
+        return settings
+
+    def start(self, handler, concurrency=1, **env):
+        settings = self.environment(handler, concurrency, **env)
         self.output = open(os.path.join(self.folder, "output"), "w+b")
         self.addCleanup(self.output.close)
         process = subprocess.Popen(

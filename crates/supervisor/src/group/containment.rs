@@ -8,7 +8,7 @@ use std::{
 use cancel::InstanceId;
 
 use super::{
-    controllers::{Controllers, LimitKind, earlier_folders},
+    controllers::{Controllers, LimitKind, Means, earlier_folders},
     helpers, hierarchy,
     init::HelperMode,
     proof::NotProven,
@@ -34,9 +34,37 @@ pub enum Isolation {
 pub struct Mechanism {
     pub(super) leaf: bool,
     pub(super) helper: HelperMode,
+    /// A template forked it, and where to.
+    pub(super) forked: Option<ForkedInto>,
+}
+
+/// Which PID namespace a forked instance is in, besides its leaf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ForkedInto {
+    /// One of its own, below that of its template: its main process is PID 1 of it.
+    Own,
+    /// That of its template, with all that this one has forked.
+    OfTemplate,
+    /// None, as its template.
+    Nowhere,
+}
+
+impl ForkedInto {
+    /// What its main process is to the others.
+    pub(super) fn helper(self) -> HelperMode {
+        match self {
+            Self::Own => HelperMode::Namespace,
+            Self::OfTemplate | Self::Nowhere => HelperMode::Reaper,
+        }
+    }
 }
 
 impl Mechanism {
+    /// Whether it was forked from a template.
+    pub fn is_forked(self) -> bool {
+        self.forked.is_some()
+    }
+
     /// Whether the instance has a cgroup leaf of its own.
     pub fn has_leaf(self) -> bool {
         self.leaf
@@ -45,6 +73,14 @@ impl Mechanism {
 
 impl fmt::Display for Mechanism {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.forked {
+            Some(ForkedInto::Own) => return f.write_str("cgroup + pid namespace, forked"),
+            Some(ForkedInto::OfTemplate) => {
+                return f.write_str("cgroup + subreaper, forked, in the pid namespace of its fork server");
+            }
+            Some(ForkedInto::Nowhere) => return f.write_str("cgroup + subreaper, forked"),
+            None => {}
+        }
         f.write_str(match (self.leaf, self.helper) {
             (false, HelperMode::Exec) => "process group",
             (true, HelperMode::Exec) => "cgroup",
@@ -211,6 +247,21 @@ impl Containment {
             hierarchy::remove_group(folder)?;
         }
         self.base.as_deref().map_or(Ok(()), hierarchy::remove_group)
+    }
+
+    /// Why no instance can be forked from a template here; `None`: it can. The leaf is what proves the end of
+    /// one, and limits must count it alone.
+    pub fn cannot_fork(&self) -> Option<&'static str> {
+        if self.base.is_none() {
+            return Some("there is no cgroup leaf for each instance here (quell doctor)");
+        }
+        let namespaced = self.mode == HelperMode::UserNamespace;
+        if namespaced && self.controllers.processes == Means::PerProcess {
+            return Some(
+                "processes are counted by user namespace here, in which all of one version would be",
+            );
+        }
+        None
     }
 
     /// How memory and processes are limited here.

@@ -103,12 +103,17 @@ impl Group {
             }
             return;
         }
-        if let Leader::Unreaped(group) = &*self.leader() {
-            for sent in [pidfd_send_signal(&self.pidfd, Signal::KILL), group.signal(Signal::KILL)] {
-                match sent {
-                    Ok(()) | Err(Errno::SRCH) => {}
-                    Err(error) => tracing::warn!(instance = %self.instance, %error, "SIGKILL refused"),
-                }
+        let main = |()| pidfd_send_signal(&self.pidfd, Signal::KILL);
+        let struck = match &*self.leader() {
+            Leader::Reaped(_) => return,
+            Leader::Unreaped(group) => [main(()), group.signal(Signal::KILL)],
+            // Its group's number may be anybody's.
+            Leader::Forked => [main(()), Ok(())],
+        };
+        for sent in struck {
+            match sent {
+                Ok(()) | Err(Errno::SRCH) => {}
+                Err(error) => tracing::warn!(instance = %self.instance, %error, "SIGKILL refused"),
             }
         }
     }
@@ -162,7 +167,8 @@ impl Group {
         if self.mode == HelperMode::Reaper {
             let helper = self.status(WaitIdOptions::NOWAIT).map_err(io::Error::other)?;
             let word = helper.map_or(Ok(None), |helper| self.last_word(helper))?;
-            if word.is_some() {
+            // Whom a template forked, another may speak for: its leaf is the proof, not its word.
+            if word.is_some() && self.forked.is_none() {
                 steps.push(Step::NoDescendants);
             } else if self.leaf.is_none() {
                 let why = "its helper did not end in order, so what it started may be alive";
@@ -192,7 +198,8 @@ impl Group {
             others.remove(init);
         }
         // Where the helper stays, the runtime is one of those below it, killed if it had not ended.
-        let runtime = usize::from(self.mode != HelperMode::Exec && exit == Exit::Signal(9));
+        let struck = matches!(exit, Exit::Signal(9) | Exit::Untold);
+        let runtime = usize::from(self.mode != HelperMode::Exec && struck);
         let others = others.len().saturating_sub(runtime);
         Ok(Proof {
             mechanism: self.mechanism(),
@@ -231,9 +238,16 @@ impl Group {
                     *leader = Leader::Reaped(exit);
                     exit
                 }
+                // Its parent is another, who collects it.
+                Leader::Forked => self
+                    .status(WaitIdOptions::empty())
+                    .map_err(io::Error::other)?
+                    .ok_or_else(|| io::Error::other("it was seen to have ended, and now it seems to live"))?,
             }
         };
-        steps.push(Step::ExitCollected);
+        if self.forked.is_none() {
+            steps.push(Step::ExitCollected);
+        }
         if let Some(leaf) = &self.leaf {
             leaf.remove()?;
             steps.push(Step::LeafRemoved);
@@ -253,7 +267,7 @@ impl Group {
             Vec::new()
         });
         let main = self.pid();
-        if matches!(*self.leader(), Leader::Unreaped(_)) && !pids.contains(&main) && self.main_lives() {
+        if !matches!(*self.leader(), Leader::Reaped(_)) && !pids.contains(&main) && self.main_lives() {
             pids.insert(0, main);
         }
         // A helper lives as long as what it waits for: that is the reason, if it is seen.
@@ -293,7 +307,7 @@ impl Members for WithoutLeader<'_> {
         let mut members = match &*self.0.leader() {
             Leader::Unreaped(group) => process::group_members(group.number())?,
             // It was collected because the group was empty; the number is not its own any more.
-            Leader::Reaped(_) => return Ok(None),
+            Leader::Reaped(_) | Leader::Forked => return Ok(None),
         };
         members.truncate(limit);
         Ok(Some(members).filter(|members| !members.is_empty()))
@@ -305,7 +319,7 @@ impl Members for WithoutLeader<'_> {
                 let number = group.number().as_raw_nonzero().get();
                 Ok(Stat::of(pid)?.is_some_and(|stat| stat.pgrp == number))
             }
-            Leader::Reaped(_) => Ok(false),
+            Leader::Reaped(_) | Leader::Forked => Ok(false),
         }
     }
 }

@@ -13,6 +13,9 @@ pub enum Exit {
     Code(i32),
     /// This signal ended it.
     Signal(i32),
+    /// It ended for certain, and who was to tell how did not come to it: the main process of an instance that
+    /// was forked is not the node's own child.
+    Untold,
 }
 
 impl Exit {
@@ -36,6 +39,7 @@ impl fmt::Display for Exit {
             Self::Signal(9) => write!(f, "SIGKILL"),
             Self::Signal(15) => write!(f, "SIGTERM"),
             Self::Signal(signal) => write!(f, "signal {signal}"),
+            Self::Untold => write!(f, "ended before it could tell how"),
         }
     }
 }

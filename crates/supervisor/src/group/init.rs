@@ -7,8 +7,11 @@
 use std::{
     ffi::{OsStr, OsString},
     fs::File,
-    io::{Read as _, Write as _},
-    os::unix::{ffi::OsStrExt as _, process::CommandExt as _},
+    io::Write as _,
+    os::{
+        fd::{AsFd as _, FromRawFd as _, OwnedFd},
+        unix::{ffi::OsStrExt as _, process::CommandExt as _},
+    },
     process::ExitCode,
 };
 
@@ -18,14 +21,14 @@ use nix::{
         resource::{Resource, getrlimit, setrlimit},
         signal::{SigSet, Signal},
     },
-    unistd::getppid,
+    unistd::{Pid, getppid, write},
 };
 
 use super::{
     helper_order::HelperOrder,
     inherited,
     namespace::{Inside, be_init_with_network, hold_init},
-    warden::{Role, Runtime, watch_over},
+    warden::{Role, Runtime, first_order, watch_over, watch_over_waiting},
 };
 
 /// The node closed the line without "go": nothing was executed.
@@ -42,6 +45,12 @@ pub(super) const GO: u8 = b'g';
 pub(super) const TERMINATE: u8 = b't';
 /// The byte that has the same sent to the runtime alone, which is to end by itself.
 pub(super) const RETIRE: u8 = b'r';
+/// The first descriptor after the standard three.
+const FIRST_OF_ITS_OWN: i32 = 3;
+/// The first argument of a helper that watches over a runtime which is there already.
+pub(super) const WATCH: &str = "watch";
+/// What such a helper says on its line when it is there.
+pub(super) const READY: &[u8] = b"r";
 /// Open files of a runtime, unless it raises that itself: more makes programs slow that close all they
 /// might have.
 const OPEN_FILES: u64 = 1_024;
@@ -97,6 +106,13 @@ impl HelperMode {
 /// line, and ends with 0. Else: as the runtime ended, 127 if there is no such program, 126 if it cannot be
 /// executed, 125 if it was never let go; 124 if the helper could not do its part.
 pub fn instance_init(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let mut args = args.peekable();
+    if args.next_if(|first| first == WATCH).is_some() {
+        return match watch_forked(args) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(why) => say(HELPER_FAILED, &why),
+        };
+    }
     let order = match HelperOrder::parse(args) {
         Ok(order) => order,
         Err(what) => return say(HELPER_FAILED, &format!("bad arguments: {what}")),
@@ -120,13 +136,34 @@ pub fn instance_init(args: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// The helper of a runtime that a template forked (`forking`): its parent, executed in the place of a copy of
+/// the template. What it joins it is in already, and what it may not do its template could not do either.
+fn watch_forked(mut args: impl Iterator<Item = OsString>) -> Result<(), String> {
+    let mut number = |what: &str, from: i32| {
+        let text = args.next();
+        let number = text.and_then(|text| text.to_str()?.parse().ok()).filter(|number| *number >= from);
+        number.ok_or_else(|| format!("bad arguments: {what}"))
+    };
+    let runtime = Pid::from_raw(number("runtime", 1)?);
+    let go = number("descriptor", FIRST_OF_ITS_OWN)?;
+    inherited::default_signals().map_err(|error| format!("signals: {error}"))?;
+    inherited::close_at_exec().map_err(|error| format!("descriptors: {error}"))?;
+    // SAFETY: it was left open for this process alone, which is single-threaded and has opened nothing yet that
+    // could have this number; if it is closed, its first use says so.
+    #[expect(unsafe_code, reason = "a descriptor that comes through exec is a number")]
+    let go = unsafe { OwnedFd::from_raw_fd(go) };
+    write(std::io::stdin(), READY).map_err(|error| format!("its line: {error}"))?;
+    // The first of a namespace that was made for it, which the node does not take from it but from the kernel.
+    let role = if std::process::id() == 1 { Role::Init } else { Role::Reaper };
+    watch_over_waiting(role, runtime, go)
+}
+
 fn become_runtime(runtime: &Runtime) -> ExitCode {
-    let mut byte = [0];
-    match std::io::stdin().read_exact(&mut byte) {
-        Ok(()) if byte[0] == GO => {}
-        Ok(()) | Err(_) => return ExitCode::from(NEVER_WENT),
-    }
-    let error = runtime.command(false).exec();
+    let Ok((GO, stdin)) = first_order(std::io::stdin().as_fd()) else { return ExitCode::from(NEVER_WENT) };
+    let error = match runtime.command(false, stdin.as_ref()) {
+        Ok(mut command) => command.exec(),
+        Err(error) => error,
+    };
     let code = if error.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_EXECUTE };
     say(code, &format!("{}: {error}", runtime.program.to_string_lossy()))
 }

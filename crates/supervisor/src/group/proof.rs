@@ -2,7 +2,12 @@
 
 use std::{fmt, time::Duration};
 
-use super::{containment::Mechanism, exit::Exit, init::HelperMode, survivor::Survivor};
+use super::{
+    containment::{ForkedInto, Mechanism},
+    exit::Exit,
+    init::HelperMode,
+    survivor::Survivor,
+};
 
 /// One thing that was proven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +71,18 @@ pub struct Proof {
 impl Mechanism {
     /// What runs on this mechanism may have left unseen.
     pub(super) fn cannot_see(self) -> &'static [&'static str] {
+        const BY_ITS_TEMPLATE: &str =
+            "what its fork server does on its behalf (code of the same version, ended with the version)";
+        if self.forked == Some(ForkedInto::Own) {
+            return &["processes that a daemon outside started on its behalf", BY_ITS_TEMPLATE];
+        }
+        if self.forked.is_some() {
+            return &[
+                "processes that a daemon outside started on its behalf",
+                BY_ITS_TEMPLATE,
+                "processes that moved themselves to another cgroup (root can, and whom it was delegated to)",
+            ];
+        }
         match (self.helper, self.leaf) {
             (HelperMode::Exec, false) => &["processes that left the process group (setsid, setpgid)"],
             // The strike at the leaf ends the reaper in it, before it has ended what left the leaf.

@@ -4,7 +4,7 @@ use std::{
     io::{self, Read as _, Write as _},
     net::Shutdown,
     os::{
-        fd::{AsFd as _, OwnedFd},
+        fd::{AsFd as _, BorrowedFd, OwnedFd},
         unix::net::UnixStream,
     },
     path::Path,
@@ -19,9 +19,11 @@ use rustix::{
 use tokio::{io::unix::AsyncFd, sync::mpsc};
 
 use super::{
-    containment::{GroupError, Mechanism},
+    containment::{ForkedInto, GroupError, Mechanism},
     ending::Ending,
     exit::Exit,
+    forking::Forked,
+    handing,
     init::{GO, HelperMode, RETIRE, TERMINATE},
     leaf::Leaf,
     limits::{Limited, OutOfMemory},
@@ -29,10 +31,10 @@ use super::{
     output::Output,
     pgid::Pgid,
     process::{self, Member},
-    spawner::{Made, Order, SpawnError, Unclaimed, end_unused},
+    spawner::{Made, Main, Order, SpawnError, Unclaimed, end_unused},
     start::Helper,
     warden::Ended,
-    watch::watch,
+    watch::{has_ended, watch},
 };
 
 /// Processes shown of one instance.
@@ -45,6 +47,9 @@ pub(super) enum Leader {
     Unreaped(Pgid),
     /// Collected.
     Reaped(Exit),
+    /// A template forked it, so another is its parent: its numbers may be anybody's at any time, and only its
+    /// pidfd and its leaf are used.
+    Forked,
 }
 
 /// One instance's processes. Dropping it before [`Group::end`] has proven them gone kills them as well
@@ -52,6 +57,8 @@ pub(super) enum Leader {
 pub struct Group {
     pub(super) instance: InstanceId,
     pub(super) mode: HelperMode,
+    /// A template forked it, and where to.
+    pub(super) forked: Option<ForkedInto>,
     pid: u32,
     /// The runtime's own number, once it was seen: it never changes.
     runtime: OnceLock<u32>,
@@ -79,30 +86,42 @@ impl Group {
         made: Unclaimed,
         thread: mpsc::Sender<Order>,
     ) -> Result<Self, SpawnError> {
-        let Made { mut helper, leaf, limited } = made.claim().ok_or(SpawnError::Ended)?;
-        let main = Pid::from_child(&helper.child);
-        match parts(&mut helper) {
-            Ok(Parts { output, pidfd, init }) => Ok(Self {
-                instance,
-                mode: helper.mode,
-                pid: helper.child.id(),
-                runtime: OnceLock::new(),
-                pidfd,
-                leader: Mutex::new(Leader::Unreaped(Pgid::of_unreaped(main))),
-                init,
-                leaf,
-                limited: Mutex::new(limited),
-                line: Mutex::new(Line { stream: Some(helper.line), went: false, word: None }),
-                output: Mutex::new(output),
-                network: Mutex::new(helper.network),
-                ending: tokio::sync::Mutex::default(),
-                thread,
-            }),
+        let Made { mut main, leaf, limited } = made.claim().ok_or(SpawnError::Ended)?;
+        let parts = match parts(&mut main) {
+            Ok(parts) => parts,
             Err(error) => {
-                end_unused(Made { helper, leaf, limited });
-                Err(error.into())
+                end_unused(Made { main, leaf, limited });
+                return Err(error.into());
             }
-        }
+        };
+        let mut network = None;
+        let (mode, pid, leader, line, forked) = match main {
+            Main::Helper(Helper { mode, child, line, network: handed_out, .. }) => {
+                network = handed_out;
+                let leader = Leader::Unreaped(Pgid::of_unreaped(Pid::from_child(&child)));
+                (mode, child.id(), leader, line, None)
+            }
+            Main::Forked(Forked { pid, line, into, .. }) => {
+                (into.helper(), pid, Leader::Forked, line, Some(into))
+            }
+        };
+        Ok(Self {
+            instance,
+            mode,
+            forked,
+            pid,
+            runtime: OnceLock::new(),
+            pidfd: parts.pidfd,
+            leader: Mutex::new(leader),
+            init: parts.init,
+            leaf,
+            limited: Mutex::new(limited),
+            line: Mutex::new(Line { stream: Some(line), went: false, word: None }),
+            output: Mutex::new(parts.output),
+            network: Mutex::new(network),
+            ending: tokio::sync::Mutex::default(),
+            thread,
+        })
     }
 
     /// The number of the process that is ours: the helper, or the runtime it has become.
@@ -162,7 +181,7 @@ impl Group {
 
     /// What contains it.
     pub fn mechanism(&self) -> Mechanism {
-        Mechanism { leaf: self.leaf.is_some(), helper: self.mode }
+        Mechanism { leaf: self.leaf.is_some(), helper: self.mode, forked: self.forked }
     }
 
     pub(super) fn line(&self) -> MutexGuard<'_, Line> {
@@ -188,13 +207,18 @@ impl Group {
     /// # Errors
     /// When the helper is gone already.
     pub fn go(&self) -> Result<(), GroupError> {
+        self.go_with(&[])
+    }
+
+    /// The same; what is handed over, one descriptor at most, is the standard input of the runtime.
+    pub(super) fn go_with(&self, handed: &[BorrowedFd<'_>]) -> Result<(), GroupError> {
         let mut line = self.line();
         if line.went {
             return Ok(());
         }
         line.went = true;
         let Some(stream) = line.stream.as_mut() else { return Ok(()) };
-        let sent = stream.write_all(&[GO]);
+        let sent = handing::send(&*stream, &[GO], handed);
         if self.mode == HelperMode::Exec {
             line.stream = None; // the runtime it becomes is spoken to in other ways
         }
@@ -216,7 +240,7 @@ impl Group {
     /// How the runtime ended by the last word of a helper that stays and ended in an orderly way; a reaper
     /// says one only when no process is left below it. A word beside any other end is nobody's.
     pub(super) fn last_word(&self, helper: Exit) -> io::Result<Option<Ended>> {
-        if helper != Exit::Code(0) {
+        if !matches!(helper, Exit::Code(0) | Exit::Untold) {
             return Ok(None);
         }
         let mut line = self.line();
@@ -261,7 +285,7 @@ impl Group {
             return self.order(TERMINATE);
         }
         match &*self.leader() {
-            Leader::Reaped(_) => Ok(()),
+            Leader::Reaped(_) | Leader::Forked => Ok(()),
             Leader::Unreaped(group) => {
                 let sent = group.signal(Signal::TERM).and_then(|()| group.signal(Signal::CONT));
                 sent.map_err(|error| GroupError::Signal(error.into()))
@@ -316,6 +340,12 @@ impl Group {
 
     /// How the main process ended; `None` while it runs, and after it was collected.
     pub(super) fn status(&self, options: WaitIdOptions) -> Result<Option<Exit>, GroupError> {
+        if self.forked.is_some() {
+            // Nothing to collect: the kernel says by the pidfd that it has ended, and no more.
+            return has_ended(&self.pidfd)
+                .map(|ended| ended.then_some(Exit::Untold))
+                .map_err(GroupError::Wait);
+        }
         let options = options | WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
         match waitid(WaitId::PidFd(self.pidfd.as_fd()), options) {
             Ok(status) => Ok(status.map(|status| Exit::of(&status))),
@@ -360,7 +390,7 @@ impl Group {
                 pids.insert(0, self.pid);
                 pids
             }),
-            (None, Leader::Reaped(_)) => Ok(Vec::new()),
+            (None, Leader::Reaped(_) | Leader::Forked) => Ok(Vec::new()),
         };
         let pids = listed.unwrap_or_else(|error| {
             tracing::warn!(instance = %self.instance, %error, "its processes cannot be listed");
@@ -386,7 +416,16 @@ struct Parts {
     init: Option<(u32, AsyncFd<OwnedFd>)>,
 }
 
-fn parts(helper: &mut Helper) -> io::Result<Parts> {
+fn parts(main: &mut Main) -> io::Result<Parts> {
+    let helper = match main {
+        Main::Helper(helper) => helper,
+        Main::Forked(forked) => {
+            let output =
+                forked.output.take().map(|[stdout, stderr]| Output::of(stdout.into(), stderr.into()));
+            let pidfd = watch(forked.pidfd.try_clone()?)?;
+            return Ok(Parts { output: output.transpose()?, pidfd, init: None });
+        }
+    };
     let output = match (helper.child.stdout.take(), helper.child.stderr.take()) {
         (Some(stdout), Some(stderr)) => Some(Output::of(stdout, stderr)?),
         _ => None,

@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     containment::{Containment, GroupError},
     controllers::Means,
+    forking::Forked,
     leaf::Leaf,
     limits::{HELPERS, Limited, Limits},
     running::Group,
@@ -116,8 +117,9 @@ pub enum SpawnError {
 /// The spawner thread's front. The thread lives until the spawner and every group it made are gone:
 /// the main processes die with it (PDEATHSIG).
 pub struct Spawner {
-    orders: mpsc::Sender<Order>,
-    containment: Arc<Containment>,
+    pub(super) orders: mpsc::Sender<Order>,
+    pub(super) helper: Arc<HelperProgram>,
+    pub(super) containment: Arc<Containment>,
 }
 
 /// An order, and who waits for what it makes.
@@ -139,6 +141,8 @@ impl Spawner {
     pub fn start(helper: HelperProgram, containment: Arc<Containment>) -> Result<Self, GroupError> {
         let (orders, mut inbox) = mpsc::channel::<Order>(ORDERS);
         let known = Arc::clone(&containment);
+        let helper = Arc::new(helper);
+        let program = Arc::clone(&helper);
         std::thread::Builder::new()
             .name("spawner".to_owned())
             .spawn(move || {
@@ -154,7 +158,7 @@ impl Spawner {
                 }
             })
             .map_err(GroupError::Thread)?;
-        Ok(Self { orders, containment: known })
+        Ok(Self { orders, helper: program, containment: known })
     }
 
     /// What contains what it makes.
@@ -183,14 +187,26 @@ impl Spawner {
 /// A child as the thread made it. Ended when dropped: whoever waited for it may have gone at any time.
 pub(super) struct Unclaimed(Option<Made>);
 
+/// The main process of an instance.
+pub(super) enum Main {
+    /// A helper, the node's own child.
+    Helper(Helper),
+    /// Forked from a template.
+    Forked(Forked),
+}
+
 /// A child that somebody answers for.
 pub(super) struct Made {
-    pub(super) helper: Helper,
+    pub(super) main: Main,
     pub(super) leaf: Option<Leaf>,
     pub(super) limited: Limited,
 }
 
 impl Unclaimed {
+    pub(super) fn of(made: Made) -> Self {
+        Self(Some(made))
+    }
+
     pub(super) fn claim(mut self) -> Option<Made> {
         self.0.take()
     }
@@ -209,22 +225,7 @@ fn make(
     containment: &Containment,
     order: SpawnOrder,
 ) -> Result<Unclaimed, SpawnError> {
-    let leaf = match containment.leaf_path(order.instance) {
-        None => None,
-        Some(path) => Some(Leaf::make(path.clone()).map_err(|error| {
-            let path = path.display().to_string();
-            SpawnError::Leaf { path, error }
-        })?),
-    };
-    let name = order.instance.to_string();
-    let limited = Limited::make(containment.controllers(), &name, leaf.as_ref(), &order.limits);
-    let limited = match limited {
-        Ok(limited) => limited,
-        Err(error) => {
-            forget_unused(leaf.as_ref(), &Limited::default());
-            return Err(SpawnError::Limits(error));
-        }
-    };
+    let (leaf, limited) = make_room(containment, order.instance, &order.limits)?;
     let groups = leaf.as_ref().map(Leaf::path).into_iter().chain(limited.joined());
     let groups = groups.map(Path::to_path_buf).collect();
     let Limits { memory, processes, .. } = order.limits;
@@ -236,7 +237,7 @@ fn make(
     let joins =
         Joins { groups, mapped, processes: processes.map(|count| u64::from(count.saturating_add(HELPERS))) };
     match start_helper(helper, joins, containment.mode(), order) {
-        Ok(helper) => Ok(Unclaimed(Some(Made { helper, leaf, limited }))),
+        Ok(helper) => Ok(Unclaimed::of(Made { main: Main::Helper(helper), leaf, limited })),
         Err(error) => {
             forget_unused(leaf.as_ref(), &limited);
             Err(error.into())
@@ -244,7 +245,29 @@ fn make(
     }
 }
 
-fn forget_unused(leaf: Option<&Leaf>, limited: &Limited) {
+/// The leaf of an instance, where there are leaves, and the groups that limit it.
+pub(super) fn make_room(
+    containment: &Containment,
+    instance: InstanceId,
+    limits: &Limits,
+) -> Result<(Option<Leaf>, Limited), SpawnError> {
+    let leaf = match containment.leaf_path(instance) {
+        None => None,
+        Some(path) => Some(Leaf::make(path.clone()).map_err(|error| {
+            let path = path.display().to_string();
+            SpawnError::Leaf { path, error }
+        })?),
+    };
+    match Limited::make(containment.controllers(), &instance.to_string(), leaf.as_ref(), limits) {
+        Ok(limited) => Ok((leaf, limited)),
+        Err(error) => {
+            forget_unused(leaf.as_ref(), &Limited::default());
+            Err(SpawnError::Limits(error))
+        }
+    }
+}
+
+pub(super) fn forget_unused(leaf: Option<&Leaf>, limited: &Limited) {
     if let Some(Err(error)) = leaf.map(remove_unused) {
         tracing::warn!(%error, "a leaf that was never used is left behind");
     }
@@ -254,7 +277,14 @@ fn forget_unused(leaf: Option<&Leaf>, limited: &Limited) {
 /// Ends a helper that was never let go: nothing of a runtime was executed, so it is alone. Waits for
 /// it, which takes a fraction of a millisecond.
 pub(super) fn end_unused(made: Made) {
-    let Made { helper: Helper { mut child, init, .. }, leaf, limited } = made;
+    let Made { main, leaf, limited } = made;
+    let Helper { mut child, init, .. } = match main {
+        Main::Helper(helper) => helper,
+        Main::Forked(forked) => {
+            forked.end_unused(leaf.as_ref());
+            return forget_unused(leaf.as_ref(), &limited);
+        }
+    };
     let ended = child.kill().and_then(|()| child.wait());
     if let Some((_, init)) = init {
         match pidfd_send_signal(&init, Signal::KILL) {
@@ -268,7 +298,7 @@ pub(super) fn end_unused(made: Made) {
     forget_unused(leaf.as_ref(), &limited);
 }
 
-fn await_end(pidfd: &OwnedFd) {
+pub(super) fn await_end(pidfd: &OwnedFd) {
     let limit = Timespec { tv_sec: UNUSED_LIMIT.as_secs().cast_signed(), tv_nsec: 0 };
     let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
     match poll(&mut fds, Some(&limit)) {

@@ -10,13 +10,14 @@ use std::{
     fs::File,
     io,
     os::{
-        fd::{AsFd as _, BorrowedFd},
+        fd::{AsFd as _, BorrowedFd, OwnedFd},
         unix::{fs::FileExt as _, process::CommandExt as _},
     },
     process::{Command, Stdio},
 };
 
 use super::{
+    handing,
     init::{
         CANNOT_EXECUTE, GO, HELPER_FAILED, NEVER_WENT, NOT_FOUND, RETIRE, TERMINATE, revealed_environment,
     },
@@ -69,8 +70,9 @@ pub(super) struct Runtime {
 }
 
 impl Runtime {
-    /// `by_shell`: a script without an interpreter line, which `exec` alone refuses.
-    pub(super) fn command(&self, by_shell: bool) -> Command {
+    /// `by_shell`: a script without an interpreter line, which `exec` alone refuses. `stdin`: what came with
+    /// "go", if anything did.
+    pub(super) fn command(&self, by_shell: bool, stdin: Option<&OwnedFd>) -> io::Result<Command> {
         let mut command = match by_shell {
             false => Command::new(&self.program),
             true => Command::new("/bin/sh"),
@@ -78,12 +80,13 @@ impl Runtime {
         if by_shell {
             command.arg(&self.program);
         }
-        command.args(&self.args).env_clear().envs(revealed_environment()).stdin(Stdio::null());
+        let stdin = stdin.map(OwnedFd::try_clone).transpose()?.map_or_else(Stdio::null, Stdio::from);
+        command.args(&self.args).env_clear().envs(revealed_environment()).stdin(stdin);
         if let Some(user) = self.user {
             // Root's other groups go as well: the library sees to that when root becomes somebody else.
             command.uid(user).gid(user);
         }
-        command
+        Ok(command)
     }
 }
 
@@ -101,6 +104,23 @@ pub(super) enum Role {
 ///
 /// Meanwhile it makes sockets of its network for the node, where that is another one.
 pub(super) fn watch_over(role: Role, runtime: &Runtime, maker: Option<&SocketMaker>) -> Result<(), String> {
+    watch(role, |line, stdin| run(line, runtime, stdin.as_ref(), maker))
+}
+
+/// The same for a runtime that is there already, as a child that waits: it goes when `go` is written to.
+pub(super) fn watch_over_waiting(role: Role, runtime: Pid, go: OwnedFd) -> Result<(), String> {
+    watch(role, |line, _| {
+        let signals = hear_children()?;
+        write(&go, &[GO]).map_err(told("letting it go"))?;
+        drop(go);
+        until_ended(runtime, line, &signals, None)
+    })
+}
+
+fn watch(
+    role: Role,
+    start: impl FnOnce(BorrowedFd<'_>, Option<OwnedFd>) -> Result<Ended, String>,
+) -> Result<(), String> {
     // Nothing interrupts it; what it must hear it reads.
     block(&SigSet::all())?;
     // Opened now: whoever may limit its descriptors later does not keep it from its work.
@@ -112,10 +132,10 @@ pub(super) fn watch_over(role: Role, runtime: &Runtime, maker: Option<&SocketMak
     prctl::set_dumpable(false).map_err(told("PR_SET_DUMPABLE"))?;
     let stdin = io::stdin();
     let line = stdin.as_fd();
-    let ended = match next_order(line).map_err(told("its line")) {
-        Ok(Some(GO)) => run(line, runtime, maker),
-        Ok(Some(_) | None) => Ok(Ended::Code(NEVER_WENT)),
-        Err(error) => Err(error),
+    let ended = match first_order(line) {
+        Ok((GO, stdin)) => start(line, stdin),
+        Ok(_) => Ok(Ended::Code(NEVER_WENT)),
+        Err(error) => Err(format!("its line: {error}")),
     };
     if role == Role::Reaper {
         // Whatever happened: a reaper ends everything before it ends.
@@ -139,16 +159,26 @@ fn block(signals: &SigSet) -> Result<(), String> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(signals), None).map_err(told("signal mask"))
 }
 
-fn run(line: BorrowedFd<'_>, runtime: &Runtime, maker: Option<&SocketMaker>) -> Result<Ended, String> {
+fn hear_children() -> Result<SignalFd, String> {
     let mut child_ended = SigSet::empty();
     child_ended.add(Signal::SIGCHLD);
-    let signals = SignalFd::with_flags(&child_ended, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
-        .map_err(told("signalfd"))?;
+    SignalFd::with_flags(&child_ended, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+        .map_err(told("signalfd"))
+}
+
+fn run(
+    line: BorrowedFd<'_>,
+    runtime: &Runtime,
+    stdin: Option<&OwnedFd>,
+    maker: Option<&SocketMaker>,
+) -> Result<Ended, String> {
+    let signals = hear_children()?;
     // A mask is inherited, and a runtime must hear every signal.
     block(&SigSet::empty())?;
-    let mut started = runtime.command(false).process_group(0).spawn();
+    let start = |by_shell| runtime.command(by_shell, stdin)?.process_group(0).spawn();
+    let mut started = start(false);
     if started.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::ENOEXEC)) {
-        started = runtime.command(true).process_group(0).spawn();
+        started = start(true);
     }
     block(&SigSet::all())?;
     match started {
@@ -159,6 +189,13 @@ fn run(line: BorrowedFd<'_>, runtime: &Runtime, maker: Option<&SocketMaker>) -> 
             Ok(Ended::Code(if missing { NOT_FOUND } else { CANNOT_EXECUTE }))
         }
     }
+}
+
+/// The first byte of its line, and what was handed over with it. A line that has ended says 0.
+pub(super) fn first_order(line: BorrowedFd<'_>) -> io::Result<(u8, Option<OwnedFd>)> {
+    let mut byte = [0];
+    let (_, handed) = handing::receive(line, &mut byte)?;
+    Ok((byte[0], handed.into_iter().next()))
 }
 
 /// The next byte of its line; `None` at its end.

@@ -49,6 +49,17 @@ async def swallowing(event, context):
     return "as if nothing had happened"
 
 
+async def cleaning_up(event, context):
+    try:
+        report()
+        await asyncio.sleep(300)
+    except asyncio.CancelledError:
+        report(at="except", cancelled=context.cancelled, told=context.cancel_reason)
+        raise
+    finally:
+        report(at="finally")
+
+
 async def swallowing_first(event, context):
     report()
     try:

@@ -1,0 +1,7 @@
+import socket
+
+CONNECTION = socket.socket()
+
+
+def handler(event, context):
+    return event
