@@ -99,10 +99,16 @@ pub(crate) fn phases(took: Duration, receipt: &Value) -> Vec<(&'static str, Dura
     let micros = |value: &Value| Duration::from_micros(value.as_u64().unwrap_or(0));
     let inside = micros(&receipt["took_us"]).min(took);
     let instances = receipt["instances"].as_array().into_iter().flatten();
-    let kill = instances.map(|instance| micros(&instance["took_us"])).max().unwrap_or_default().min(inside);
+    // Of several the one that took longest: the others died meanwhile.
+    let slowest = instances.max_by_key(|instance| instance["took_us"].as_u64()).unwrap_or(&Value::Null);
+    let [kill, exited, emptied, proven] =
+        ["took_us", "exited_us", "emptied_us", "proven_us"].map(|phase| micros(&slowest[phase]).min(inside));
     vec![
         ("HTTP and waiting for the core", took - inside),
-        ("kill and proof", kill),
+        ("order and report", kill.saturating_sub(proven)),
+        ("its processes end", exited),
+        ("nobody is left", emptied.saturating_sub(exited)),
+        ("collected, leaf removed", proven.saturating_sub(emptied)),
         ("fence, record, settle", inside - kill),
     ]
 }

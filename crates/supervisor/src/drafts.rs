@@ -1,6 +1,9 @@
 //! Receipts while they are being written: from the fence to the last proof.
 
-use std::{collections::HashMap, time::Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use cancel::{CancelId, Cause, Evidence, InstanceId, Level, Outcome, Reply, RequestId, Scope};
 use store::{FunctionKey, NewReceipt, StoreError};
@@ -232,6 +235,10 @@ impl Drafts {
                     row.exit = Some(proof.exit.to_string());
                     row.proof = proof.steps.iter().map(ToString::to_string).collect();
                     row.other_processes = proof.others;
+                    let micros = |took: Duration| u64::try_from(took.as_micros()).ok();
+                    row.exited_us = micros(proof.phases.main_exited);
+                    row.emptied_us = micros(proof.phases.emptied);
+                    row.proven_us = micros(proof.took);
                     row.cannot_see = proof.cannot_see.iter().map(ToString::to_string).collect();
                 }
                 None => row.proof = vec!["never_started".to_owned()],

@@ -122,6 +122,15 @@ pub struct TouchedInstance {
     pub other_processes: u32,
     /// From the kill to the proof, in microseconds.
     pub took_us: Option<u64>,
+    /// From the first strike until its main process had ended, in microseconds.
+    #[serde(default)]
+    pub exited_us: Option<u64>,
+    /// The same until nothing of it was left alive.
+    #[serde(default)]
+    pub emptied_us: Option<u64>,
+    /// The same until that was proven.
+    #[serde(default)]
+    pub proven_us: Option<u64>,
     /// What could not be killed, and why.
     pub survivors: Vec<String>,
     /// What this kind of containment cannot see.
