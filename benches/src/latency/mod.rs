@@ -3,6 +3,7 @@
 mod bell;
 mod floors;
 mod measure;
+mod pass_through;
 mod queued;
 mod report;
 mod stops;
@@ -14,7 +15,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 
 use measure::{Effort, Figure};
-pub(crate) use warm::serve_pass_through;
+pub(crate) use pass_through::serve_pass_through;
 
 /// What is measured in full takes less than ten minutes on two cores, and quickly less than two.
 const FULL: Effort = Effort { rounds: 5, samples: 40 };

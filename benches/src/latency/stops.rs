@@ -10,6 +10,7 @@ use super::{
     bell::Bell,
     floors::{self, BareServer, Sleeper},
     measure::{Effort, Figure, Sample, Scenario, Title, figure},
+    pass_through::{Image, Server},
 };
 use crate::node::BenchNode;
 
@@ -37,6 +38,10 @@ const HOLDS: &str = "import os, sys
 held = bytearray(int(sys.argv[1]) << 20)
 for at in range(0, len(held), 4096): held[at] = 1
 os.write(1, b'.'); os.read(0, 1)";
+const PYTHON: Image =
+    Image { program: "python3", bootstrap: "python/bootstrap.py", code: ("index.py", SLEEPS) };
+const NODE: Image =
+    Image { program: "node", bootstrap: "nodejs/bootstrap.js", code: ("index.js", SLEEPS_NODE) };
 /// MiB that a killed runtime holds.
 const HELD: [u64; 3] = [10, 100, 1_024];
 const STUB: &str = include_str!("stub.c");
@@ -68,6 +73,8 @@ struct Stop<'a> {
 enum Floor {
     /// A process of this command is killed.
     Kill(Box<dyn Fn() -> Command>),
+    /// A runtime of this image, which waits for work without a node, is killed.
+    Runtime(Server, Image),
     /// One that waits is woken.
     Wake(Sleeper),
 }
@@ -77,6 +84,9 @@ impl Scenario for Stop<'_> {
         let request = self.bare.round_trip().await?;
         let rest = match &mut self.floor {
             Floor::Kill(command) => floors::kill(&mut floors::standing(&mut command())?)?,
+            Floor::Runtime(server, image) => {
+                floors::kill(&mut server.runtime(self.node.data(), *image).await?.child)?
+            }
             Floor::Wake(sleeper) => sleeper.wake()?,
         };
         Ok(request + rest)
@@ -159,24 +169,28 @@ pub(crate) async fn measure(effort: Effort, figures: &mut Vec<Figure>) -> anyhow
         "stub",
         Floor::Kill(Box::new(move || command(&stands.to_string_lossy(), &["stand"]))),
     )];
-    let python = || command("python3", &["-c", HOLDS, "0"]);
     all.push((
-        title("force.python", "force, Python", "request + SIGKILL to reaped of a Python", 1.25, Some(2.0)),
+        title(
+            "force.python",
+            "force, Python",
+            "request + SIGKILL to reaped of the same runtime",
+            1.25,
+            Some(2.0),
+        ),
         "sync",
-        Floor::Kill(Box::new(python)),
+        Floor::Runtime(Server::start()?, PYTHON),
     ));
     if has_node {
-        let node_js = || command("node", &["-e", floors::ECHO_NODE]);
         all.push((
             title(
                 "force.nodejs",
                 "force, Node.js",
-                "request + SIGKILL to reaped of a Node.js",
+                "request + SIGKILL to reaped of the same runtime",
                 1.25,
                 Some(2.0),
             ),
             "nodejs",
-            Floor::Kill(Box::new(node_js)),
+            Floor::Runtime(Server::start()?, NODE),
         ));
     }
     for (title, function, floor) in all {
