@@ -44,11 +44,16 @@ def handler(event, context):
     return len(MODELS)
 ";
 
+/// The interpreter itself: what is called python3 may be a script that looks for it.
+fn interpreter() -> anyhow::Result<String> {
+    let said = Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output();
+    Ok(String::from_utf8(said.context("python3")?.stdout)?.trim().to_owned())
+}
+
 /// A bare interpreter that does nothing, from its start to its collected exit.
-fn bare_start(code: &str) -> anyhow::Result<Duration> {
+fn bare_start(python: &str, code: &str) -> anyhow::Result<Duration> {
     let start = Instant::now();
-    let ended =
-        Command::new("python3").args(["-c", code]).stdin(Stdio::null()).status().context("python3")?;
+    let ended = Command::new(python).args(["-c", code]).stdin(Stdio::null()).status().context("python3")?;
     let took = start.elapsed();
     ensure!(ended.success(), "python3: {ended}");
     Ok(took)
@@ -114,7 +119,7 @@ pub(crate) async fn measure(count: usize, show: &mut Show<'_>) -> anyhow::Result
     let (mut floor, mut import) = (Samples::default(), Samples::default());
     let (mut node_floor, mut node_cold) = (Samples::default(), Samples::default());
     let mut samples: Vec<Samples> = functions.iter().map(|_| Samples::default()).collect();
-    let has_node = bare_node().is_ok();
+    let (has_node, python) = (bare_node().is_ok(), interpreter()?);
     if has_node {
         node.deploy("nodejs", TRIVIAL_NODE, json!({ "memory_size": 256, "runtime": "Node.js18.15" })).await?;
     }
@@ -127,8 +132,8 @@ pub(crate) async fn measure(count: usize, show: &mut Show<'_>) -> anyhow::Result
     let heavy = HEAVY.split("\n\n\ndef").next().unwrap_or_default();
     // Turn and turn about, so that what else the machine does meets each alike.
     for _ in 0..count {
-        floor.add(bare_start("pass")?);
-        import.add(bare_start(heavy)?);
+        floor.add(bare_start(&python, "pass")?);
+        import.add(bare_start(&python, heavy)?);
         if has_node {
             node_floor.add(bare_node()?);
             node_cold.add(node.cold_request("nodejs").await?);
