@@ -155,3 +155,43 @@ async fn with_others_on_board_it_drains_and_they_finish() {
     assert_eq!(cancel.header("x-quell-stop"), "stopped", "{cancel:?}");
     node.stop().await;
 }
+
+/// The program at the end of docs/runtime-protocol.md.
+fn documented() -> &'static str {
+    let page = include_str!("../docs/runtime-protocol.md");
+    let (_, program) = page.split_once("```python\n").unwrap();
+    program.split_once("```").unwrap().0
+}
+
+#[tokio::test]
+async fn the_runtime_in_the_documentation_of_the_protocol_is_one() {
+    let node = TestNode::start().await;
+    let code = json!({ "file": base64(&zip(&[("bootstrap", documented().as_bytes())])) });
+    let more = json!({ "runtime": "Custom", "handler": "bootstrap.handler", "func_code": code });
+    let mut body = json!({ "quell": { "grace_ms": LONG } });
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    deploy(&node, "f", 3, body).await;
+    let endless = json!({ "steps": 1, "seconds": 600 });
+    let (first, second) = (node.invoke_async("f", &endless).await, node.invoke_async("f", &endless).await);
+    for request in [&first, &second] {
+        within("it to run", async {
+            while node.listed("f", request).await.0 != "RUNNING" {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        })
+        .await;
+    }
+    let cancel = node.cancel("f", &first, Mode::Plain).await;
+    assert_eq!(cancel.header("x-quell-stop"), "stopped", "{cancel:?}");
+    let receipt = node.receipt(cancel.header("x-quell-cancel-id")).await;
+    assert_eq!(receipt["requests"][0]["evidence"], "acknowledged", "{receipt}");
+    assert_eq!(node.listed("f", &second).await.0, "RUNNING");
+    let reply = within("an answer", node.invoke("f", &json!({ "steps": 2, "seconds": 0 }))).await.unwrap();
+    assert_eq!((reply.status, reply.json()), (200, json!({ "steps": 2 })));
+    let reply = within("a failure", node.invoke("f", &json!({}))).await.unwrap();
+    assert!(reply.text().contains("KeyError: 'steps'"), "{}", reply.text());
+    let cancel = node.cancel("f", &second, Mode::Plain).await;
+    assert_eq!(cancel.header("x-quell-stop"), "stopped", "{cancel:?}");
+    assert_eq!(node.view().await["instances"].as_array().unwrap().len(), 1);
+    node.stop().await;
+}
