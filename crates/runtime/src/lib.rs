@@ -26,9 +26,9 @@
 //!
 //! The request's [`Context::token`] is cancelled at once. The handler may go on to clean up until shortly
 //! before its grace is over; then its future is dropped, which ends its code at the `.await` where it is.
-//! When the handler's future and every task of [`Context::spawn`] have ended, one way or the other, the
-//! request is acknowledged, and not before: the node then says "stopped", and the process goes on with
-//! its other requests.
+//! When the handler has returned or was dropped, what it started by [`Context::spawn`] and did not wait for is
+//! dropped as well. When all that has ended, the request is acknowledged, and not before: the node then says
+//! "stopped", and the process goes on with its other requests.
 //!
 //! Code that does not come to an `.await` cannot be dropped, so nothing is acknowledged, and the node ends the
 //! instance in its own way.

@@ -134,7 +134,7 @@ async fn until_it_ends(
     };
     let Some(stop) = *stopping.stop.borrow() else {
         // Nobody stopped it: what it started and did not wait for ends with it.
-        context.tasks().end(None).await;
+        context.tasks().end().await;
         return ended.map_or(Ended::Canceled, said);
     };
     if ended.is_none() && tokio::time::timeout_at(stop.drop_at, &mut *work).await.is_err() {
@@ -142,7 +142,7 @@ async fn until_it_ends(
         // It is over when this says so: code that does not come to an `.await` holds it up.
         drop(work.await);
     }
-    context.tasks().end(Some(stop.drop_at)).await;
+    context.tasks().end().await;
     Ended::Canceled
 }
 

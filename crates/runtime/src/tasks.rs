@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::{sync::oneshot, task::JoinSet, time::Instant};
+use tokio::{sync::oneshot, task::JoinSet};
 
 /// The tasks of one request. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -45,15 +45,31 @@ impl Tasks {
         Task(result)
     }
 
-    /// Lets them run until then, drops those that are left, and returns when none runs any more. From now
-    /// on there are no new ones.
-    pub(crate) async fn end(&self, at: Option<Instant>) {
+    /// Drops those that are left, and returns when none runs any more. From now on there are no new ones.
+    pub(crate) async fn end(&self) {
         let tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(mut tasks) = tasks else { return };
-        if let Some(at) = at {
-            let all = async { while tasks.join_next().await.is_some() {} };
-            drop(tokio::time::timeout_at(at, all).await);
+        if let Some(mut tasks) = tasks {
+            tasks.shutdown().await;
         }
-        tasks.shutdown().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_left_at_the_end_is_dropped_and_nothing_new_begins() {
+        let tasks = Tasks::new();
+        assert_eq!(tasks.spawn(async { 7 }).await, Some(7));
+        let (alive, mut dropped) = oneshot::channel::<()>();
+        let endless = tasks.spawn(async move {
+            let _alive = alive;
+            std::future::pending::<()>().await;
+        });
+        tasks.end().await;
+        assert!(dropped.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Closed));
+        assert_eq!(endless.await, None);
+        assert_eq!(tasks.clone().spawn(async { 7 }).await, None);
     }
 }
