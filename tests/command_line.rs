@@ -165,4 +165,5 @@ async fn the_doctor_names_each_layer_and_what_it_guarantees() {
     let (code, out, err) = run(&["doctor"], None, &[]).await;
     assert_eq!(code, 0, "{err}");
     assert!(out.contains("L0") && out.contains("L2"), "{out}");
+    assert!(out.contains("fork servers (possible)") || out.contains("fork servers (not possible)"), "{out}");
 }

@@ -141,10 +141,17 @@ async fn forked_instances_share_the_import_and_nothing_else() {
 
 #[tokio::test]
 async fn a_cancel_kills_one_fork_with_proof_and_leaves_its_sibling_and_the_fork_server_alone() {
-    let node = TestNode::start().await;
-    if !forks(&node).await {
-        return node.stop().await;
+    // With namespaces where there are any, and with leaves alone.
+    for options in [&[][..], &["--isolation", "cgroup"]] {
+        let node = TestNode::start_with(options).await;
+        if !forks(&node).await {
+            return node.stop().await;
+        }
+        cancel_one_of_two(node).await;
     }
+}
+
+async fn cancel_one_of_two(node: TestNode) {
     let bell = Bell::hang().await;
     node.deploy_probe("f", 1, 4, json!({ "quell": { "fork_server": true } })).await;
     let spared = node.invoke("f", &json!({ "do": "wait", "port": bell.port }));
@@ -317,6 +324,43 @@ async fn what_the_import_may_do_to_the_fork_server_makes_no_claim_of_the_node_fa
         assert!(said.starts_with("executed: "), "{said}");
         let ended = |view: &Value| rows(view, "fork_servers").len() == 1;
         until(&node, "the end of that fork server", ended).await;
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_fork_that_is_released_runs_its_hooks_and_its_fork_server_makes_room() {
+    let node = TestNode::start_with(&["--idle", "0.05", "--max-instances", "2"]).await;
+    if !forks(&node).await {
+        return node.stop().await;
+    }
+    let bell = Bell::hang().await;
+    let source = format!(
+        "import json\nimport socket\n\nSAID = []\n\n\ndef begin(context):\n    SAID.append('begun')\n\n\n\
+         def handler(event, context):\n    SAID.append('served')\n    return SAID\n\n\n\
+         def leave(context):\n    line = socket.socket(socket.AF_UNIX)\n    \
+         line.connect('\\0quell-bell-{}')\n    line.sendall((json.dumps(SAID) + '\\n').encode())\n",
+        bell.port
+    );
+    let mut more = forked();
+    more["initializer_handler"] = json!("index.begin");
+    more["pre_stop_handler"] = json!("index.leave");
+    node.deploy("f", &source, more).await;
+    let told = within("a request", node.invoke("f", &json!({}))).await.unwrap().json();
+    assert_eq!(told, json!(["begun", "served"]));
+    assert_eq!(bell.ring().await.facts, told, "the hook before its end");
+    let alone = |view: &Value| rows(view, "instances").is_empty() && rows(view, "fork_servers").len() == 1;
+    until(&node, "the end of the instance", alone).await;
+    // Two others need both places.
+    node.deploy_probe("g", 1, 2, json!({})).await;
+    let answers = [(); 2].map(|()| node.invoke("g", &json!({ "do": "wait", "port": bell.port })));
+    let mut rings = [bell.ring().await, bell.ring().await];
+    assert!(rows(&node.view().await, "fork_servers").is_empty());
+    for ring in &mut rings {
+        ring.release().await;
+    }
+    for answer in answers {
+        assert_eq!(within("an answer", answer).await.unwrap().status, 200);
     }
     node.stop().await;
 }

@@ -21,6 +21,8 @@ const IDLE: &str = "0.02";
 /// Between two looks whether it is gone.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
+/// Which interpreter the node runs: what is found first here may be another, or a script that looks for one.
+const WHICH: &str = "import sys\ndef handler(event, context):\n    return sys.executable\n";
 const TRIVIAL_NODE: &str = "exports.handler = async (event) => event;\n";
 const TRIVIAL: &str = "def handler(event, context):\n    return event\n";
 
@@ -43,12 +45,6 @@ MODELS = {
 def handler(event, context):
     return len(MODELS)
 ";
-
-/// The interpreter itself: what is called python3 may be a script that looks for it.
-fn interpreter() -> anyhow::Result<String> {
-    let said = Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output();
-    Ok(String::from_utf8(said.context("python3")?.stdout)?.trim().to_owned())
-}
 
 /// A bare interpreter that does nothing, from its start to its collected exit.
 fn bare_start(python: &str, code: &str) -> anyhow::Result<Duration> {
@@ -119,7 +115,10 @@ pub(crate) async fn measure(count: usize, show: &mut Show<'_>) -> anyhow::Result
     let (mut floor, mut import) = (Samples::default(), Samples::default());
     let (mut node_floor, mut node_cold) = (Samples::default(), Samples::default());
     let mut samples: Vec<Samples> = functions.iter().map(|_| Samples::default()).collect();
-    let (has_node, python) = (bare_node().is_ok(), interpreter()?);
+    node.deploy("which", WHICH, json!({})).await?;
+    let path = "/v2/default/fgs/functions/which/invocations";
+    let python = node.send(Method::POST, path, Some(json!({}))).await?.error_for_status()?.text().await?;
+    let has_node = bare_node().is_ok();
     if has_node {
         node.deploy("nodejs", TRIVIAL_NODE, json!({ "memory_size": 256, "runtime": "Node.js18.15" })).await?;
     }

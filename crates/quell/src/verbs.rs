@@ -375,6 +375,12 @@ pub(crate) fn doctor(data: &Path) -> anyhow::Result<ExitCode> {
     for limit in containment.limits() {
         output::line(limit);
     }
+    output::line(match containment.cannot_fork() {
+        None => "fork servers (possible): for functions that ask for one; each row and receipt names what a forked \
+                 instance has"
+            .to_owned(),
+        Some(why) => format!("fork servers (not possible): {why}; such functions are executed"),
+    });
     containment.close().context("the probe's cgroup stays behind")?;
     Ok(ExitCode::SUCCESS)
 }

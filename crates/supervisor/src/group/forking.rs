@@ -133,7 +133,11 @@ impl Template {
     pub fn wait_ready(&self, limit: Duration) -> Result<(), ForkError> {
         let control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
         match hear(&control, limit)? {
-            Said::Ready => Ok(()),
+            Said::Ready => {
+                // Looked up now, while it has made nothing that could be taken for it.
+                self.group.runtime_pid();
+                Ok(())
+            }
             Said::Refused(why) => Err(ForkError::Refused(why)),
             Said::Forked => Err(ForkError::Failed("it forked before it was asked".to_owned())),
         }
@@ -217,7 +221,9 @@ impl Template {
         let failed = |what: &str| Err(ForkError::Failed(what.to_owned()));
         // Only what the template has forked is moved, whatever it may show.
         let before = own.processes(usize::MAX)?;
-        if !before.contains(&forked.pid) || Some(forked.pid) == self.group.init_pid() {
+        let template = self.group.runtime_pid();
+        let its_own = [Some(template), Some(self.group.pid()), self.group.init_pid()];
+        if !before.contains(&forked.pid) || its_own.contains(&Some(forked.pid)) {
             return failed("what it forked is not where it was forked");
         }
         let alone = Stat::of(forked.pid)?.is_some_and(|stat| stat.threads == 1);
@@ -231,13 +237,11 @@ impl Template {
         if !alone || leaf.processes(SOME)? != [forked.pid] || !process::below(forked.pid, 1).is_empty() {
             return failed("what it forked is not alone");
         }
-        let template = self.group.runtime_pid();
         let (levels, number) = namespace_of(forked.pid)?;
         if number == 1 && levels == namespace_of(template)?.0 + 1 {
             forked.into = ForkedInto::Own;
         }
-        let helpers = [Some(self.group.pid()), self.group.init_pid()];
-        let strange = |pid: &u32| *pid != template && !helpers.contains(&Some(*pid));
+        let strange = |pid: &u32| !its_own.contains(&Some(*pid));
         if own.processes(usize::MAX)?.iter().any(strange) {
             return failed("there are other processes beside it");
         }
