@@ -243,6 +243,35 @@ async fn a_stream_is_one_result_and_one_that_fails_in_the_middle_is_none() {
 }
 
 #[tokio::test]
+async fn an_extension_registers_and_waits_and_what_is_not_supported_is_said() {
+    let node = start().await;
+    let package = zip(&[("bootstrap", include_bytes!("functions/lambda_extension.py"))]);
+    let code = json!({ "file": base64(&package) });
+    let more = json!({ "runtime": "provided.al2023", "code_type": "zip", "func_code": code });
+    node.deploy("watched", "", more).await;
+    for _ in 0..2 {
+        let told = result(&node, "watched", json!({})).await.json();
+        let function =
+            json!({ "functionName": "watched", "functionVersion": "latest", "handler": "index.handler" });
+        assert_eq!(told["registered"], json!([200, function]));
+        assert_eq!((&told["exit"], &told["restored"]), (&json!([202, { "status": "OK" }]), &json!(200)));
+        for (what, status, kind) in [
+            ("nameless", 400, "InvalidRequest"),
+            ("stranger", 403, "Forbidden"),
+            ("unknown", 404, "NotFound"),
+            ("logs", 202, "Logs.NotSupported"),
+            ("telemetry", 202, "Telemetry.NotSupported"),
+        ] {
+            let (said, error) = (&told[what][0], &told[what][1]);
+            assert_eq!((said, &error["errorType"]), (&json!(status), &json!(kind)), "{what}");
+            assert!(error["errorMessage"].is_string(), "{what}: {error}");
+        }
+        assert_eq!(told["event"], false, "the next event is never there, and the wait for it never over");
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn an_instance_serves_eight_at_once_and_never_nine() {
     let (node, bell) = (start().await, Bell::hang_in_a_folder().await);
     for client in ALL {
