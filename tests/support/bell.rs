@@ -12,7 +12,7 @@ use std::{
 
 use serde_json::Value;
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
 };
 
@@ -103,6 +103,27 @@ impl Bell {
             Ring { pid, process, facts, stream }
         })
         .await
+    }
+
+    /// Everybody who has rung since; whoever was stopped before he could say who he is has not.
+    pub async fn rung(&self) -> Vec<Ring> {
+        let mut rings = Vec::new();
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                accepted = self.listener.accept() => Some(accepted.unwrap()),
+                () = std::future::ready(()) => None,
+            };
+            let Some((stream, _)) = accepted else { return rings };
+            let cred = stream.peer_cred().unwrap();
+            let mut stream = BufReader::new(stream);
+            let mut line = String::new();
+            drop(within("a line", stream.read_line(&mut line)).await); // a reset is an end as well
+            let process = Pidfd::open(cred.pid().unwrap().cast_unsigned());
+            if let (Ok(facts), Some(process)) = (serde_json::from_str(&line), process) {
+                rings.push(Ring { pid: cred.pid().unwrap().cast_unsigned(), process, facts, stream });
+            }
+        }
     }
 
     /// That nobody has rung since. To be asked once nobody is left who could.
