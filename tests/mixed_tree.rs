@@ -97,6 +97,9 @@ async fn start() -> TestNode {
     node
 }
 
+/// In trees of this name whoever is waited for is not, and the other way round.
+const FLIPPED: &str = "flipped";
+
 /// The event of the part at this depth, and of all below it.
 fn event(bell: &Bell, tree: &str, depth: usize) -> Value {
     let mut children = Vec::new();
@@ -104,6 +107,7 @@ fn event(bell: &Bell, tree: &str, depth: usize) -> Value {
         let beside = json!({ "bell": bell.path(), "tag": format!("{tree}-beside-{depth}"), "children": [] });
         children.push(json!({ "function": BESIDE[depth], "sync": false, "event": beside }));
         let below = event(bell, tree, depth + 1);
+        let sync = *sync != tree.starts_with(FLIPPED);
         children.push(json!({ "function": function, "sync": sync, "event": below }));
     }
     json!({ "bell": bell.path(), "tag": format!("{tree}-{depth}"), "children": children })
@@ -146,11 +150,18 @@ async fn finish(rings: &mut HashMap<String, Ring>) {
 #[tokio::test]
 async fn a_recursive_cancel_stops_all_kinds_of_one_tree_and_another_tree_of_the_same_functions_finishes() {
     let (node, bell) = (start().await, Bell::hang_in_a_folder().await);
-    let root = plant(&node, &bell, "a").await;
+    for names in [["a", "b"], ["flipped-a", "flipped-b"]] {
+        stops_one_of_two(&node, &bell, names).await;
+    }
+    node.stop().await;
+}
+
+async fn stops_one_of_two(node: &TestNode, bell: &Bell, [name, beside]: [&str; 2]) {
+    let root = plant(node, bell, name).await;
     let tree = bell.rings(PARTS).await;
-    let other = plant(&node, &bell, "b").await;
+    let other = plant(node, bell, beside).await;
     let mut others = bell.rings(PARTS).await;
-    let receipt = receipt_of(&node, &node.cancel("plain", &root, Mode::Recursive).await).await;
+    let receipt = receipt_of(node, &node.cancel("plain", &root, Mode::Recursive).await).await;
     let rows = rows(&receipt);
     assert_eq!(rows.keys().cloned().collect::<BTreeSet<_>>(), requests(&tree), "{receipt}");
     assert_eq!(receipt["co_tenants"], json!([]));
@@ -166,7 +177,6 @@ async fn a_recursive_cancel_stops_all_kinds_of_one_tree_and_another_tree_of_the_
     assert!(bell.is_silent().await);
     finish(&mut others).await;
     assert_eq!(node.settled("plain", &other).await, ("SUCCESS".to_owned(), 0));
-    node.stop().await;
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ import sys
 import threading
 
 from quell_lambda import leftovers
-from quell_lambda.errors import InvocationCanceled, Reported
+from quell_lambda.errors import InvocationCanceled, Reported, let_go
 from quell_lambda.listener import Listener
 
 SWITCH = "QUELL_CANCELLATION"
@@ -82,7 +82,8 @@ class Guard:
         if os.getpid() != self._pid:
             os._exit(0)  # a child that user code forked came back: the answer is not its to give
         if reason is not None:
-            error = None  # with its frames it would keep alive what the code held
+            let_go(error)
+            error = None
             before.end_what_came_since()
             raise Reported("function invocation canceled (%s)" % reason)
         if error is not None:
