@@ -16,6 +16,7 @@ use crate::{
     lifecycle::Control,
     logged::Followers,
     message::{Delivery, Heard, Listener, Notice},
+    ports::Port,
     spec::FunctionSpec,
 };
 
@@ -23,7 +24,7 @@ pub(crate) struct Instance {
     pub(crate) function: Arc<FunctionSpec>,
     pub(crate) address: Ipv4Addr,
     /// Where its HTTP server listens on the loopback device of all.
-    pub(crate) port: Option<u16>,
+    pub(crate) port: Option<Port>,
     /// To its task; `None` if no process was ever asked for.
     pub(crate) control: Option<mpsc::Sender<Control>>,
     pub(crate) group: Option<Arc<Group>>,

@@ -34,6 +34,7 @@ mod payloads;
 mod peer;
 mod perform;
 mod pool;
+mod ports;
 mod pre_stop;
 mod receipt;
 mod remembered;

@@ -2,10 +2,9 @@
 //! device of all.
 
 use std::{
-    collections::HashSet,
     ffi::OsString,
     io,
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     sync::Arc,
     time::Duration,
 };
@@ -19,15 +18,11 @@ use crate::{
     group::{Group, Network as GroupNetwork},
     http::{self, Serving},
     http_function::{Driver, Way},
+    ports::Port,
     shell::Shell,
     spec::{FunctionSpec, Network},
 };
 
-/// Ports given out on the loopback device of all: below those that the kernel gives to connections.
-const FIRST_PORT: u16 = 10_000;
-const PORTS: u16 = 20_000;
-/// Ports in a row that may be somebody else's.
-const TRIES: usize = 100;
 /// Where the node's API is reached in a network of an instance's own, at the instance's address.
 const API_PORT: u16 = 80;
 
@@ -176,7 +171,8 @@ async fn forward(listener: tokio::net::TcpListener, to: SocketAddr, most: usize,
 }
 
 impl Shell {
-    /// What one more instance of a function, at this address, will have around it.
+    /// What one more instance of a function, at this address, will have around it, and the port of its server if
+    /// that is one of all.
     ///
     /// # Errors
     /// What of it cannot be had here, in words.
@@ -184,7 +180,7 @@ impl Shell {
         &mut self,
         function: &Arc<FunctionSpec>,
         address: Ipv4Addr,
-    ) -> Result<Surroundings, String> {
+    ) -> Result<(Surroundings, Option<Port>), String> {
         let possible = self.spawner.containment().has_own_network();
         let http_port = function.image.http_port;
         let own = match function.network {
@@ -198,10 +194,13 @@ impl Shell {
             Network::Node => false,
         };
         let address = SocketAddrV4::new(address, self.runtime_port);
-        let port = match http_port {
-            Some(_) if !own => Some(self.free_port().ok_or("no port is free for its server")?),
-            port => port,
+        let claimed = match http_port {
+            Some(_) if !own => {
+                Some(self.ports.claim().map_err(|error| format!("no port is free for its server: {error}"))?)
+            }
+            _ => None,
         };
+        let port = claimed.as_ref().map(Port::number).or(http_port);
         let inside = own.then(|| Inside {
             runtime_api: self.runtime_api.clone(),
             api: self.settings.api_endpoint.strip_prefix("http://").and_then(|at| at.parse().ok()),
@@ -212,20 +211,6 @@ impl Shell {
             port,
             inbox: self.inbox.clone(),
         });
-        Ok(Surroundings { address, concurrency: function.concurrency, inside, driver })
-    }
-
-    /// A port of the loopback device of all that nobody has now. Somebody may take it before the instance
-    /// does: then the instance cannot listen, and whoever answers there is not taken for it.
-    fn free_port(&mut self) -> Option<u16> {
-        let taken: HashSet<u16> = self.instances.values().filter_map(|instance| instance.port).collect();
-        for _ in 0..TRIES {
-            let port = FIRST_PORT + self.next_port;
-            self.next_port = (self.next_port + 1) % PORTS;
-            if !taken.contains(&port) && TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {
-                return Some(port);
-            }
-        }
-        None
+        Ok((Surroundings { address, concurrency: function.concurrency, inside, driver }, claimed))
     }
 }

@@ -21,8 +21,8 @@ use tokio_util::{
 use crate::{
     asks::Asker, counters::Counters, credentials::AttemptCredentials, doors::Doors, drafts::Drafts,
     forked::ForkServers, group::Spawner, instance::Instance, logged::Followers, logs::Logs, message::Message,
-    pool::Pool, remembered::Remembered, request::Request, reserve::COUNT_EVERY, retries::AGES_EVERY,
-    settings::Settings, spec::FunctionSpec, unwritten::Unwritten,
+    pool::Pool, ports::Ports, remembered::Remembered, request::Request, reserve::COUNT_EVERY,
+    retries::AGES_EVERY, settings::Settings, spec::FunctionSpec, unwritten::Unwritten,
 };
 
 /// What runs out.
@@ -98,8 +98,8 @@ pub(crate) struct Shell {
     pub(crate) runtime_port: u16,
     /// The Runtime API, to be served in networks of instances as well.
     pub(crate) runtime_api: Router,
-    /// The last port that was given out on the loopback device of all, as a count.
-    pub(crate) next_port: u16,
+    /// For HTTP servers on the loopback device of all.
+    pub(crate) ports: Ports,
     pub(crate) doors: Doors,
     pub(crate) logs: Option<Logs>,
     /// Whoever follows the log of a function.
@@ -153,7 +153,7 @@ impl Shell {
             inbox: parts.inbox,
             runtime_port: parts.runtime_port,
             runtime_api: parts.runtime_api,
-            next_port: 0,
+            ports: Ports::new(),
             doors: parts.doors,
             logs: parts.logs,
             followers: Followers::default(),

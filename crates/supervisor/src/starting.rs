@@ -56,9 +56,8 @@ impl Shell {
                 failure = Some(code);
                 instance.start_failure = Some(why);
             }
-            Ok(surroundings) => {
-                let own = surroundings.inside.is_some();
-                instance.port = surroundings.driver.as_ref().filter(|_| !own).map(|driver| driver.port);
+            Ok((surroundings, port)) => {
+                instance.port = port;
                 let (control, commands) = mpsc::channel(lifecycle::CONTROLS);
                 instance.control = Some(control);
                 instance.start_timer = Some(self.set_timer(Timer::Start(id), function.start_timeout));
