@@ -43,8 +43,8 @@ impl Shell {
 
     fn start_failed(&mut self, id: InstanceId, code: u16, why: String) {
         let Some(instance) = self.instances.get_mut(&id) else { return };
-        if instance.ready {
-            return;
+        if instance.ready || instance.start_failure.is_some() {
+            return; // the first reason stays: what comes after it is of processes that are being ended
         }
         instance.start_failure = Some(why);
         self.tell(Event::StartFailed { instance: id, code });
@@ -197,7 +197,8 @@ impl Shell {
             }
             // It says that something went wrong, not that the code has ended: a fenced one is still waited for.
             ReportKind::BrokenOff if fenced => return,
-            ReportKind::BrokenOff => self.error_answer(instance, request, HALF_RESPONSE),
+            ReportKind::BrokenOff if body.is_empty() => self.error_answer(instance, request, HALF_RESPONSE),
+            ReportKind::BrokenOff => self.error_answer(instance, request, &body),
         };
         if attempt == given {
             if let Some(record) = self.requests.get_mut(&request).filter(|record| !record.draining) {

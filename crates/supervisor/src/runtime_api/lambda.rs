@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
 use super::{
-    Told, headers_of, init_failed, invocation_id, next_delivery, read_error, read_response, report,
+    Told, headers_of, init_failed, invocation_id, next_delivery, read_error, read_response, report, small,
     streamed::{error_body, meaning},
 };
 use crate::{
@@ -155,7 +155,8 @@ async fn init_error(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let (body, _) = read_error(body).await;
+    // Half a reason is none. Of several processes that cannot start, one is ended while it says why.
+    let Some(body) = small(body).await else { return failure(StatusCode::BAD_REQUEST) };
     reported(init_failed(&inbox, ends, with_type(body, &headers).into()).await)
 }
 
