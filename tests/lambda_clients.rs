@@ -4,120 +4,17 @@
 #[path = "support/mod.rs"]
 mod support;
 
-use std::{
-    collections::{HashMap, HashSet},
-    path::{Path, PathBuf},
-};
+use std::collections::{HashMap, HashSet};
 
-use serde_json::{Value, json};
-use support::{Bell, Mode, Pidfd, Reply, Ring, TestNode, base64, within, zip};
-use tokio::task::JoinHandle;
+use serde_json::json;
+use support::{
+    Bell, Mode, Pidfd, TestNode, base64,
+    lambda::{ALL, Client, WITHOUT_CANCEL, echo, instance_of, paths, result, start, told, waiting},
+    within, zip,
+};
 
 /// What an event and a result may have, less a few bytes for what is around them.
 const MOST: usize = (6 << 20) - 100;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Client {
-    Python,
-    Node,
-    Rust,
-}
-
-const ALL: [Client; 3] = [Client::Python, Client::Node, Client::Rust];
-/// These know no way to stop one request of several.
-const WITHOUT_CANCEL: [Client; 2] = [Client::Node, Client::Rust];
-
-/// Below the target folder, where `.ci/runtimes` has put it.
-fn installed(path: &str) -> PathBuf {
-    let built = Path::new(env!("CARGO_BIN_EXE_quell")).parent().unwrap();
-    let found = match path.strip_prefix("built/") {
-        Some(name) => built.join(name),
-        None => built.parent().unwrap().join("runtimes").join(path),
-    };
-    assert!(found.exists(), "{} is not there: run .ci/runtimes, which installs it", found.display());
-    found
-}
-
-fn paths() -> [PathBuf; 2] {
-    installed("python/installed-from");
-    installed("node/installed-from");
-    [installed("python/bin"), installed("node/node_modules/.bin")]
-}
-
-async fn start() -> TestNode {
-    TestNode::start_with_path(&paths()).await
-}
-
-impl Client {
-    fn package(self, broken: bool) -> Vec<u8> {
-        let file = match (self, broken) {
-            (Self::Python, false) => ("index.py", include_str!("functions/lambda.py").to_owned()),
-            (Self::Python, true) => ("index.py", include_str!("functions/lambda_broken.py").to_owned()),
-            (Self::Node, false) => ("index.mjs", include_str!("functions/lambda.mjs").to_owned()),
-            (Self::Node, true) => ("index.mjs", include_str!("functions/lambda_broken.mjs").to_owned()),
-            (Self::Rust, _) => {
-                let program = installed("built/quell-lambda-function");
-                ("bootstrap", format!("#!/bin/sh\nexec '{}'\n", program.display()))
-            }
-        };
-        zip(&[(file.0, file.1.as_bytes())])
-    }
-
-    /// Deploys the function of these tests. `more` is merged into the create body.
-    async fn deploy(self, node: &TestNode, name: &str, (requests, instances): (u32, u32), more: Value) {
-        let runtime = match self {
-            Self::Python => "python3.11",
-            Self::Node => "nodejs22.x",
-            Self::Rust => "provided.al2023",
-        };
-        let broken = more["handler"] == "index.broken";
-        let mut body = json!({
-            "runtime": runtime,
-            "code_type": "zip",
-            "memory_size": 512,
-            "func_code": { "file": base64(&self.package(broken)) },
-            "strategy_config": { "concurrency": instances, "concurrent_num": requests },
-        });
-        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        node.deploy(name, "", body).await;
-    }
-}
-
-/// So many synchronous requests that wait, all of them running; by tag.
-async fn waiting(
-    node: &TestNode,
-    bell: &Bell,
-    function: &str,
-    count: usize,
-) -> (HashMap<String, JoinHandle<Reply>>, HashMap<String, Ring>) {
-    let mut answers = HashMap::new();
-    for at in 0..count {
-        let tag = format!("{function}{at}");
-        let event = json!({ "do": "wait", "bell": bell.path(), "tag": tag });
-        answers.insert(tag, node.invoke(function, &event));
-    }
-    (answers, bell.rings(count).await)
-}
-
-async fn result(node: &TestNode, function: &str, event: Value) -> Reply {
-    within("a result", node.invoke(function, &event)).await.unwrap()
-}
-
-async fn echo(node: &TestNode, function: &str) -> Value {
-    let reply = result(node, function, json!({ "do": "echo", "tag": function })).await;
-    assert_eq!(reply.status, 200, "{function}: {}", reply.text());
-    reply.json()
-}
-
-fn instance_of(me: &Value) -> &str {
-    me["me"].as_str().unwrap().split_once('/').unwrap().0
-}
-
-/// The evidence of the one request that a cancel covers, and the signals that its instance was sent.
-async fn told(node: &TestNode, cancel: &Reply) -> (Value, Value) {
-    let receipt = node.receipt(cancel.header("x-quell-cancel-id")).await;
-    (receipt["requests"][0]["evidence"].clone(), receipt["instances"][0]["signals"].clone())
-}
 
 #[tokio::test]
 async fn every_client_gets_its_event_and_its_context_and_gives_its_result() {
@@ -138,6 +35,12 @@ async fn every_client_gets_its_event_and_its_context_and_gives_its_result() {
         assert!((1..=120_000).contains(&left), "{name}: {left}");
         assert_eq!(echo(&node, &name).await["me"], first["me"], "{name}: the same process");
     }
+    let raw = result(&node, "Python", json!({ "do": "raw" })).await;
+    assert_eq!(
+        (raw.status, raw.body.as_slice()),
+        (200, &b"\0 no JSON \xff"[..]),
+        "bytes are a result as they are"
+    );
     node.stop().await;
 }
 
@@ -153,6 +56,11 @@ async fn an_error_of_the_handler_ends_its_request_and_not_its_process() {
         assert!(message.ends_with("as the test asked"), "{name}: {message}");
         if client != Client::Rust {
             assert!(message.starts_with("ValueError"), "{name}: {message}");
+        }
+        if client == Client::Rust {
+            let (status, code, message) = result(&node, &name, json!({ "do": "panic" })).await.error();
+            assert_eq!((status, code.as_str()), (500, "FSS.4002"), "{name}: {message}");
+            assert!(message.contains("as the test asked"), "{name}: {message}");
         }
         // What two clients say of it in a header is larger than most servers take.
         let words = "w".repeat(700_000);
@@ -257,6 +165,7 @@ async fn an_extension_registers_and_waits_and_what_is_not_supported_is_said() {
         assert_eq!((&told["exit"], &told["restored"]), (&json!([202, { "status": "OK" }]), &json!(200)));
         for (what, status, kind) in [
             ("nameless", 400, "InvalidRequest"),
+            ("eventless", 400, "InvalidRequest"),
             ("stranger", 403, "Forbidden"),
             ("unknown", 404, "NotFound"),
             ("logs", 202, "Logs.NotSupported"),
@@ -353,68 +262,6 @@ async fn a_cancel_stops_a_request_that_is_alone_on_its_instance_in_each_mode() {
 }
 
 #[tokio::test]
-async fn one_of_eight_is_stopped_in_python_and_the_others_finish_in_their_processes() {
-    let (node, bell) = (start().await, Bell::hang_in_a_folder().await);
-    Client::Python.deploy(&node, "f", (8, 1), json!({})).await;
-    for _ in 0..2 {
-        let (mut answers, mut rings) = waiting(&node, &bell, "f", 8).await;
-        let pids: HashSet<u32> = rings.values().map(|ring| ring.pid).collect();
-        for victim in ["f3", "f5"] {
-            let mut target = rings.remove(victim).unwrap();
-            let cancel = node.cancel("f", &target.request(), Mode::Plain).await;
-            assert_eq!((cancel.status, cancel.header("x-quell-stop")), (200, "stopped"), "{cancel:?}");
-            assert_eq!(told(&node, &cancel).await, (json!("acknowledged"), json!(["asked"])));
-            let stopped = within("the target", answers.remove(victim).unwrap()).await.unwrap();
-            assert_eq!(stopped.error().1, "FSS.4208");
-            assert_eq!(target.last_words().await, "cleaned\n");
-            assert!(!target.process.is_gone(), "its process serves the next");
-        }
-        // Their places are taken at once by the same processes.
-        for tag in ["g1", "g2"] {
-            let event = json!({ "do": "wait", "bell": bell.path(), "tag": tag });
-            answers.insert(tag.to_owned(), node.invoke("f", &event));
-        }
-        rings.extend(bell.rings(2).await);
-        assert!(rings.values().all(|ring| pids.contains(&ring.pid)), "no process was started");
-        for ring in rings.values_mut() {
-            ring.release().await;
-        }
-        for (tag, answer) in answers {
-            let reply = within(&tag, answer).await.unwrap();
-            assert_eq!((reply.status, reply.json()["tag"].as_str()), (200, Some(tag.as_str())));
-        }
-    }
-    node.stop().await;
-}
-
-#[tokio::test]
-async fn what_a_cancelled_request_has_started_is_gone_when_its_client_says_so() {
-    let (node, bell) = (start().await, Bell::hang_in_a_folder().await);
-    Client::Python.deploy(&node, "f", (1, 1), json!({})).await;
-    let answer = node.invoke("f", &json!({ "do": "spawn", "bell": bell.path() }));
-    let ring = bell.ring().await;
-    let child = ring.started();
-    let cancel = node.cancel("f", &ring.request(), Mode::Plain).await;
-    assert_eq!(told(&node, &cancel).await.0, "acknowledged");
-    assert!(child.is_gone() && !ring.process.is_gone());
-    assert_eq!(within("its answer", answer).await.unwrap().error().1, "FSS.4208");
-    node.stop().await;
-}
-
-#[tokio::test]
-async fn cancelling_in_python_can_be_switched_off() {
-    let (node, bell) = (start().await, Bell::hang_in_a_folder().await);
-    let off = json!({ "user_data": json!({ "QUELL_CANCELLATION": "off" }).to_string() });
-    Client::Python.deploy(&node, "f", (1, 1), off).await;
-    let answer = node.invoke("f", &json!({ "do": "wait", "bell": bell.path() }));
-    let ring = bell.ring().await;
-    let cancel = node.cancel("f", &ring.request(), Mode::Plain).await;
-    assert_eq!(told(&node, &cancel).await, (json!("reaped"), json!(["terminated", "killed"])));
-    assert_eq!(within("its answer", answer).await.unwrap().error().1, "FSS.4208");
-    node.stop().await;
-}
-
-#[tokio::test]
 async fn a_request_among_others_drains_and_its_late_answer_harms_nobody() {
     let (node, bell) = (start().await, Bell::hang_in_a_folder().await);
     for client in ALL {
@@ -459,6 +306,32 @@ async fn a_function_may_choose_that_a_request_among_others_takes_its_instance_wi
             assert_eq!(within(&tag, answer).await.unwrap().error().1, "FSS.4208", "{name}");
         }
         assert!(target.process.is_gone(), "{name}");
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn force_takes_the_eight_requests_of_an_instance_and_nobody_elses() {
+    let (node, bell) = (start().await, Bell::hang_in_a_folder().await);
+    for client in ALL {
+        let (name, beside) = (format!("{client:?}"), format!("{client:?}Beside"));
+        client.deploy(&node, &name, (8, 1), json!({})).await;
+        client.deploy(&node, &beside, (8, 1), json!({})).await;
+        let (answers, rings) = waiting(&node, &bell, &name, 8).await;
+        let (mut witness, mut witnessed) = waiting(&node, &bell, &beside, 1).await;
+        let cancel = node.cancel(&name, &rings[&format!("{name}0")].request(), Mode::Force).await;
+        assert_eq!((cancel.status, cancel.header("x-quell-stop")), (200, "stopped"), "{name}: {cancel:?}");
+        for (tag, answer) in answers {
+            assert_eq!(within(&tag, answer).await.unwrap().error().1, "FSS.4208", "{tag}");
+            assert!(rings[&tag].process.is_gone(), "{tag}");
+        }
+        let receipt = node.receipt(cancel.header("x-quell-cancel-id")).await;
+        assert_eq!(receipt["co_tenants"].as_array().unwrap().len(), 7, "{name}: {receipt}");
+        for (tag, answer) in witness.drain() {
+            assert!(!witnessed[&tag].process.is_gone(), "{tag}");
+            witnessed.get_mut(&tag).unwrap().release().await;
+            assert_eq!(within(&tag, answer).await.unwrap().status, 200, "{tag}");
+        }
     }
     node.stop().await;
 }

@@ -56,6 +56,35 @@ def do_loop(event, context, known):
             pass
 
 
+def do_tidy(event, context, known):
+    """Takes as long to clean up as it is told to."""
+    line = ring(event, known)
+    try:
+        line.recv(100)
+    finally:
+        line.sendall(b"cleaning\n")
+        line.recv(100)
+        line.sendall(b"cleaned\n")
+
+
+def do_careless(event, context, known):
+    """Goes on whatever goes wrong."""
+    line = ring(event, known)
+    while True:
+        try:
+            line.recv(100)
+        except Exception:
+            pass
+
+
+def do_leave(event, context, known):
+    os._exit(3)
+
+
+def do_raw(event, context, known):
+    return b"\x00 no JSON \xff"
+
+
 def do_fail(event, context, known):
     raise ValueError(event.get("words", "as the test asked"))
 

@@ -28,7 +28,8 @@ status, headers, body = exchange(
 identifier = {"Lambda-Extension-Identifier": headers["lambda-extension-identifier"]}
 told = {
     "registered": [status, json.loads(body)],
-    "nameless": say("POST", EXTENSION + "register", None, "{}"),
+    "nameless": say("POST", EXTENSION + "register", None, '{"events":[]}'),
+    "eventless": say("POST", EXTENSION + "register", {"Lambda-Extension-Name": "x"}, '{"events":["LUNCH"]}'),
     "stranger": say("GET", EXTENSION + "event/next"),
     "exit": say("POST", EXTENSION + "exit/error", identifier, "{}"),
     "unknown": say("GET", EXTENSION + "event/previous", identifier),

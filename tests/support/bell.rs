@@ -35,6 +35,11 @@ impl Pidfd {
         tokio::task::spawn_blocking(move || ended(&fd, None)).await.unwrap();
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::pidfd_send_signal(&self.0, signal).unwrap();
+    }
+
     pub fn is_gone(&self) -> bool {
         ended(&self.0, Some(rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 }))
     }
@@ -199,6 +204,13 @@ impl Ring {
     /// The same to one that may be gone; whether it was there.
     pub async fn may_tell(&mut self, word: &str) -> bool {
         self.stream.get_mut().write_all(word.as_bytes()).await.is_ok()
+    }
+
+    /// The next word it says, with an end of line.
+    pub async fn word(&mut self) -> String {
+        let mut line = String::new();
+        within("a word", self.stream.read_line(&mut line)).await.unwrap();
+        line.trim_end().to_owned()
     }
 
     /// The next line it says.

@@ -22,6 +22,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 mod bell;
 pub mod javascript;
+pub mod lambda;
 mod played;
 
 pub use bell::{Bell, Pidfd, Ring};

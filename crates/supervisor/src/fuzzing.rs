@@ -6,7 +6,12 @@ use axum::{body::Body, http::Request};
 use tokio::sync::mpsc;
 use tower::ServiceExt as _;
 
-use crate::{doors::Doors, http::Ends, message::Message, runtime_api};
+use crate::{
+    doors::Doors,
+    http::{Ends, Kept},
+    message::Message,
+    runtime_api,
+};
 
 /// Sends one request to the Runtime API; whatever comes to the inbox is taken and not answered. Returns the
 /// status, none if the request could not be put together.
@@ -23,6 +28,7 @@ pub async fn runtime_api(method: &str, uri: &str, headers: &[(String, Vec<u8>)],
     request
         .extensions_mut()
         .insert(Ends { local: SocketAddr::from((at, 80)), peer: SocketAddr::from((at, 4_000)) });
+    request.extensions_mut().insert(Kept::default());
     let taken = tokio::spawn(async move { while messages.recv().await.is_some() {} });
     let answer = runtime_api::router(inbox, doors).oneshot(request).await;
     taken.abort();

@@ -50,6 +50,7 @@ mod spec;
 mod starting;
 mod unwritten;
 mod view;
+mod workers;
 
 pub use codes::message as code_message;
 pub use counters::{Counts, MINUTES_KEPT, Minute, Of};

@@ -116,7 +116,8 @@ pub(crate) enum ReportKind {
     Error,
     /// The response was larger than the platform allows; it was not kept.
     TooLarge,
-    /// The connection ended in the middle of it: half a result is none.
+    /// The connection ended in the middle of it: half a result is none. Or its process did before it; then the body
+    /// says so.
     BrokenOff,
     /// There was none: the exchange with an HTTP server broke off. Its body says how.
     Broken,
@@ -213,6 +214,12 @@ pub(crate) enum Message {
         at: Ipv4Addr,
         request: RequestId,
         attempt: Attempt,
+    },
+    /// A process of an instance of several is gone, with the connection by which it was known.
+    WorkerGone {
+        at: Ipv4Addr,
+        /// The invocation that it named last.
+        serves: Option<(RequestId, Attempt)>,
     },
     Spawned {
         instance: InstanceId,

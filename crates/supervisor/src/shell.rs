@@ -201,6 +201,7 @@ impl Shell {
             Message::InitFailed { at, body } => self.init_failed(at, &body),
             Message::Listening { at, listener } => self.listening(at, listener),
             Message::NoticeDropped { at, notice } => self.notice_dropped(at, notice),
+            Message::WorkerGone { at, serves } => self.worker_gone(at, serves),
             Message::Acknowledged { at, request, attempt } => self.acknowledged(at, request, attempt),
             Message::Spawned { instance, group, not_forked } => self.spawned(instance, group, not_forked),
             Message::ForkServer(id, news) => self.fork_server_news(id, news),

@@ -28,7 +28,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
 use super::{
-    Ends, Strangers,
+    Ends, Kept, Strangers,
     activity::Activity,
     answer::Answer,
     arriving::Arriving,
@@ -229,6 +229,7 @@ impl Connection {
     > + use<> {
         let (ends, router, activity) = (self.ends, self.router.clone(), Arc::clone(&self.activity));
         let body_limit = strangers.map(|strangers| strangers.body_limit);
+        let kept = strangers.is_none().then(Kept::default);
         service_fn(move |request: Request<Incoming>| {
             let (under_way, uptake) = (activity.begin(), uptake.clone());
             let mut request = request.map(|body| match body_limit {
@@ -236,6 +237,9 @@ impl Connection {
                 _ => Body::new(body),
             });
             request.extensions_mut().insert(ends);
+            if let Some(kept) = &kept {
+                request.extensions_mut().insert(kept.clone());
+            }
             name_host(&mut request);
             let answer = router.clone().oneshot(request);
             async move { Ok(answer.await?.map(|body| uptake::answer(body, under_way, uptake))) }

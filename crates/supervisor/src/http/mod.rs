@@ -6,7 +6,12 @@
 //! A connection waits for nobody: [`connection`] has what each of its stages may take, [`places`] who may
 //! have how many, [`answer`], [`uptake`] and [`arriving`] what is on its way out and in.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use axum::Router;
 use nix::sys::resource::{Resource, getrlimit};
@@ -40,6 +45,23 @@ pub struct Ends {
     pub local: SocketAddr,
     /// Theirs.
     pub peer: SocketAddr,
+}
+
+/// What a request leaves with its connection, to be dropped when that ends. In the extensions of every request
+/// of a listener for runtimes.
+#[derive(Clone, Debug, Default)]
+pub struct Kept(Arc<OnceLock<Box<dyn Any + Send + Sync>>>);
+
+impl Kept {
+    /// Keeps this, unless something is kept already.
+    pub fn keep<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) {
+        self.0.get_or_init(|| Box::new(make()));
+    }
+
+    /// What is kept, if that is one of these.
+    pub fn get<T: Any + Send + Sync>(&self) -> Option<&T> {
+        self.0.get()?.downcast_ref()
+    }
 }
 
 /// How a listener is served.

@@ -22,9 +22,12 @@ use hyper::body::{Frame, SizeHint};
 use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{invocation_id, loopback, parse_invocation, small};
+use super::{
+    invocation_id, loopback, parse_invocation, small,
+    worker::{Worker, is_process},
+};
 use crate::{
-    http::Ends,
+    http::{Ends, Kept},
     message::{Heard, Listener, Message, Notice},
 };
 
@@ -47,13 +50,22 @@ struct Asked {
 async fn next(
     State(inbox): State<mpsc::Sender<Message>>,
     Extension(ends): Extension<Ends>,
+    Extension(kept): Extension<Kept>,
     Query(asked): Query<Asked>,
     headers: HeaderMap,
 ) -> Response {
     let Some(at) = loopback(ends) else { return StatusCode::FORBIDDEN.into_response() };
-    let (Some(named), Some(acknowledges)) = (named(&asked), acknowledges(&headers)) else {
+    let (Some(named), Some(acknowledges), Some(is_process)) =
+        (named(&asked), acknowledges(&headers), is_process(&headers))
+    else {
         return StatusCode::BAD_REQUEST.into_response();
     };
+    if is_process {
+        kept.keep(|| Worker::new(at, inbox.clone()));
+    }
+    if let (Some(worker), Some(invocation)) = (kept.get::<Worker>(), named) {
+        worker.serves(invocation);
+    }
     let ear = Ear { at, inbox, named, acknowledges };
     // Before any answer: whoever reads the head of a stream is known to listen.
     let Some(first) = ear.listen().await else { return StatusCode::SERVICE_UNAVAILABLE.into_response() };

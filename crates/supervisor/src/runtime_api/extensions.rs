@@ -11,6 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{any, get, post, put},
 };
+use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -23,6 +24,14 @@ use crate::{doors::Doors, http::Ends, message::Message};
 
 const NAME: HeaderName = HeaderName::from_static("lambda-extension-name");
 const IDENTIFIER: HeaderName = HeaderName::from_static("lambda-extension-identifier");
+
+/// What an extension may want to hear of.
+const EVENTS: [&str; 2] = ["INVOKE", "SHUTDOWN"];
+
+#[derive(Deserialize)]
+struct Wanted {
+    events: Vec<String>,
+}
 
 pub(super) fn routes() -> Router<mpsc::Sender<Message>> {
     Router::new()
@@ -45,7 +54,10 @@ async fn register(
     let Some(function) = loopback(ends).and_then(|at| doors.function(at)) else {
         return failure(StatusCode::FORBIDDEN);
     };
-    if headers.get(NAME).is_none_or(HeaderValue::is_empty) || small(body).await.is_none() {
+    let wanted = small(body).await.and_then(|body| serde_json::from_slice::<Wanted>(&body).ok());
+    let known =
+        wanted.is_some_and(|wanted| wanted.events.iter().all(|event| EVENTS.contains(&event.as_str())));
+    if headers.get(NAME).is_none_or(HeaderValue::is_empty) || !known {
         return failure(StatusCode::BAD_REQUEST);
     }
     let identifier = HeaderValue::from_str(&uuid::Uuid::new_v4().to_string());

@@ -14,6 +14,7 @@ mod extensions;
 mod functiongraph;
 mod lambda;
 mod streamed;
+mod worker;
 
 pub(crate) use cancellation::Carried;
 

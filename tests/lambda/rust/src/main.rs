@@ -50,6 +50,7 @@ async fn handler(event: LambdaEvent<Value>) -> Result<Response, Error> {
         }
         "loop" => wait(&event, known).await?,
         "fail" => return Err(event["words"].as_str().unwrap_or("as the test asked").into()),
+        "panic" => panic!("as the test asked"),
         "big" => json!("x".repeat(usize::try_from(event["bytes"].as_u64().unwrap_or(0))?)),
         "stream" => return Ok(stream(&event)),
         other => return Err(format!("what is {other:?}?").into()),
