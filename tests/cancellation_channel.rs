@@ -11,6 +11,7 @@ use support::{Bell, Line, Mode, Played, TestNode, within};
 const NEXT: &str = "/v1/runtime/invocation/cancellation/next";
 const STREAM: (&str, &str) = ("Accept", "application/x-ndjson");
 const TELLS: (&str, &str) = ("X-Quell-Cancellation", "tells");
+const PROCESS: (&str, &str) = ("X-Quell-Connection", "process");
 /// Longer than any test: what ends before it was not ended by the grace.
 const LONG: u64 = 600_000;
 
@@ -31,10 +32,10 @@ async fn instance(node: &TestNode) -> Value {
 /// A poll that the node holds: it is, once something was asked and answered behind it.
 async fn held(runtime: &Played<'_>, path: &str, headers: &[(&str, &str)]) -> Line {
     let mut poll = runtime.get(path, headers).await;
-    let says: Vec<_> = headers.iter().copied().filter(|header| *header != STREAM).collect();
+    let says: Vec<_> = headers.iter().copied().filter(|header| *header == TELLS).collect();
     let mut behind = runtime.get(&named(""), &says).await;
     assert_eq!(behind.reply().await.status, 204);
-    if says.len() == headers.len() {
+    if !headers.contains(&STREAM) {
         assert!(poll.is_held().await);
     }
     poll
@@ -222,5 +223,46 @@ async fn who_only_listens_is_told_and_not_believed() {
     let signals = receipt["instances"][0]["signals"].as_array().unwrap();
     assert!(signals.starts_with(&[json!("terminated"), json!("told")]), "{receipt}");
     drop(poll);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_is_a_processs_tells_by_its_end_that_its_request_has_nobody() {
+    let (node, bell) = (TestNode::start().await, Bell::hang().await);
+    let runtime = Played::deploy(&node, &bell, "f", 3, json!({ "quell": { "grace_ms": LONG } })).await;
+    let lost = node.invoke("f", &json!({}));
+    let (lost_id, lost_invocation) = runtime.take().await;
+    let other = node.invoke("f", &json!({}));
+    let (other_id, other_invocation) = runtime.take().await;
+    let mut wrong = runtime.get(&named(""), &[("X-Quell-Connection", "thread")]).await;
+    assert_eq!(wrong.reply().await.status, 400);
+    // A poll as any other ends, and nothing is concluded.
+    drop(held(&runtime, &named(&other_invocation), &[]).await);
+    let process = held(&runtime, &named(&lost_invocation), &[PROCESS]).await;
+    assert_eq!(instance(&node).await["state"], "ready");
+    drop(process);
+    let (status, code, message) = within("its end", lost).await.unwrap().error();
+    assert_eq!((status, code.as_str()), (500, "FSS.4204"), "{lost_id}: {message}");
+    assert!(message.contains("the process that served it ended"), "{message}");
+    // The rest goes on, and with its last answer the instance ends.
+    assert_eq!(instance(&node).await["state"], "draining");
+    let mut last = runtime.line().await;
+    last.send("POST", &format!("/v1/runtime/invocation/response/{other_id}"), &[], "7").await;
+    assert_eq!(within("the other one", other).await.unwrap().json(), 7);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn the_end_of_a_process_proves_nothing_of_a_request_that_is_being_cancelled() {
+    let (node, bell) = (TestNode::start().await, Bell::hang().await);
+    let runtime = Played::deploy(&node, &bell, "f", 2, json!({ "quell": { "grace_ms": 300 } })).await;
+    let request = node.invoke_async("f", &json!({})).await;
+    let (_, invocation) = runtime.take().await;
+    let process = held(&runtime, &named(&invocation), &[PROCESS]).await;
+    let fenced = node.fence("f", &request).await;
+    drop(process);
+    assert_eq!(node.settled("f", &request).await, ("FAIL".to_owned(), 4208));
+    let receipt = node.receipt(fenced.header("x-quell-cancel-id")).await;
+    assert_eq!(receipt["requests"][0]["evidence"], "reaped", "{receipt}");
     node.stop().await;
 }

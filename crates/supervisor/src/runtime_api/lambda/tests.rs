@@ -176,6 +176,37 @@ async fn what_cannot_start_says_why_and_what_was_never_restored_goes_on() {
 }
 
 #[tokio::test]
+async fn half_a_reason_why_it_cannot_start_is_none() {
+    for path in ["init/error", "restore/error"] {
+        let pieces = [Ok(Bytes::from("{\"a\":")), Err(std::io::Error::from(std::io::ErrorKind::BrokenPipe))];
+        let half = Body::from_stream(futures_util::stream::iter(pieces));
+        let request = Request::post(format!("/2018-06-01/runtime/{path}")).body(half).unwrap();
+        let answer = send(request, |_| panic!("something was told")).await;
+        assert_eq!(answer.status(), 400, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn an_extension_that_cannot_start_says_why_for_its_instance() {
+    let error = || Body::from(json!({ "errorMessage": "no file", "errorType": "Extension.Init" }).to_string());
+    let post = |identifier: &str| {
+        Request::post("/2020-01-01/extension/init/error").header("lambda-extension-identifier", identifier)
+    };
+    let answer = send(post("none").body(error()).unwrap(), |_| panic!("something was told")).await;
+    assert_eq!(answer.status(), 403);
+    let (told, failed) = std::sync::mpsc::channel();
+    let identifier = uuid::Uuid::from_u128(7).to_string();
+    let answer = send(post(&identifier).body(error()).unwrap(), move |message| {
+        if let Message::InitFailed { body, .. } = message {
+            told.send(body).unwrap();
+        }
+    })
+    .await;
+    assert_eq!(answer.status(), 202);
+    assert_eq!(serde_json::from_slice::<Value>(&failed.recv().unwrap()).unwrap()["errorMessage"], "no file");
+}
+
+#[tokio::test]
 async fn a_connection_that_ends_in_the_middle_of_an_answer_is_told_at_once() {
     use tokio::io::AsyncWriteExt as _;
     let listener = tokio::net::TcpListener::bind((AT, 0)).await.unwrap();
