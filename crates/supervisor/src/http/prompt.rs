@@ -74,3 +74,28 @@ impl AsyncWrite for Prompt {
         self.0.is_write_vectored()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_comes_is_acknowledged_at_once_after_every_read_though_the_kernel_forgets() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut prompt = Prompt::new(listener.accept().await.unwrap().0);
+        for _ in 0..3 {
+            prompt.0.set_quickack(false).unwrap(); // as the kernel does by itself
+            assert!(!prompt.0.quickack().unwrap());
+            client.write_all(b"piece").await.unwrap();
+            let mut piece = [0; 5];
+            prompt.read_exact(&mut piece).await.unwrap();
+            assert!(prompt.0.quickack().unwrap());
+        }
+    }
+}
