@@ -164,6 +164,8 @@ async fn a_node_that_cannot_start_says_why() {
 async fn the_doctor_names_each_layer_and_what_it_guarantees() {
     let (code, out, err) = run(&["doctor"], None, &[]).await;
     assert_eq!(code, 0, "{err}");
-    assert!(out.contains("L0") && out.contains("L2"), "{out}");
+    for layer in ["L0", "L2", "L6 network namespace ("] {
+        assert!(out.contains(layer), "{layer}: {out}");
+    }
     assert!(out.contains("fork servers (possible)") || out.contains("fork servers (not possible)"), "{out}");
 }
