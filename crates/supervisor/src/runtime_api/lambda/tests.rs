@@ -188,7 +188,8 @@ async fn half_a_reason_why_it_cannot_start_is_none() {
 
 #[tokio::test]
 async fn an_extension_that_cannot_start_says_why_for_its_instance() {
-    let error = || Body::from(json!({ "errorMessage": "no file", "errorType": "Extension.Init" }).to_string());
+    let error =
+        || Body::from(json!({ "errorMessage": "no file", "errorType": "Extension.Init" }).to_string());
     let post = |identifier: &str| {
         Request::post("/2020-01-01/extension/init/error").header("lambda-extension-identifier", identifier)
     };
