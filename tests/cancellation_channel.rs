@@ -229,21 +229,35 @@ async fn who_only_listens_is_told_and_not_believed() {
 #[tokio::test]
 async fn a_connection_that_is_a_processs_tells_by_its_end_that_its_request_has_nobody() {
     let (node, bell) = (TestNode::start().await, Bell::hang().await);
-    let runtime = Played::deploy(&node, &bell, "f", 3, json!({ "quell": { "grace_ms": LONG } })).await;
-    let lost = node.invoke("f", &json!({}));
-    let (lost_id, lost_invocation) = runtime.take().await;
+    let runtime = Played::deploy(&node, &bell, "f", 8, json!({ "quell": { "grace_ms": LONG } })).await;
     let other = node.invoke("f", &json!({}));
     let (other_id, other_invocation) = runtime.take().await;
     let mut wrong = runtime.get(&named(""), &[("X-Quell-Connection", "thread")]).await;
     assert_eq!(wrong.reply().await.status, 400);
     // A poll as any other ends, and nothing is concluded.
     drop(held(&runtime, &named(&other_invocation), &[]).await);
-    let process = held(&runtime, &named(&lost_invocation), &[PROCESS]).await;
     assert_eq!(instance(&node).await["state"], "ready");
-    drop(process);
-    let (status, code, message) = within("its end", lost).await.unwrap().error();
-    assert_eq!((status, code.as_str()), (500, "FSS.4204"), "{lost_id}: {message}");
-    assert!(message.contains("the process that served it ended"), "{message}");
+    let mut taken = Vec::new();
+    for _ in 0..7 {
+        let answer = node.invoke("f", &json!({}));
+        taken.push((answer, runtime.take().await.1));
+    }
+    for (at, (answer, invocation)) in taken.into_iter().enumerate() {
+        let process = match at {
+            0 => held(&runtime, &named(&invocation), &[PROCESS]).await,
+            _ => {
+                // Its code ends the process at once: the connection ends right behind the name.
+                let mut process = runtime.get(&named(""), &[PROCESS]).await;
+                assert_eq!(process.reply().await.status, 204);
+                process.send("GET", &named(&invocation), &[], "").await;
+                process
+            }
+        };
+        drop(process);
+        let (status, code, message) = within("its end", answer).await.unwrap().error();
+        assert_eq!((status, code.as_str()), (500, "FSS.4204"), "{at}: {message}");
+        assert!(message.contains("the process that served it ended"), "{message}");
+    }
     // The rest goes on, and with its last answer the instance ends.
     assert_eq!(instance(&node).await["state"], "draining");
     let mut last = runtime.line().await;

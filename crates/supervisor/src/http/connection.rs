@@ -238,6 +238,7 @@ impl Connection {
             });
             request.extensions_mut().insert(ends);
             if let Some(kept) = &kept {
+                kept.asked(request.uri());
                 request.extensions_mut().insert(kept.clone());
             }
             name_host(&mut request);

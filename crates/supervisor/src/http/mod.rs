@@ -7,13 +7,13 @@
 //! have how many, [`answer`], [`uptake`] and [`arriving`] what is on its way out and in.
 
 use std::{
-    any::Any,
+    fmt,
     net::SocketAddr,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
-use axum::Router;
+use axum::{Router, http::Uri};
 use nix::sys::resource::{Resource, getrlimit};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -47,20 +47,27 @@ pub struct Ends {
     pub peer: SocketAddr,
 }
 
-/// What a request leaves with its connection, to be dropped when that ends. In the extensions of every request
-/// of a listener for runtimes.
+/// What lives as long as a connection: dropped when that ends.
+pub trait Companion: fmt::Debug + Send + Sync {
+    /// A request was read, and nothing of it done. If the connection ends right behind it, nothing ever is.
+    fn asked(&self, target: &Uri);
+}
+
+/// Where a request leaves a companion with its connection. In the extensions of every request of a listener for
+/// runtimes.
 #[derive(Clone, Debug, Default)]
-pub struct Kept(Arc<OnceLock<Box<dyn Any + Send + Sync>>>);
+pub struct Kept(Arc<OnceLock<Box<dyn Companion>>>);
 
 impl Kept {
-    /// Keeps this, unless something is kept already.
-    pub fn keep<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) {
-        self.0.get_or_init(|| Box::new(make()));
+    /// Keeps this, unless there is one already.
+    pub fn keep(&self, make: impl FnOnce() -> Box<dyn Companion>) {
+        self.0.get_or_init(make);
     }
 
-    /// What is kept, if that is one of these.
-    pub fn get<T: Any + Send + Sync>(&self) -> Option<&T> {
-        self.0.get()?.downcast_ref()
+    fn asked(&self, target: &Uri) {
+        if let Some(companion) = self.0.get() {
+            companion.asked(target);
+        }
     }
 }
 

@@ -33,16 +33,17 @@ use crate::{
 
 /// What a runtime says of itself when it listens; without it, that it acknowledges.
 const CAPABILITY: HeaderName = HeaderName::from_static("x-quell-cancellation");
+pub(super) const NEXT: &str = "/v1/runtime/invocation/cancellation/next";
 const NDJSON: &str = "application/x-ndjson";
 
 pub(super) fn routes() -> Router<mpsc::Sender<Message>> {
     Router::new()
-        .route("/v1/runtime/invocation/cancellation/next", get(next))
+        .route(NEXT, get(next))
         .route("/v1/runtime/invocation/cancellation/{id}/ack", post(acknowledge))
 }
 
 #[derive(Deserialize)]
-struct Asked {
+pub(super) struct Asked {
     /// The invocation to hear of and no other. Empty: none, which only announces the runtime.
     invocation: Option<String>,
 }
@@ -61,10 +62,7 @@ async fn next(
         return StatusCode::BAD_REQUEST.into_response();
     };
     if is_process {
-        kept.keep(|| Worker::new(at, inbox.clone()));
-    }
-    if let (Some(worker), Some(invocation)) = (kept.get::<Worker>(), named) {
-        worker.serves(invocation);
+        kept.keep(|| Box::new(Worker::new(at, inbox.clone(), named)));
     }
     let ear = Ear { at, inbox, named, acknowledges };
     // Before any answer: whoever reads the head of a stream is known to listen.
@@ -83,7 +81,7 @@ async fn next(
 
 /// Which invocation is named, if one is; `None` if what was written is no name.
 #[expect(clippy::option_option, reason = "the outer one is whether it can be read")]
-fn named(asked: &Asked) -> Option<Option<(RequestId, Attempt)>> {
+pub(super) fn named(asked: &Asked) -> Option<Option<(RequestId, Attempt)>> {
     match asked.invocation.as_deref() {
         None => Some(None),
         Some("") => Some(Some((RequestId(0), Attempt(0)))), // never was: attempts begin with 1

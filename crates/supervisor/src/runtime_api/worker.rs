@@ -8,11 +8,15 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use axum::http::{HeaderMap, HeaderName};
+use axum::{
+    extract::Query,
+    http::{HeaderMap, HeaderName, Uri},
+};
 use cancel::{Attempt, RequestId};
 use tokio::sync::mpsc;
 
-use crate::message::Message;
+use super::cancellation::{Asked, NEXT, named};
+use crate::{http::Companion, message::Message};
 
 /// What a connection is, said by its client.
 const CONNECTION: HeaderName = HeaderName::from_static("x-quell-connection");
@@ -27,12 +31,24 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(at: Ipv4Addr, inbox: mpsc::Sender<Message>) -> Self {
-        Self { at, inbox, serves: Mutex::new(None) }
+    pub(super) fn new(
+        at: Ipv4Addr,
+        inbox: mpsc::Sender<Message>,
+        serves: Option<(RequestId, Attempt)>,
+    ) -> Self {
+        Self { at, inbox, serves: Mutex::new(serves) }
     }
+}
 
-    pub(super) fn serves(&self, invocation: (RequestId, Attempt)) {
-        *self.serves.lock().unwrap_or_else(PoisonError::into_inner) = Some(invocation);
+impl Companion for Worker {
+    /// What is named counts from here on: the code of that invocation may end the process at once.
+    fn asked(&self, target: &Uri) {
+        if target.path() == NEXT
+            && let Ok(Query(asked)) = Query::<Asked>::try_from_uri(target)
+            && let Some(Some(invocation)) = named(&asked)
+        {
+            *self.serves.lock().unwrap_or_else(PoisonError::into_inner) = Some(invocation);
+        }
     }
 }
 
