@@ -58,7 +58,8 @@ fn client() -> PathBuf {
     let target = Path::new(env!("CARGO_BIN_EXE_quell")).parent().unwrap().parent().unwrap();
     let bin = target.join("runtimes/python/bin");
     assert!(bin.exists(), "{} is not there: run .ci/runtimes, which installs it", bin.display());
-    bin
+    // Where it is in truth: a link to it may be where an instance does not see it.
+    bin.canonicalize().unwrap()
 }
 
 /// Name, runtime, handler, and the files of the package.

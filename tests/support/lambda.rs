@@ -24,12 +24,10 @@ pub const WITHOUT_CANCEL: [Client; 2] = [Client::Node, Client::Rust];
 /// Below the target folder, where `.ci/runtimes` has put it.
 fn installed(path: &str) -> PathBuf {
     let built = Path::new(env!("CARGO_BIN_EXE_quell")).parent().unwrap();
-    let found = match path.strip_prefix("built/") {
-        Some(name) => built.join(name),
-        None => built.parent().unwrap().join("runtimes").join(path),
-    };
+    let found = built.parent().unwrap().join("runtimes").join(path);
     assert!(found.exists(), "{} is not there: run .ci/runtimes, which installs it", found.display());
-    found
+    // Where it is in truth: a link to it may be where an instance does not see it.
+    found.canonicalize().unwrap()
 }
 
 pub fn paths() -> [PathBuf; 2] {
@@ -50,7 +48,7 @@ impl Client {
             (Self::Node, false) => ("index.mjs", include_str!("../functions/lambda.mjs").to_owned()),
             (Self::Node, true) => ("index.mjs", include_str!("../functions/lambda_broken.mjs").to_owned()),
             (Self::Rust, _) => {
-                let program = installed("built/quell-lambda-function");
+                let program = installed("rust/quell-lambda-function");
                 ("bootstrap", format!("#!/bin/sh\nexec '{}'\n", program.display()))
             }
         };
