@@ -325,6 +325,52 @@ async fn one_of_eight_is_fenced_and_the_instance_drains_or_is_killed_as_the_func
 }
 
 #[tokio::test]
+async fn a_caller_that_goes_away_closes_the_connection_if_the_function_chose_so() {
+    let (node, bell) = (TestNode::start().await, Bell::hang_in_a_folder().await);
+    let quell = json!({ "quell": { "grace_ms": 300, "on_disconnect": "cancel" } });
+    deploy(&node, "f", (1, 1), json!({ "stubborn": "yes" }), quell).await;
+    let answer = node.invoke("f", &json!({ "do": "notice", "bell": bell.path() }));
+    let mut ring = bell.ring().await;
+    answer.abort();
+    assert_eq!(ring.last_words().await, "closed");
+    within("its end", ring.process.gone()).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn the_examples_do_what_they_say() {
+    let node = TestNode::start().await;
+    let (hello, patient) = (
+        include_bytes!("../runtime-images/http/examples/hello/bootstrap"),
+        include_bytes!("../runtime-images/http/examples/patient/bootstrap"),
+    );
+    let shape = json!({ "strategy_config": { "concurrency": 1, "concurrent_num": SHARED } });
+    deploy_file(&node, "hello", hello, shape.clone()).await;
+    let greeted = call(&node, "hello", json!({ "name": "you" })).await;
+    let request = greeted.header("x-cff-request-id");
+    assert_eq!(body(&greeted), json!({ "hello": "you", "request": request }));
+    let event = json!({ "httpMethod": "GET", "path": "/a" });
+    assert_eq!(body(&call(&node, "hello", event).await), json!({ "path": "/a" }));
+    deploy_file(&node, "patient", patient, shape).await;
+    let other = node.invoke("patient", &json!({ "seconds": 1 }));
+    let request = node.invoke_async("patient", &json!({ "seconds": 600 })).await;
+    within("it runs", async {
+        while node.listed("patient", &request).await.0 != "RUNNING" {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    let cancel = node.cancel("patient", &request, Mode::Plain).await;
+    assert_eq!(cancel.status, 200, "{cancel:?}");
+    assert_eq!(body(&within("the other one", other).await.unwrap()), json!({ "worked": 1 }));
+    assert_eq!(node.settled("patient", &request).await, ("FAIL".into(), 4208));
+    let receipt = node.receipt(cancel.header("x-quell-cancel-id")).await;
+    let signals = &receipt["instances"][0]["signals"];
+    assert_eq!(signals, &json!(["connection_closed", "asked"]), "{receipt}");
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn a_server_that_listens_for_cancellations_stops_one_request_and_goes_on() {
     let (node, bell) = (TestNode::start().await, Bell::hang_in_a_folder().await);
     for (name, shape) in [("one", 1), ("eight", SHARED)] {
