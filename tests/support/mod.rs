@@ -21,6 +21,7 @@ use tempfile::TempDir;
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 mod bell;
+pub mod http;
 pub mod javascript;
 pub mod lambda;
 mod played;
