@@ -32,6 +32,7 @@ fn main() -> anyhow::Result<()> {
         return runtime.block_on(accept::serve_floor(dir.as_ref()));
     }
     match words.first().map(String::as_str) {
+        Some("probe") => return Ok(latency::probe()),
         Some("pass-through") => return runtime.block_on(latency::serve_pass_through()),
         Some("latency") => return runtime.block_on(latency::run(&words[1..])),
         _ => {}

@@ -1,6 +1,7 @@
 //! `quell-bench latency`: what a stop takes, phase by phase, beside the least that it could take.
 
 mod bell;
+mod engine;
 mod floors;
 mod measure;
 mod pass_through;
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 
 use measure::{Effort, Figure};
+pub(crate) use engine::probe;
 pub(crate) use pass_through::serve_pass_through;
 
 /// What is measured in full takes less than ten minutes on two cores, and quickly less than two.

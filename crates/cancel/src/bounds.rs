@@ -15,6 +15,13 @@ pub struct Bounds {
     pub max_tombstones: u32,
     /// Askers that wait for one cancel; a client that retries in a loop must not grow memory.
     pub max_askers: u32,
+    /// Requests that a cancel fences, and acts upon, in one step; 0 counts as 1. The others wait for
+    /// `Event::WalkOn`, and unrelated events come in between: at some 150 ns a request, and some
+    /// microseconds of the shell for its effects, this keeps nobody waiting for longer than 2 ms.
+    pub slice: u32,
+    /// Cancels that are on their way through their scope at once, each with a list of what it fenced. One
+    /// more than that goes its way in one step, however long: late is better than never.
+    pub max_walks: u32,
 }
 
 impl Default for Bounds {
@@ -25,6 +32,8 @@ impl Default for Bounds {
             max_live: 1_000_000,
             max_tombstones: 100_000,
             max_askers: 1_024,
+            slice: 512,
+            max_walks: 16,
         }
     }
 }

@@ -31,15 +31,17 @@ pub struct Engine {
     pub(crate) tombstones: HashMap<RequestId, Tombstone>,
     /// Oldest first; bounded by `max_tombstones`.
     buried: VecDeque<RequestId>,
+    /// Cancels whose walk goes on, the one that has waited longest first; bounded by `max_walks`.
+    pub(crate) walks: VecDeque<CancelKey>,
     /// Reused by walks, so that a cancel allocates nothing once it has grown.
     pub(crate) scratch: Vec<NodeKey>,
 }
 
 impl Engine {
     /// Memory of one live request inside the engine, in bytes: its node with the slot around it, its
-    /// entry in the id map, and its place on an instance.
+    /// entry in the id map, its place on an instance, and its place in a walk.
     pub const BYTES_PER_REQUEST: usize =
-        size_of::<Node>() + 8 + (size_of::<(RequestId, NodeKey)>() + 1) * 2 + size_of::<NodeKey>();
+        size_of::<Node>() + 8 + (size_of::<(RequestId, NodeKey)>() + 1) * 2 + size_of::<NodeKey>() * 2;
 
     /// An engine that knows nothing yet.
     pub fn new(bounds: Bounds) -> Self {
@@ -51,6 +53,7 @@ impl Engine {
             open: HashMap::new(),
             tombstones: HashMap::new(),
             buried: VecDeque::new(),
+            walks: VecDeque::new(),
             scratch: Vec::new(),
         }
     }
@@ -87,6 +90,7 @@ impl Engine {
                 self.answered(request, instance, attempt, answer, out);
             }
             Event::CancelAsked(ask) => self.cancel_asked(ask, out),
+            Event::WalkOn => self.walk_on(out),
             Event::Recorded { cancel, record, ok } => self.recorded(cancel, record, ok, out),
             Event::GraceOver(request) => self.grace_over(request, out),
             Event::Exited(instance) => self.end(instance, Ending::Crashed, out),
@@ -256,7 +260,7 @@ mod tests {
     fn the_memory_of_a_request_is_counted_in_full_and_bounded() {
         let slot = size_of::<Node>() + 8;
         let id_entry = size_of::<(RequestId, NodeKey)>() + 1;
-        let full = [slot, id_entry, id_entry, size_of::<NodeKey>()].iter().sum();
+        let full = [slot, id_entry, id_entry, size_of::<NodeKey>(), size_of::<NodeKey>()].iter().sum();
         assert_eq!(Engine::BYTES_PER_REQUEST, full);
         const { assert!(Engine::BYTES_PER_REQUEST <= 320) };
     }

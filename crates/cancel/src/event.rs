@@ -145,6 +145,8 @@ pub enum Event {
     },
     /// Somebody, or a timer of ours, asks to stop something.
     CancelAsked(CancelAsk),
+    /// There is time for the next slice of a walk that is under way: see `Engine::unfinished`.
+    WalkOn,
     /// A record this engine asked for is durable, or (`ok` false) could not be made so.
     Recorded {
         /// Of which cancel.

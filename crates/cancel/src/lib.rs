@@ -39,6 +39,7 @@ mod settle;
 mod stop;
 mod tree;
 mod view;
+mod walk;
 
 pub use bounds::Bounds;
 pub use effect::{Effect, Requeue};

@@ -62,7 +62,7 @@ impl Engine {
         let mut covered = Vec::new();
         match scope {
             Scope::Request => covered.push(target),
-            Scope::Subtree => self.tree.subtree(target, &mut covered),
+            Scope::Subtree => self.tree.subtree(target, usize::MAX, &mut covered),
         }
         let scope: HashSet<NodeKey> = covered.iter().copied().collect();
         let mut doomed = HashSet::new();

@@ -3,7 +3,7 @@
 //! A cancel counts what it waits for instead of listing it: `pending` is the number of requests in
 //! its scope that are not stopped, `records` against `recorded` whether its record is durable. Each
 //! request that stops walks up its ancestors (bounded by the depth) and counts down every running
-//! cancel that covers it. Nothing can be added below a fenced subtree (I2), so the count only falls,
+//! cancel that covers it and has counted it. Nothing can be added below a fenced subtree (I2), so the count only falls,
 //! and the cancel is answered exactly when it reaches zero (I9).
 
 use alloc::vec::Vec;
@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 use crate::{
     CancelId, Effect, Engine, Level, Reply, Scope, Ticket,
     tree::{CancelKey, Fence, NodeKey},
+    walk::Walk,
 };
 
 /// What an asker waits for.
@@ -41,11 +42,14 @@ pub(crate) struct Cancel {
     pub(crate) draining: bool,
     pub(crate) stuck: bool,
     pub(crate) record_failed: bool,
+    /// Its way through its scope, while that is under way.
+    pub(crate) walk: Option<Walk>,
 }
 
 impl Cancel {
     pub(crate) fn is_recorded(&self) -> bool {
-        self.recorded == self.records
+        // While it still fences, the record that is to name it all was not asked for (W4).
+        self.recorded == self.records && !self.walk.as_ref().is_some_and(|walk| walk.fencing)
     }
 
     fn reply(&self) -> Reply {
@@ -90,11 +94,12 @@ impl Engine {
             let Some(node) = self.tree.get(over) else { return };
             at = node.parent;
             let Some(running) = node.cancel else { continue };
-            let Some(cancel) = self.cancels.get_mut(running) else { continue };
+            let Some(cancel) = self.cancels.get(running) else { continue };
             let covers = over == key || cancel.scope == Scope::Subtree;
-            if !covers || cancel.level < from {
+            if !covers || cancel.level < from || !self.counted(running, key) {
                 continue;
             }
+            let Some(cancel) = self.cancels.get_mut(running) else { continue };
             debug_assert!(cancel.pending > 0, "counted down more than was counted");
             cancel.pending = cancel.pending.saturating_sub(1);
             cancel.draining |= how == Rest::Draining;
@@ -121,8 +126,8 @@ impl Engine {
         self.close_if_over(key, out);
     }
 
-    fn close_if_over(&mut self, key: CancelKey, out: &mut Vec<Effect>) {
-        let over = |cancel: &Cancel| cancel.pending == 0 && cancel.is_recorded();
+    pub(crate) fn close_if_over(&mut self, key: CancelKey, out: &mut Vec<Effect>) {
+        let over = |cancel: &Cancel| cancel.pending == 0 && cancel.walk.is_none() && cancel.is_recorded();
         if !self.cancels.get(key).is_some_and(over) {
             return;
         }
@@ -145,7 +150,7 @@ impl Engine {
     /// cancelled later on, since that would promise a record (I6). Costs O(scope + tombstones).
     fn mark_unrecorded(&mut self, cancel: &Cancel) {
         let mut covered = core::mem::take(&mut self.scratch);
-        self.tree.subtree(cancel.target, &mut covered);
+        self.tree.subtree(cancel.target, usize::MAX, &mut covered);
         for key in covered.drain(..) {
             mark(self.tree.get_mut(key).and_then(|node| node.fence.as_mut()), cancel.id);
         }

@@ -1,11 +1,11 @@
-//! Cancels: fence, raise, act.
+//! Cancels: who is asked to stop, and what is done to each.
 //!
-//! How a cancel ends is in `rest.rs`.
+//! How a cancel reaches its scope is in `walk.rs`, how it ends in `rest.rs`.
 
 use alloc::vec::Vec;
 
 use crate::{
-    CancelAsk, CancelId, Cause, Effect, Engine, InstanceId, Level, OnGrace, Outcome, Reply, RequestId, Scope,
+    CancelAsk, Cause, Effect, Engine, InstanceId, Level, OnGrace, Outcome, Reply, RequestId, Scope,
     instance::Ending,
     rest::{Cancel, Rest, Wants},
     tree::{CancelKey, Fence, Node, NodeKey, Phase},
@@ -69,6 +69,7 @@ impl Engine {
             draining: false,
             stuck: false,
             record_failed: false,
+            walk: None,
         });
         self.open.insert(ask.cancel, key);
         if let Some(node) = self.tree.get_mut(target) {
@@ -114,68 +115,8 @@ impl Engine {
         out.push(Effect::Answer { ticket, reply });
     }
 
-    /// Fences and raises everything in scope, asks for the record, then acts: in this order, so that
-    /// nothing in scope can start between the first act and the last (I2).
-    fn press(&mut self, key: CancelKey, cause: Cause, out: &mut Vec<Effect>) {
-        let Some(cancel) = self.cancels.get_mut(key) else { return };
-        let (id, target, scope, level) = (cancel.id, cancel.target, cancel.scope, cancel.level);
-        let mut covered = core::mem::take(&mut self.scratch);
-        match scope {
-            Scope::Request => {
-                covered.clear();
-                covered.push(target);
-            }
-            Scope::Subtree => self.tree.subtree(target, &mut covered),
-        }
-        let mut counts = Counts::default();
-        covered.retain(|key| self.fence(*key, id, level, cause, &mut counts, out));
-        if let Some(cancel) = self.cancels.get_mut(key) {
-            cancel.pending = counts.pending;
-            cancel.draining = counts.draining;
-            cancel.stuck = counts.stuck;
-            cancel.records += 1;
-            out.push(Effect::Record { cancel: id, record: cancel.records, level });
-        }
-        for key in covered.drain(..) {
-            self.act(key, out);
-        }
-        self.scratch = covered;
-    }
-
-    /// Fences one request and counts it. True if its level rose, so that something is to be done.
-    fn fence(
-        &mut self,
-        key: NodeKey,
-        by: CancelId,
-        level: Level,
-        cause: Cause,
-        counts: &mut Counts,
-        out: &mut Vec<Effect>,
-    ) -> bool {
-        let Some(node) = self.tree.get_mut(key) else { return false };
-        if matches!(node.phase, Phase::Husk(_)) {
-            return false;
-        }
-        out.push(Effect::Fence { request: node.id, cancel: by, first: node.fence.is_none() });
-        if matches!(node.phase, Phase::Draining(..)) && level == Level::Ask {
-            counts.draining = true;
-            return false;
-        }
-        if node.stuck {
-            counts.stuck = true;
-        } else {
-            counts.pending += 1;
-        }
-        match &mut node.fence {
-            None => node.fence = Some(Fence { level, cause, by, unrecorded: false }),
-            Some(fence) if fence.level < level => fence.level = level,
-            Some(_) => return false,
-        }
-        true
-    }
-
     /// Does to one freshly raised request what its level says (DESIGN section 4).
-    fn act(&mut self, key: NodeKey, out: &mut Vec<Effect>) {
+    pub(crate) fn act(&mut self, key: NodeKey, out: &mut Vec<Effect>) {
         let Some(node) = self.tree.get(key) else { return };
         let Some(fence) = node.fence else { return };
         match node.phase {
@@ -192,8 +133,10 @@ impl Engine {
                 Level::Ask => self.ask(node.id, instance, out),
                 Level::Kill => self.end(instance, Ending::Canceled, out),
             },
-            Phase::Draining(instance, _) => self.end(instance, Ending::Canceled, out),
-            Phase::Husk(_) => {}
+            Phase::Draining(instance, _) if fence.level == Level::Kill => {
+                self.end(instance, Ending::Canceled, out);
+            }
+            Phase::Draining(..) | Phase::Husk(_) => {}
         }
     }
 
@@ -266,14 +209,6 @@ fn already(fence: Fence, draining: bool) -> Reply {
     } else {
         Reply::AlreadyCanceled { cancel: fence.by, draining }
     }
-}
-
-/// What [`Engine::press`] counts on its way.
-#[derive(Default)]
-struct Counts {
-    pending: u32,
-    draining: bool,
-    stuck: bool,
 }
 
 /// Whether a tenant is somebody whose request nobody stopped and whose code runs.

@@ -6,6 +6,9 @@
 //! * **T3** a settled node without children is not in the arena: what is here is live, or drains, or
 //!   is the only path from a live request to its ancestors.
 //! * **T4** `below_root` of a root counts the unsettled nodes of its tree.
+//! * **T5** siblings follow each other from the youngest to the eldest, so that of two nodes of a tree the
+//!   order in which a walk meets them is known without walking.
+//! * **T6** a walk that is under way stands on a node at or below its top, or has nowhere to go.
 
 use alloc::vec::Vec;
 use hashbrown::HashMap;
@@ -60,6 +63,8 @@ pub(crate) struct Node {
     first_child: Option<NodeKey>,
     next_sibling: Option<NodeKey>,
     prev_sibling: Option<NodeKey>,
+    /// The number of its admission: later ones have higher ones (T5).
+    born: u64,
     pub(crate) attempt: Attempt,
     /// Deliveries known not to have reached a runtime.
     pub(crate) undelivered: u32,
@@ -95,6 +100,18 @@ pub(crate) struct Tree {
     nodes: SlotMap<NodeKey, Node>,
     ids: HashMap<RequestId, NodeKey>,
     unsettled: u32,
+    admitted: u64,
+    /// Of the walks that still fence: few, so that a look through them costs nothing.
+    walkers: Vec<Walker>,
+}
+
+/// Where a walk through the nodes at and below `top` is.
+#[derive(Clone, Debug)]
+struct Walker {
+    cancel: CancelKey,
+    top: NodeKey,
+    /// The next node it visits; `None` when there is none left.
+    at: Option<NodeKey>,
 }
 
 impl Tree {
@@ -128,6 +145,8 @@ impl Tree {
     /// Adds a queued request below `parent`, or as a root.
     pub(crate) fn admit(&mut self, id: RequestId, parent: Option<NodeKey>, policy: Policy) -> NodeKey {
         let above = parent.and_then(|key| self.nodes.get(key)).map(|node| (node.root, node.depth));
+        self.admitted += 1;
+        let born = self.admitted;
         let key = self.nodes.insert_with_key(|key| Node {
             id,
             phase: Phase::Queued,
@@ -138,6 +157,7 @@ impl Tree {
             first_child: None,
             next_sibling: None,
             prev_sibling: None,
+            born,
             attempt: Attempt(0),
             undelivered: 0,
             below_root: 0,
@@ -203,30 +223,91 @@ impl Tree {
         self.nodes.get(key).is_some_and(|node| node.first_child.is_some())
     }
 
-    /// `top` and everything below it, parents before children. Iterative: the tree is users' data.
-    /// Costs O(nodes below `top`).
-    pub(crate) fn subtree(&self, top: NodeKey, into: &mut Vec<NodeKey>) {
+    /// `top` and what is below it, parents before children; at most `limit`. Iterative: the tree is users'
+    /// data. Costs O(nodes it tells).
+    pub(crate) fn subtree(&self, top: NodeKey, limit: usize, into: &mut Vec<NodeKey>) {
         into.clear();
-        let mut at = top;
-        loop {
-            let Some(node) = self.nodes.get(at) else { return };
-            into.push(at);
-            if let Some(child) = node.first_child {
-                at = child;
-                continue;
+        let mut at = Some(top);
+        while let Some(here) = at.filter(|at| into.len() < limit && self.nodes.contains_key(*at)) {
+            into.push(here);
+            at = self.following(here, top);
+        }
+    }
+
+    /// The node that comes after this one in a walk of everything at and below `top`.
+    pub(crate) fn following(&self, node: NodeKey, top: NodeKey) -> Option<NodeKey> {
+        self.nodes.get(node)?.first_child.or_else(|| self.beyond(node, top))
+    }
+
+    /// The same, without what is below the node: up until somebody has a next sibling, never above `top`.
+    fn beyond(&self, node: NodeKey, top: NodeKey) -> Option<NodeKey> {
+        let mut at = node;
+        while at != top {
+            let node = self.nodes.get(at)?;
+            if node.next_sibling.is_some() {
+                return node.next_sibling;
             }
-            // Up until somebody has a next sibling; never above `top`.
-            loop {
-                if at == top {
-                    return;
-                }
-                let Some(node) = self.nodes.get(at) else { return };
-                if let Some(next) = node.next_sibling {
-                    at = next;
-                    break;
-                }
-                let Some(parent) = node.parent else { return };
-                at = parent;
+            at = node.parent?;
+        }
+        None
+    }
+
+    /// Whether a walk of a tree that holds both meets `one` before `other`. Costs O(depth).
+    pub(crate) fn precedes(&self, one: NodeKey, other: NodeKey) -> bool {
+        let (Some(mut left), Some(mut right)) = (self.nodes.get(one), self.nodes.get(other)) else {
+            return false;
+        };
+        let (depth, other_depth) = (left.depth, right.depth);
+        let up = |node: &Node| node.parent.and_then(|parent| self.nodes.get(parent));
+        // To the two children of their nearest common ancestor, or until one is above the other.
+        while left.depth > right.depth {
+            let Some(above) = up(left) else { return false };
+            left = above;
+        }
+        while right.depth > left.depth {
+            let Some(above) = up(right) else { return false };
+            right = above;
+        }
+        if left.born == right.born {
+            return depth < other_depth;
+        }
+        while left.parent != right.parent {
+            let (Some(above), Some(other_above)) = (up(left), up(right)) else { return false };
+            (left, right) = (above, other_above);
+        }
+        left.born > right.born
+    }
+
+    /// A walk of a cancel begins, or begins again, at its top.
+    pub(crate) fn set_out(&mut self, cancel: CancelKey, top: NodeKey) {
+        self.arrive(cancel);
+        let at = self.nodes.contains_key(top).then_some(top);
+        self.walkers.push(Walker { cancel, top, at });
+    }
+
+    /// It goes on from here.
+    pub(crate) fn set_out_from(&mut self, cancel: CancelKey, at: Option<NodeKey>) {
+        if let Some(walker) = self.walkers.iter_mut().find(|walker| walker.cancel == cancel) {
+            walker.at = at;
+        }
+    }
+
+    /// The node it visits next, if there is one.
+    pub(crate) fn whereabouts(&self, cancel: CancelKey) -> Option<NodeKey> {
+        self.walkers.iter().find(|walker| walker.cancel == cancel)?.at
+    }
+
+    /// It is through.
+    pub(crate) fn arrive(&mut self, cancel: CancelKey) {
+        self.walkers.retain(|walker| walker.cancel != cancel);
+    }
+
+    /// A node without children is about to go: who stands on it steps on to the next.
+    fn step_aside(&mut self, key: NodeKey) {
+        for number in 0..self.walkers.len() {
+            let Walker { top, at, .. } = self.walkers[number];
+            if at == Some(key) {
+                self.walkers[number].at = self.beyond(key, top);
             }
         }
     }
@@ -244,6 +325,7 @@ impl Tree {
     }
 
     fn unlink(&mut self, key: NodeKey) {
+        self.step_aside(key);
         let Some(node) = self.nodes.get(key) else { return };
         let (parent, prev, next) = (node.parent, node.prev_sibling, node.next_sibling);
         if let Some(next) = next.and_then(|next| self.nodes.get_mut(next)) {
@@ -263,7 +345,7 @@ impl Tree {
         }
     }
 
-    /// Checks T1-T4; the property tests call it after every step. O(nodes x depth).
+    /// Checks T1-T6; the property tests call it after every step. O(nodes x depth).
     pub(crate) fn check(&self) -> Result<(), &'static str> {
         if self.ids.len() != self.nodes.len() {
             return Err("T2: ids and nodes differ");
@@ -287,12 +369,23 @@ impl Tree {
             if above.map_or(0, |up| up.depth + 1) != node.depth {
                 return Err("T1: depth");
             }
+            let next = node.next_sibling.and_then(|next| self.nodes.get(next));
+            if next.is_some_and(|next| next.born >= node.born) {
+                return Err("T5: a younger sibling comes later");
+            }
             if node.parent.is_none() {
-                self.subtree(key, &mut scratch);
+                self.subtree(key, usize::MAX, &mut scratch);
                 let live = scratch.iter().filter(|key| self.nodes[**key].settled().is_none()).count();
                 if live != node.below_root as usize || scratch.iter().any(|at| self.nodes[*at].root != key) {
                     return Err("T4: below_root");
                 }
+            }
+        }
+        for walker in &self.walkers {
+            let Some(at) = walker.at else { continue };
+            self.subtree(walker.top, usize::MAX, &mut scratch);
+            if !scratch.contains(&at) {
+                return Err("T6: a walk stands elsewhere");
             }
         }
         if unsettled != self.unsettled { Err("unsettled count") } else { Ok(()) }
@@ -325,6 +418,21 @@ mod tests {
     }
 
     #[test]
+    fn of_two_nodes_the_one_that_a_walk_meets_first_precedes() {
+        let (mut tree, [root, elder, younger, grandchild]) = family();
+        let deep = tree.admit(RequestId(5), Some(younger), Policy::default());
+        let order = [root, younger, deep, elder, grandchild];
+        let mut walked = Vec::new();
+        tree.subtree(root, usize::MAX, &mut walked);
+        assert_eq!(walked, order);
+        for (at, one) in order.iter().enumerate() {
+            for (other_at, other) in order.iter().enumerate() {
+                assert_eq!(tree.precedes(*one, *other), at < other_at, "{at} before {other_at}");
+            }
+        }
+    }
+
+    #[test]
     fn the_check_names_each_broken_invariant() {
         assert_eq!(broken(|tree, [_, elder, ..]| tree.nodes[elder].depth = 3), "T1: depth");
         let missing = |tree: &mut Tree, _: [NodeKey; 4]| assert!(tree.ids.remove(&RequestId(4)).is_some());
@@ -347,5 +455,12 @@ mod tests {
         };
         assert_eq!(broken(orphaned), "a parent is gone before its child");
         assert_eq!(broken(|tree, _| tree.unsettled += 1), "unsettled count");
+        let older = |tree: &mut Tree, [_, _, younger, _]: [NodeKey; 4]| tree.nodes[younger].born = 1;
+        assert_eq!(broken(older), "T5: a younger sibling comes later");
+        let astray = |tree: &mut Tree, [root, elder, ..]: [NodeKey; 4]| {
+            tree.set_out(CancelKey::default(), elder);
+            tree.set_out_from(CancelKey::default(), Some(root));
+        };
+        assert_eq!(broken(astray), "T6: a walk stands elsewhere");
     }
 }

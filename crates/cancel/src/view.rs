@@ -81,8 +81,8 @@ impl Engine {
     pub fn subtree(&self, request: RequestId, limit: usize) -> Vec<RequestView> {
         let Some(key) = self.tree.key(request) else { return Vec::new() };
         let mut keys: Vec<NodeKey> = Vec::new();
-        self.tree.subtree(key, &mut keys);
-        keys.iter().take(limit).filter_map(|key| self.tree.get(*key)).map(|node| self.show(node)).collect()
+        self.tree.subtree(key, limit, &mut keys);
+        keys.iter().filter_map(|key| self.tree.get(*key)).map(|node| self.show(node)).collect()
     }
 
     /// The root of the tree a request is in.

@@ -114,6 +114,10 @@ impl Shell {
             if !request.covered_by.contains(&cancel) {
                 request.covered_by.push(cancel);
             }
+            // It gets no place any more, though the walk that fenced it may come back for it later only.
+            if let Some(pool) = self.pools.get_mut(&request.function.key).filter(|_| first) {
+                pool.leave(request.order);
+            }
             let outcome = self.engine.request(id).and_then(|view| view.outcome);
             self.drafts.cover(cancel, id, request, first, outcome);
         }

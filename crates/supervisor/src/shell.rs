@@ -178,6 +178,8 @@ impl Shell {
                 Some(expired) = poll_fn(|context| self.timers.poll_expired(context)), if !self.timers.is_empty() => {
                     self.ran_out(expired.into_inner());
                 }
+                // The next slice of a large cancel, in turn with what others want.
+                () = tokio::task::yield_now(), if self.engine.unfinished() => self.tell(Event::WalkOn),
             }
             self.settle_down();
             if self.is_over() {
@@ -379,10 +381,11 @@ impl Shell {
         self.fork_servers.let_all_go();
     }
 
-    /// A drain is over when everything was reaped; what cannot be killed is named and left.
+    /// A drain is over when everything was reaped and no cancel is on its way; what cannot be killed is named
+    /// and left.
     fn is_over(&mut self) -> bool {
         let all_stuck = self.instances.values().all(|instance| instance.stuck.is_some());
-        let all_stuck = all_stuck && self.fork_servers.are_over();
+        let all_stuck = all_stuck && self.fork_servers.are_over() && !self.engine.unfinished();
         let Some(draining) = self.draining.as_mut().filter(|draining| draining.ending && all_stuck) else {
             return false;
         };

@@ -26,6 +26,7 @@ pub(crate) enum Act {
     Undeliver { who: u16, twist: u8 },
     Answer { who: u16, twist: u8, answer: Answer },
     Cancel { who: u16, scope: Scope, level: Level, cause: Cause, early: bool, ticket: bool },
+    WalkOn,
     Record { which: u16, ok: bool, twist: u8 },
     GraceOver { who: u16, spurious: bool },
     StartFail { on: u16 },
@@ -90,6 +91,7 @@ pub(crate) fn act() -> impl Strategy<Value = Act> {
         2 => (pick(), twist()).prop_map(|(who, twist)| Act::Undeliver { who, twist }),
         7 => (pick(), twist(), answer()).prop_map(|(who, twist, answer)| Act::Answer { who, twist, answer }),
         10 => cancel(),
+        8 => Just(Act::WalkOn),
         6 => (pick(), 0..4u8, twist()).prop_map(|(which, ok, twist)| Act::Record { which, ok: ok > 0, twist }),
         6 => (pick(), 0..8u8).prop_map(|(who, s)| Act::GraceOver { who, spurious: s == 0 }),
         1 => pick().prop_map(|on| Act::StartFail { on }),
@@ -205,6 +207,7 @@ impl Resolver {
     /// Facts about records, graces and the ends of instances.
     fn fate(model: &Model, act: &Act) -> Vec<Event> {
         vec![match *act {
+            Act::WalkOn => Event::WalkOn,
             Act::Record { which, ok, twist } => return Self::record(model, which, ok, twist),
             Act::GraceOver { who, spurious } => {
                 let asked = Self::at(model, who, |at| matches!(at, At::Running(_)));

@@ -1,5 +1,7 @@
 //! The reference for cancels, graces and the ends of instances.
 
+use std::collections::{BTreeSet, VecDeque};
+
 use cancel::{
     CancelAsk, CancelId, Cause, Effect, Evidence, InstanceId, Level, OnGrace, Outcome, Reply, RequestId,
     Scope, Ticket,
@@ -31,11 +33,32 @@ pub(crate) struct Cancel {
     pub(crate) draining: bool,
     pub(crate) stuck: bool,
     pub(crate) closed: Option<Reply>,
+    /// Its way through its scope, while it lasts.
+    pub(crate) walk: Option<Walk>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Walk {
+    cause: Cause,
+    /// Whom it has been to; `None` once it has been everywhere.
+    been_to: Option<BTreeSet<RequestId>>,
+    /// What rose and was not acted upon.
+    raised: VecDeque<RequestId>,
 }
 
 impl Cancel {
     pub(crate) fn recorded(&self) -> bool {
-        self.asked == self.answered
+        self.asked == self.answered && !self.fences()
+    }
+
+    fn fences(&self) -> bool {
+        self.walk.as_ref().is_some_and(|walk| walk.been_to.is_some())
+    }
+
+    /// Whether it has heard of a request of its scope.
+    fn knows(&self, request: RequestId) -> bool {
+        let been_to = self.walk.as_ref().and_then(|walk| walk.been_to.as_ref());
+        been_to.is_none_or(|been_to| been_to.contains(&request))
     }
 }
 
@@ -139,42 +162,100 @@ impl Model {
             draining: false,
             stuck: false,
             closed: None,
+            walk: None,
         });
-        if cancel.asked > 0 && ask.scope <= cancel.scope && ask.level <= cancel.level {
+        let new = cancel.asked == 0 && cancel.walk.is_none();
+        if !new && ask.scope <= cancel.scope && ask.level <= cancel.level {
             return;
         }
         cancel.scope = cancel.scope.max(ask.scope);
         cancel.level = cancel.level.max(ask.level);
-        cancel.asked += 1;
         (cancel.draining, cancel.stuck) = (false, false);
-        let (record, scope, level) = (cancel.asked, cancel.scope, cancel.level);
-        self.effects.push(Effect::Record { cancel: id, record, level });
-        let mut raised = Vec::new();
-        for request in self.covered(ask.request, scope) {
-            let req = self.requests.get_mut(&request).expect("known");
-            let first = req.fence.is_none();
-            if matches!(req.at, At::Over(_, None)) {
-                continue;
-            }
-            self.effects.push(Effect::Fence { request, cancel: id, first });
-            if matches!(req.at, At::Over(..)) && level == Level::Ask {
-                continue;
-            }
-            if first {
-                req.fence = Some((ask.cause, id));
-            }
-            if req.level < Some(level) {
-                req.level = Some(level);
-                raised.push(request);
-            }
+        let (been_to, raised) = (Some(BTreeSet::new()), VecDeque::new());
+        cancel.walk = Some(Walk { cause: ask.cause, been_to, raised });
+        let again = self.walks.contains(&id);
+        let all = !again && self.walks.len() >= self.bounds.max_walks as usize;
+        let over = self.advance(id, if all { usize::MAX } else { self.slice() });
+        if over {
+            self.walks.retain(|walk| *walk != id);
+        } else if !again {
+            self.walks.push_back(id);
         }
-        for request in raised {
+    }
+
+    fn slice(&self) -> usize {
+        self.bounds.slice.max(1) as usize
+    }
+
+    pub(crate) fn walk_on(&mut self) {
+        let Some(id) = self.walks.pop_front() else { return };
+        if !self.advance(id, self.slice()) {
+            self.walks.push_back(id);
+        }
+    }
+
+    /// Whether the walk is over with this slice.
+    fn advance(&mut self, id: CancelId, slice: usize) -> bool {
+        if self.cancels[&id].fences() && !self.fence_slice(id, slice) {
+            return false;
+        }
+        let level = self.cancels[&id].level;
+        for _ in 0..slice {
+            let walk = self.cancels.get_mut(&id).and_then(|cancel| cancel.walk.as_mut()).expect("walks");
+            let Some(request) = walk.raised.pop_front() else { break };
             self.act(request, level);
+        }
+        let cancel = self.cancels.get_mut(&id).expect("known");
+        if cancel.walk.as_ref().is_some_and(|walk| !walk.raised.is_empty()) {
+            return false;
+        }
+        cancel.walk = None;
+        true
+    }
+
+    fn fence_slice(&mut self, id: CancelId, slice: usize) -> bool {
+        let Cancel { target, scope, level, .. } = self.cancels[&id];
+        let ahead: Vec<_> =
+            self.covered(target, scope).into_iter().filter(|id2| !self.cancels[&id].knows(*id2)).collect();
+        for request in ahead.iter().take(slice) {
+            self.visit(id, *request);
+        }
+        if ahead.len() > slice {
+            return false;
+        }
+        let cancel = self.cancels.get_mut(&id).expect("known");
+        cancel.asked += 1;
+        cancel.walk.as_mut().expect("walks").been_to = None;
+        self.effects.push(Effect::Record { cancel: id, record: cancel.asked, level });
+        true
+    }
+
+    fn visit(&mut self, id: CancelId, request: RequestId) {
+        let cancel = self.cancels.get_mut(&id).expect("known");
+        let (level, walk) = (cancel.level, cancel.walk.as_mut().expect("walks"));
+        walk.been_to.as_mut().expect("fences").insert(request);
+        let req = self.requests.get_mut(&request).expect("covered");
+        if matches!(req.at, At::Over(_, None)) {
+            return;
+        }
+        let first = req.fence.is_none();
+        self.effects.push(Effect::Fence { request, cancel: id, first });
+        if matches!(req.at, At::Over(..)) && level == Level::Ask {
+            return;
+        }
+        if first {
+            req.fence = Some((walk.cause, id));
+        }
+        if req.level < Some(level) {
+            req.level = Some(level);
+            walk.raised.push_back(request);
         }
     }
 
     fn act(&mut self, request: RequestId, level: Level) {
-        let req = self.requests[&request].clone();
+        // It may have stopped, or be stopped harder, since it was fenced.
+        let Some(req) = self.requests.get(&request).cloned() else { return };
+        let level = level.max(req.level.expect("fenced"));
         let alive = |i: &InstanceId| self.instances.get(i).is_some_and(|i| i.why.is_none());
         match req.at {
             At::Placed(i) if level == Level::Kill && !self.instances[&i].ready => {
@@ -248,6 +329,9 @@ impl Model {
             let kill = cancel.level == Level::Kill;
             let (mut waits, mut stuck, mut draining) = (false, cancel.stuck, cancel.draining);
             for request in self.covered(cancel.target, cancel.scope) {
+                if !cancel.knows(request) {
+                    continue;
+                }
                 let req = &self.requests[&request];
                 let ghost = matches!(req.at, At::Over(_, Some(_)));
                 if !req.settled() || (kill && ghost) {
@@ -258,7 +342,7 @@ impl Model {
             }
             let cancel = self.cancels.get_mut(&id).expect("known");
             (cancel.stuck, cancel.draining) = (stuck, draining);
-            if waits || !cancel.recorded() {
+            if waits || cancel.walk.is_some() || !cancel.recorded() {
                 continue;
             }
             let reply = match (stuck, cancel.record_ok, draining) {

@@ -32,6 +32,8 @@ pub(crate) struct Laws {
     attempts: BTreeMap<RequestId, u32>,
     kills: BTreeSet<InstanceId>,
     cancels: BTreeMap<CancelId, Seen>,
+    /// What each cancel may be about and whether all below it, as far as its askers said.
+    asks: BTreeMap<CancelId, (RequestId, bool)>,
     pub(crate) waiting: BTreeSet<Ticket>,
     answered: BTreeSet<Ticket>,
 }
@@ -88,6 +90,12 @@ impl Laws {
         match event {
             Event::CancelAsked(ask) => {
                 self.waiting.extend(ask.ticket);
+                let subtree = ask.scope == Scope::Subtree;
+                // It may join one that is about the same request.
+                for (target, all) in self.asks.values_mut() {
+                    *all |= subtree && *target == ask.request;
+                }
+                self.asks.insert(ask.cancel, (ask.request, subtree));
             }
             Event::Recorded { cancel, record, ok } => {
                 if let Some(seen) = self.cancels.get_mut(cancel).filter(|seen| seen.asked == *record) {
@@ -103,7 +111,7 @@ impl Laws {
 
     /// Fence all, then record, then act (I2); answers before the close.
     fn order(&self, event: &Event, effects: &[Effect]) {
-        if let Event::CancelAsked(_) = event {
+        if let Event::CancelAsked(_) | Event::WalkOn = event {
             let rank = |effect: &Effect| match effect {
                 Effect::Fence { .. } => 0,
                 Effect::Record { .. } => 1,
@@ -195,18 +203,19 @@ impl Laws {
     }
 
     fn record(&mut self, event: &Event, cancel: CancelId, record: u32, level: Level) {
-        let Event::CancelAsked(ask) = event else { panic!("a record nobody asked for") };
+        assert!(matches!(event, Event::CancelAsked(_) | Event::WalkOn), "a record nobody asked for");
+        let (target, subtree) = self.asks[&cancel];
         let seen = self.cancels.entry(cancel).or_default();
         assert!(!seen.closed, "a record of a closed cancel");
         assert_eq!(record, seen.asked + 1, "records count up");
         assert!(Some(level) >= seen.level, "I3: the level of a cancel fell");
-        seen.target = Some(ask.request);
-        seen.subtree |= ask.scope == Scope::Subtree;
+        seen.target = Some(target);
+        seen.subtree |= subtree;
         seen.level = Some(level);
         seen.asked = record;
         seen.durable = false;
         if seen.subtree {
-            self.closed_over.insert(ask.request);
+            self.closed_over.insert(target);
         }
     }
 
@@ -223,8 +232,9 @@ impl Laws {
         }
         let mut on_it = before.values().filter(|was| was.instance == Some(instance));
         let hard = |was: &RequestView| {
-            matches!(event, Event::CancelAsked(_))
-                && was.level < Some(Level::Kill)
+            // Of a walk in slices the fence was there before.
+            (matches!(event, Event::CancelAsked(_)) && was.level < Some(Level::Kill)
+                || matches!(event, Event::WalkOn))
                 && engine.request(was.request).is_some_and(|is| is.level == Some(Level::Kill))
         };
         if on_it.clone().any(hard) {
@@ -291,7 +301,9 @@ impl Laws {
                 self.evidence(event, at, evidence);
             }
         }
-        if was.level == Some(Level::Kill) && was.state == State::Running {
+        let undelivered =
+            matches!(event, Event::DeliveryFailed { request: failed, .. } if *failed == request);
+        if was.level == Some(Level::Kill) && was.state == State::Running && !undelivered {
             assert!(matches!(evidence, Evidence::Reaped(_)), "I5: a killed one settled before its reap");
         }
     }

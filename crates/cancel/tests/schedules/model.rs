@@ -4,7 +4,7 @@
 //! no walk that stops early. Whether a cancel is over, who is below whom, what may still run: all of
 //! it is computed anew from the requests each time it is asked. Slow, and meant to be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use cancel::{
     Answer, Attempt, Bounds, CancelId, Cause, Effect, Event, Evidence, InstanceId, Level, Outcome, Policy,
@@ -26,6 +26,8 @@ pub(crate) enum At {
 #[derive(Clone, Debug)]
 pub(crate) struct Req {
     pub(crate) parent: Option<RequestId>,
+    /// How many had arrived before it.
+    pub(crate) born: usize,
     pub(crate) policy: Policy,
     pub(crate) at: At,
     /// Cause and cancel of the first fence.
@@ -88,6 +90,9 @@ pub(crate) struct Model {
     pub(crate) graves: BTreeMap<RequestId, (Outcome, Option<CancelId>)>,
     pub(crate) instances: BTreeMap<InstanceId, Inst>,
     pub(crate) cancels: BTreeMap<CancelId, Cancel>,
+    /// Those whose walk goes on, in turn.
+    pub(crate) walks: VecDeque<CancelId>,
+    arrivals: usize,
     /// What is expected of the event at hand.
     pub(crate) effects: Vec<Effect>,
 }
@@ -100,6 +105,8 @@ impl Model {
             graves: BTreeMap::new(),
             instances: BTreeMap::new(),
             cancels: BTreeMap::new(),
+            walks: VecDeque::new(),
+            arrivals: 0,
             effects: Vec::new(),
         }
     }
@@ -129,6 +136,7 @@ impl Model {
                 self.answered(request, instance, attempt, answer);
             }
             Event::CancelAsked(ask) => self.cancel_asked(&ask),
+            Event::WalkOn => self.walk_on(),
             Event::Recorded { cancel, record, ok } => self.recorded(cancel, record, ok),
             Event::GraceOver(request) => self.grace_over(request),
             Event::Exited(instance) => self.end(instance, Why::Crashed),
@@ -150,8 +158,10 @@ impl Model {
             return self.effects.push(Effect::Refuse { request, why });
         }
         let parent = parent.filter(|_| !detached);
+        self.arrivals += 1;
         let new = Req {
             parent,
+            born: self.arrivals,
             policy,
             at: At::Queued,
             fence: None,
@@ -221,16 +231,17 @@ impl Model {
         self.requests.values().any(|req| req.parent == Some(request))
     }
 
-    /// The request and everything below it.
+    /// The request and everything below it, parents first and of brothers the youngest.
     pub(crate) fn subtree(&self, request: RequestId) -> Vec<RequestId> {
         let mut all = Vec::new();
         if self.requests.contains_key(&request) {
             all.push(request);
         }
-        for (id, req) in &self.requests {
-            if req.parent == Some(request) {
-                all.extend(self.subtree(*id));
-            }
+        let mut children: Vec<_> =
+            self.requests.iter().filter(|(_, req)| req.parent == Some(request)).collect();
+        children.sort_by_key(|(_, req)| std::cmp::Reverse(req.born));
+        for (id, _) in children {
+            all.extend(self.subtree(*id));
         }
         all
     }
@@ -342,7 +353,8 @@ impl Model {
                         }
                     }
                 }
-            } else if i.why.is_some() {
+            } else if i.why.is_some() || req.level == Some(Level::Kill) {
+                // What is killed, or is about to be, is believed only when reaped.
             } else if i.terminated {
                 self.end(instance, Why::Canceled);
             } else {

@@ -22,6 +22,8 @@ pub(crate) struct Run {
     dug: BTreeMap<RequestId, usize>,
     steps: usize,
     graces: BTreeSet<RequestId>,
+    /// Nothing comes between the slices of a walk.
+    at_once: bool,
     traced: bool,
     trace: Vec<String>,
 }
@@ -46,9 +48,17 @@ impl Run {
             dug: BTreeMap::new(),
             steps: 0,
             graces: BTreeSet::new(),
+            at_once: false,
             traced: std::env::var_os("QUELL_TRACE").is_some(),
             trace: Vec::new(),
         }
+    }
+
+    /// The same, with every walk to its end before the next event.
+    pub(crate) fn at_once(bounds: Bounds) -> Self {
+        let mut run = Self::new(bounds);
+        run.at_once = true;
+        run
     }
 
     pub(crate) fn act(&mut self, act: &Act) {
@@ -58,22 +68,31 @@ impl Run {
     }
 
     fn step(&mut self, event: Event) {
+        let planned = match event {
+            Event::CancelAsked(ask) if !self.engine.unfinished() => Some((ask, self.engine.plan(&ask))),
+            _ => None,
+        };
+        let before = self.laws.before(&self.engine);
+        let mut effects = self.step_once(event);
+        while self.at_once && self.engine.unfinished() {
+            effects.extend(self.step_once(Event::WalkOn));
+        }
+        if let Some((ask, Ok(plan))) = planned.filter(|_| !self.engine.unfinished()) {
+            self.plan_came_true(&ask, &plan, &effects, &before);
+        }
+    }
+
+    fn step_once(&mut self, event: Event) -> Vec<Effect> {
         if self.traced {
             self.trace.push(format!("{event:?}"));
         }
-        let planned = match event {
-            Event::CancelAsked(ask) => Some((ask, self.engine.plan(&ask))),
-            _ => None,
-        };
         let before = self.laws.before(&self.engine);
         let mut effects = Vec::new();
         self.engine.step(event, &mut effects);
         let expected = self.model.step(event);
         same(event, &effects, expected);
+        assert_eq!(self.engine.unfinished(), !self.model.walks.is_empty(), "whether a walk goes on");
         self.laws.step(&before, &event, &effects, &self.engine);
-        if let Some((ask, Ok(plan))) = planned {
-            self.plan_came_true(&ask, &plan, &effects, &before);
-        }
         for effect in &effects {
             if let Effect::StartGrace(request) = effect {
                 assert!(self.graces.insert(*request), "a second grace for {request}");
@@ -81,6 +100,7 @@ impl Run {
         }
         self.steps += 1;
         self.compare();
+        effects
     }
 
     /// The engine shows exactly what the model holds, and holds no more.
@@ -243,6 +263,9 @@ impl Run {
     /// I9: tells every outstanding fact; nobody may be left waiting. `choices` decides which of the
     /// instances resist their kill for a while.
     pub(crate) fn finish(&mut self, choices: u64) {
+        while self.engine.unfinished() {
+            self.step(Event::WalkOn);
+        }
         // What a cancel waits for, and no answer of any runtime.
         self.tell_records();
         for request in std::mem::take(&mut self.graces) {

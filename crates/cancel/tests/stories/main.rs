@@ -8,4 +8,5 @@ mod graces;
 mod joining;
 mod leaving;
 mod proofs;
+mod slices;
 mod trees;

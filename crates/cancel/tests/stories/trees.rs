@@ -77,13 +77,21 @@ fn a_chain_of_the_greatest_depth_is_cancelled_whole_from_its_root() {
     assert_eq!(bench.engine.sizes(), (0, 0, 0));
 }
 
+fn walk_on(bench: &mut Bench, out: &mut Vec<Effect>) {
+    while bench.engine.unfinished() {
+        bench.engine.step(Event::WalkOn, out);
+    }
+}
+
 #[test]
 fn walks_are_iterative_however_deep_a_bound_allows_the_tree_to_be() {
     let mut bench = chain(u16::MAX);
+    assert!(!bench.engine.unfinished());
     assert_eq!(bench.engine.subtree(request(0), usize::MAX).len(), 65_536);
     // Not from the root: each one that settles walks up to it, which at this depth is quadratic.
     let mut out = Vec::new();
     bench.engine.step(Event::CancelAsked(Bench::ask(10, 65_000, Subtree, Kill)), &mut out);
+    walk_on(&mut bench, &mut out);
     let settled = out.iter().filter(|effect| matches!(effect, Effect::Settle { .. })).count();
     assert_eq!((settled, bench.engine.live()), (536, 65_000));
 }
@@ -100,6 +108,9 @@ fn a_root_with_a_hundred_thousand_children_is_cancelled_whole() {
     assert_eq!(bench.child(200_000, 0), refused(200_000, Refusal::TooManyBelowRoot));
     out.clear();
     bench.engine.step(Event::CancelAsked(Bench::ask(200_001, 0, Subtree, Ask)), &mut out);
+    // Nobody else's event waits for more than one slice.
+    assert!(out.len() <= Bounds::default().slice as usize, "{} effects", out.len());
+    walk_on(&mut bench, &mut out);
     let fences = out.iter().filter(|effect| matches!(effect, Effect::Fence { first: true, .. })).count();
     let settled = out.iter().filter(|effect| matches!(effect, Effect::Settle { .. })).count();
     assert_eq!((fences, settled, bench.engine.live()), (100_001, 100_001, 0));
