@@ -6,7 +6,7 @@
 //! process whose main thread has exited: `containment.md` F1); then it is collected and its leaf
 //! removed.
 
-use std::{collections::HashSet, io, time::Duration};
+use std::{collections::HashSet, io, os::fd::OwnedFd, time::Duration};
 
 use rustix::{
     io::Errno,
@@ -42,6 +42,8 @@ pub(super) struct Ending {
     first_strike: Option<Instant>,
     /// Numbers of processes beside the main one that were seen alive.
     others: HashSet<u32>,
+    /// Held until it is proven: see [`Group::hold_mounts`].
+    mounts: Option<OwnedFd>,
     trouble: Option<String>,
 }
 
@@ -60,17 +62,23 @@ impl Group {
         if let Some(proof) = &ending.proof {
             return Ok(proof.clone());
         }
-        self.hang_up();
+        if self.mode == HelperMode::Reaper {
+            self.hang_up(); // that is its order to end everything
+        }
         if ending.first_strike.is_none()
             && let Some(Ok(listed)) = self.leaf.as_ref().map(|leaf| leaf.own_processes(MAX_COUNTED))
         {
             ending.others.extend(listed);
         }
         let start = *ending.first_strike.get_or_insert_with(Instant::now);
+        if ending.mounts.is_none() {
+            ending.mounts = self.hold_mounts();
+        }
         self.strike();
+        self.hang_up();
         match timeout_at(deadline, self.proven(start, &mut ending)).await {
             Ok(proof) => {
-                self.forget_limits();
+                self.forget(ending.mounts.take());
                 ending.proof = Some(proof.clone());
                 Ok(proof)
             }
@@ -80,11 +88,13 @@ impl Group {
 
     /// The first strike: everything in the leaf, the main process, its group. Each alone may miss.
     pub(super) fn strike(&self) {
+        // Who is born in a leaf that is being killed is killed by the kernel; elsewhere forks are stopped first.
+        let leaf_first = self.mode != HelperMode::Reaper && self.leaf.is_some();
+        if leaf_first {
+            self.strike_leaf();
+        }
         if let Err(error) = self.limited().stop_forks() {
             tracing::warn!(instance = %self.instance, %error, "forks could not be stopped");
-        }
-        if self.mode != HelperMode::Reaper {
-            self.strike_leaf();
         }
         if let Some((_, init)) = &self.init
             && let Err(error) = pidfd_send_signal(init, Signal::KILL)

@@ -1,6 +1,7 @@
 //! One instance's processes while they are ours: let go, signalled, watched, looked at.
 
 use std::{
+    fs::File,
     io::{self, Read as _, Write as _},
     net::Shutdown,
     os::{
@@ -31,7 +32,7 @@ use super::{
     output::Output,
     pgid::Pgid,
     process::{self, Member},
-    spawner::{Made, Main, Order, SpawnError, Unclaimed, end_unused},
+    spawner::{Leftovers, Made, Main, Order, SpawnError, Unclaimed, end_unused},
     start::Helper,
     warden::Ended,
     watch::{has_ended, watch},
@@ -169,14 +170,28 @@ impl Group {
         self.limited().memory_used()
     }
 
-    /// Has the groups that limited it removed: nothing is in them.
-    pub(super) fn forget_limits(&self) {
-        let limited = std::mem::take(&mut *self.limited());
-        if let Err(unsent) = self.thread.try_send(Order::Forget(limited))
-            && let Order::Forget(limited) = unsent.into_inner()
+    /// Has what is left of it removed: its mounts, and the groups that limited it, which nothing is in.
+    pub(super) fn forget(&self, mounts: Option<OwnedFd>) {
+        let left = Leftovers { limited: std::mem::take(&mut *self.limited()), mounts };
+        if let Err(unsent) = self.thread.try_send(Order::Forget(left))
+            && let Order::Forget(left) = unsent.into_inner()
         {
-            limited.remove();
+            left.limited.remove();
         }
+    }
+
+    /// The mounts of its namespace, open: as long as they are, its last process need not take them down, which
+    /// waits for the whole machine (an RCU grace period) before it counts as ended. `None` if it has none of its
+    /// own, or if that cannot be told: then its end takes longer, and that is all.
+    pub(super) fn hold_mounts(&self) -> Option<OwnedFd> {
+        let pid = match self.mode {
+            HelperMode::Namespace => self.pid,
+            HelperMode::UserNamespace => self.init_pid()?,
+            HelperMode::Reaper | HelperMode::Exec => return None,
+        };
+        // The number may be somebody else's by now only if it is dead already; those mounts are held in vain,
+        // and not for long.
+        File::open(format!("/proc/{pid}/ns/mnt")).ok().map(OwnedFd::from)
     }
 
     /// What contains it.

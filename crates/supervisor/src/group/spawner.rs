@@ -128,9 +128,18 @@ pub(super) enum Order {
         order: Box<SpawnOrder>,
         answer: oneshot::Sender<Result<Unclaimed, SpawnError>>,
     },
-    /// To remove groups of an instance that is proven gone: it limits nothing any more, and what proves
+    /// To remove what is left of an instance that is proven gone: it limits nothing any more, and what proves
     /// the next end must not wait for that.
-    Forget(Limited),
+    Forget(Leftovers),
+}
+
+/// What an instance that is proven gone leaves behind.
+#[derive(Debug)]
+pub(super) struct Leftovers {
+    /// The groups that limited it; nothing is in them.
+    pub(super) limited: Limited,
+    /// The mounts it had for itself; closing them unmounts them, which takes the kernel a while.
+    pub(super) mounts: Option<OwnedFd>,
 }
 
 impl Spawner {
@@ -148,7 +157,10 @@ impl Spawner {
             .spawn(move || {
                 while let Some(order) = inbox.blocking_recv() {
                     match order {
-                        Order::Forget(limited) => limited.remove(),
+                        Order::Forget(Leftovers { limited, mounts }) => {
+                            drop(mounts);
+                            limited.remove();
+                        }
                         Order::Spawn { answer, .. } if answer.is_closed() => {}
                         // Ends what it made if nobody waits for it any more.
                         Order::Spawn { order, answer } => {
