@@ -33,6 +33,8 @@ fn main() -> anyhow::Result<()> {
     }
     match words.first().map(String::as_str) {
         Some("probe") => return Ok(latency::probe()),
+        Some("phase-probe") => return runtime.block_on(latency::phase_probe(40)),
+        Some("http-probe") => return runtime.block_on(latency::http_probe()),
         Some("pass-through") => return runtime.block_on(latency::serve_pass_through()),
         Some("latency") => return runtime.block_on(latency::run(&words[1..])),
         _ => {}

@@ -125,7 +125,116 @@ pub(crate) fn probe() {
             let least = times.iter().map(|taken| taken.whole).min().unwrap_or_default();
             let longest = times.iter().map(|taken| taken.longest).min().unwrap_or_default();
             let unrelated = times.iter().map(|taken| taken.unrelated).min().unwrap_or_default();
-            println!("{shape:>6} {size:>8} {:>8.1} ns/request; longest {longest:?}, unrelated {unrelated:?}", least.as_nanos() as f64 / size as f64);
+            println!(
+                "{shape:>6} {size:>8} {:>8.1} ns/request; longest {longest:?}, unrelated {unrelated:?}",
+                least.as_nanos() as f64 / size as f64
+            );
         }
     }
+}
+
+pub(crate) async fn http_probe() -> anyhow::Result<()> {
+    use reqwest::Method;
+    use serde_json::json;
+    let (node, bare) = (crate::node::BenchNode::start()?, super::floors::BareServer::start()?);
+    let source = "import time\ndef handler(event, context):\n    time.sleep(300)\n";
+    node.deploy("busy", source, json!({ "strategy_config": { "concurrency": 1, "concurrent_num": 1 } }))
+        .await?;
+    let mut times: Vec<Vec<f64>> = vec![Vec::new(); 6];
+    for _ in 0..400 {
+        let mut add = |at: usize, took: Duration| times[at].push(took.as_secs_f64() * 1e6);
+        add(0, bare.round_trip().await?);
+        let path = "/v2/default/fgs/functions/busy/cancel";
+        let begin = Instant::now();
+        node.send(Method::GET, "/quell/v1/health", None).await?.bytes().await?;
+        add(1, begin.elapsed());
+        let begin = Instant::now();
+        node.send(Method::POST, path, Some(json!({ "request_id": "x", "type": "force" })))
+            .await?
+            .bytes()
+            .await?;
+        add(2, begin.elapsed());
+        let begin = Instant::now();
+        node.send(Method::GET, "/quell/v1/requests/00000000-0000-4000-8000-000000000000", None)
+            .await?
+            .bytes()
+            .await?;
+        add(3, begin.elapsed());
+        let begin = Instant::now();
+        node.send(Method::POST, path, Some(json!({ "request_id": "00000000-0000-4000-8000-000000000000" })))
+            .await?
+            .bytes()
+            .await?;
+        add(4, begin.elapsed());
+        add(5, bare.commit().await?);
+    }
+    for (name, times) in
+        ["bare", "health", "bad id", "look", "cancel unknown", "bare commit"].iter().zip(&mut times)
+    {
+        times.sort_by(f64::total_cmp);
+        println!("{name:>16} p10 {:.0} p50 {:.0} p90 {:.0}", times[40], times[200], times[360]);
+    }
+    Ok(())
+}
+
+pub(crate) async fn phase_probe(count: usize) -> anyhow::Result<()> {
+    use reqwest::Method;
+    use serde_json::json;
+    let (node, bare) = (crate::node::BenchNode::start()?, super::floors::BareServer::start()?);
+    let one = json!({ "strategy_config": { "concurrency": 4, "concurrent_num": 1 } });
+    let source = "import time\ndef handler(event, context):\n    time.sleep(300)\n";
+    node.deploy("sync", source, one.clone()).await?;
+    let source = "import asyncio\nasync def handler(event, context):\n    await asyncio.sleep(300)\n";
+    node.deploy("coroutine", source, one.clone()).await?;
+    let (_dir, stub) = super::stops::stub()?;
+    node.deploy_custom("stub", &std::fs::read(&stub)?, one.clone()).await?;
+    for (function, kind) in [
+        ("stub", json!({"type": "force"})),
+        ("sync", json!({"type": "force"})),
+        ("sync", json!({})),
+        ("coroutine", json!({})),
+    ] {
+        let mut all: Vec<(&str, Vec<f64>)> = vec![
+            ("took", Vec::new()),
+            ("bare", Vec::new()),
+            ("bare commit", Vec::new()),
+            ("bad id", Vec::new()),
+        ];
+        for _ in 0..count {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            all[1].1.push(bare.round_trip().await?.as_secs_f64() * 1e6);
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            all[2].1.push(bare.commit().await?.as_secs_f64() * 1e6);
+            let id = node.running(function, &json!({})).await?;
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            let begin = Instant::now();
+            node.send(
+                Method::POST,
+                "/v2/default/fgs/functions/sync/cancel",
+                Some(json!({ "request_id": "x", "type": "force" })),
+            )
+            .await?
+            .bytes()
+            .await?;
+            all[3].1.push(begin.elapsed().as_secs_f64() * 1e6);
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            let (took, cancel) = node.cancel(function, &id, &kind).await?;
+            let receipt = node.send(Method::GET, &format!("/quell/v1/receipts/{cancel}"), None).await?;
+            all[0].1.push(took.as_secs_f64() * 1e6);
+            for (name, took) in super::stops::phases(took, &receipt.json().await?) {
+                let took = took.as_secs_f64() * 1e6;
+                match all.iter_mut().find(|(known, _)| *known == name) {
+                    Some((_, times)) => times.push(took),
+                    None => all.push((name, vec![took])),
+                }
+            }
+        }
+        print!("{function} {kind}: ");
+        for (name, times) in &mut all {
+            times.sort_by(f64::total_cmp);
+            print!("{name} {:.0}; ", times[times.len() / 2]);
+        }
+        println!();
+    }
+    Ok(())
 }

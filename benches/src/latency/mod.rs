@@ -15,8 +15,8 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 
+pub(crate) use engine::{http_probe, phase_probe, probe};
 use measure::{Effort, Figure};
-pub(crate) use engine::probe;
 pub(crate) use pass_through::serve_pass_through;
 
 /// What is measured in full takes less than ten minutes on two cores, and quickly less than two.

@@ -126,6 +126,11 @@ impl Engine {
         self.tree.unsettled()
     }
 
+    /// Whether a cancel of this id is running: asked, and not over. One that joined another never is.
+    pub fn is_running(&self, cancel: CancelId) -> bool {
+        self.open.contains_key(&cancel)
+    }
+
     /// What is held in memory: nodes, instances, running cancels.
     pub fn sizes(&self) -> (usize, usize, usize) {
         (self.tree.len(), self.instances.len(), self.cancels.len())

@@ -357,7 +357,7 @@ impl Shell {
             level,
             cause,
         }));
-        self.drafts.drop_unused(cancel);
+        self.drop_unused(cancel);
     }
 
     pub(crate) fn function_changed(&mut self, function: Arc<FunctionSpec>) {

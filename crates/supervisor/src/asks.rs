@@ -39,12 +39,18 @@ impl Shell {
         self.open_draft(cancel, request, Some(actor.clone()), scope, level, cause);
         let ask = CancelAsk { ticket: Some(ticket), early, cancel, request, scope, level, cause };
         self.tell(Event::CancelAsked(ask));
-        if self.drafts.drop_unused(cancel) {
+        if self.drop_unused(cancel) {
             // It joined a running cancel: the asker is named in that one's receipt.
             if let Some(running) = self.running_cancel(request) {
                 self.drafts.name(running, &actor, scope, level);
             }
         }
+    }
+
+    /// Drops the draft of an ask that did not become a cancel of its own. True if it was one.
+    pub(crate) fn drop_unused(&mut self, cancel: CancelId) -> bool {
+        // One that is still on its way through its scope has recorded nothing yet.
+        !self.engine.is_running(cancel) && self.drafts.drop_unused(cancel)
     }
 
     /// What a request of an earlier life left behind, if the whole tree is to be stopped.
@@ -201,9 +207,16 @@ impl Shell {
         self.tell(Event::Recorded { cancel, record, ok });
     }
 
-    /// Effect `Close`.
+    /// Effect `Close`. Its receipt is kept when the askers, who are answered already, have had their turn.
     pub(crate) fn close(&mut self, cancel: CancelId, reply: Reply) {
         self.drafts.close(cancel, reply);
+        self.closed.push_back(cancel);
+    }
+
+    /// Keeps the receipt of the cancel that has been over for longest, and logs it. Until it is kept, whoever
+    /// asks for it is shown the draft.
+    pub(crate) fn keep_closed(&mut self) {
+        let Some(cancel) = self.closed.pop_front() else { return };
         if let Some(receipt) = self.drafts.receipt(cancel) {
             tracing::info!(
                 request = receipt.request_id,

@@ -99,7 +99,7 @@ impl Drafts {
         self.drafts.get(&cancel).is_some_and(|draft| draft.closed)
     }
 
-    /// Drops the draft of an ask that did not become a cancel of its own. True if it was one.
+    /// Drops a draft that nothing was recorded of. True if it was one.
     pub(crate) fn drop_unused(&mut self, cancel: CancelId) -> bool {
         let unused = self.drafts.get(&cancel).is_some_and(|draft| draft.fenced_at.is_none());
         if unused {
@@ -127,6 +127,7 @@ impl Drafts {
         if draft.rows.contains_key(&id) {
             return; // a wider or harder ask covers it again
         }
+        draft.fenced_at.get_or_insert_with(Instant::now);
         draft.rows.insert(id, draft.receipt.requests.len());
         let mut row = touched_and(id, request, outcome);
         row.fenced_before = !first;
@@ -276,8 +277,8 @@ impl Drafts {
     /// The record the engine asked for: everything fenced so far.
     pub(crate) fn record(&mut self, cancel: CancelId, level: Level) -> Option<NewReceipt> {
         let draft = self.drafts.get_mut(&cancel)?;
-        if draft.fenced_at.is_none() {
-            draft.fenced_at = Some(Instant::now());
+        if draft.receipt.fenced_ms == 0 {
+            draft.fenced_at.get_or_insert_with(Instant::now);
             draft.receipt.fenced_ms = now_ms();
         }
         level_word(level).clone_into(&mut draft.receipt.level);

@@ -82,6 +82,8 @@ pub(crate) struct Shell {
     pub(crate) crowded_out: HashSet<Arc<FunctionKey>>,
     pub(crate) counters: Counters,
     pub(crate) drafts: Drafts,
+    /// Cancels that are over and whose receipts are not on their way to the store yet.
+    pub(crate) closed: VecDeque<CancelId>,
     pub(crate) unwritten: Unwritten,
     pub(crate) askers: HashMap<Ticket, Asker>,
     pub(crate) timers: DelayQueue<Timer>,
@@ -139,6 +141,7 @@ impl Shell {
             crowded_out: HashSet::new(),
             counters: Counters::default(),
             drafts: Drafts::default(),
+            closed: VecDeque::new(),
             unwritten: Unwritten::default(),
             askers: HashMap::new(),
             timers: DelayQueue::new(),
@@ -178,13 +181,19 @@ impl Shell {
                 Some(expired) = poll_fn(|context| self.timers.poll_expired(context)), if !self.timers.is_empty() => {
                     self.ran_out(expired.into_inner());
                 }
-                // The next slice of a large cancel, in turn with what others want.
+                // The next slice of a large cancel, in turn with what others want: a busy inbox yields as well,
+                // after as many messages as the runtime lets a task take in one go (128).
                 () = tokio::task::yield_now(), if self.engine.unfinished() => self.tell(Event::WalkOn),
+                // After those who were answered have run: they wait, and for this nobody does.
+                () = tokio::task::yield_now(), if !self.closed.is_empty() => self.keep_closed(),
             }
             self.settle_down();
             if self.is_over() {
                 break;
             }
+        }
+        while !self.closed.is_empty() {
+            self.keep_closed();
         }
         self.life.cancel();
     }
