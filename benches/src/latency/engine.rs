@@ -35,11 +35,13 @@ fn parent(shape: &str, id: u128) -> Option<u128> {
     })
 }
 
-/// An engine with such a tree, all of it waiting, and one unrelated request that runs on an instance.
-fn planted(shape: &str, size: u128) -> Engine {
+/// An engine with such a tree, all of it waiting, and an instance for somebody else. And a place for effects
+/// that has grown to what a slice needs, as a shell has it.
+fn planted(shape: &str, size: u128) -> (Engine, Vec<Effect>) {
     let most = u32::try_from(size + 2).unwrap_or(u32::MAX);
     let bounds = Bounds { max_below_root: most, max_live: most, ..Bounds::default() };
-    let (mut engine, mut out) = (Engine::new(bounds), Vec::new());
+    let (mut engine, mut out) = (Engine::new(bounds), vec![Effect::Drain(STRANGER_ON); 8 * SLICE]);
+    out.clear();
     for id in 0..size {
         let (request, parent) = (RequestId(id), parent(shape, id).map(RequestId));
         engine.step(Event::Arrived { request, parent, detached: false, policy: Policy::default() }, &mut out);
@@ -48,8 +50,12 @@ fn planted(shape: &str, size: u128) -> Engine {
     }
     engine.step(Event::InstanceStarted { instance: STRANGER_ON, capacity: 1 }, &mut out);
     engine.step(Event::InstanceReady(STRANGER_ON), &mut out);
-    engine
+    out.clear();
+    (engine, out)
 }
+
+/// Effects of one slice come to a few times as many.
+const SLICE: usize = 512;
 
 const STRANGER_ON: InstanceId = InstanceId(1);
 /// Ids of the requests of others, above all of the tree.
@@ -79,8 +85,8 @@ fn ask() -> Event {
 
 /// Cancels a whole tree. The effects are dropped slice by slice, as a shell that carries them out does.
 pub(super) fn cancel(shape: &str, size: u128) -> Taken {
-    let mut engine = planted(shape, size);
-    let (mut out, mut settled) = (Vec::new(), 0);
+    let (mut engine, mut out) = planted(shape, size);
+    let mut settled = 0;
     let mut longest = Duration::ZERO;
     let begin = Instant::now();
     let mut event = ask();
@@ -99,7 +105,7 @@ pub(super) fn cancel(shape: &str, size: u128) -> Taken {
     assert_eq!(settled, size, "every request is settled");
     drop(black_box(engine));
 
-    let mut engine = planted(shape, size);
+    let (mut engine, mut out) = planted(shape, size);
     let (mut unrelated, mut number) = (Duration::ZERO, 0);
     let mut event = ask();
     loop {

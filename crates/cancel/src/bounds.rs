@@ -10,8 +10,8 @@ pub struct Bounds {
     /// Live requests in all; with [`Engine::BYTES_PER_REQUEST`](crate::Engine::BYTES_PER_REQUEST)
     /// this bounds the memory of the tree.
     pub max_live: u32,
-    /// Settled requests that are remembered so that a late cancel is told how they ended. The oldest
-    /// go first; the durable store knows the rest.
+    /// Settled requests that are remembered so that a late cancel is told how they ended: at most so many, and
+    /// at least half of it. The oldest go first, half of them at once; the durable store knows the rest.
     pub max_tombstones: u32,
     /// Askers that wait for one cancel; a client that retries in a loop must not grow memory.
     pub max_askers: u32,

@@ -8,16 +8,13 @@ use crate::{
     Attempt, Bounds, CancelId, Effect, Event, InstanceId, Outcome, Policy, Refusal, RequestId, Requeue,
     instance::{Ending, Instance},
     rest::Cancel,
-    tree::{CancelKey, Fence, Node, NodeKey, Phase, Tree},
+    tombstones::{Tombstone, Tombstones},
+    tree::{CancelKey, Node, NodeKey, Phase, Tree},
 };
 
-/// How a request that is no longer in the tree ended.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Tombstone {
-    pub(crate) outcome: Outcome,
-    /// Its fence, if it had one.
-    pub(crate) fence: Option<Fence>,
-}
+/// Live requests whose ids have room from the start; for more of them the table grows, and a step that makes
+/// it grow waits for that: some milliseconds at a hundred thousand.
+const ROOM: u32 = 100_000;
 
 /// Decides every stop. Owned by one task; see the crate page for the contract.
 #[derive(Clone, Debug)]
@@ -28,9 +25,7 @@ pub struct Engine {
     pub(crate) cancels: SlotMap<CancelKey, Cancel>,
     /// Running cancels by the id their askers and tombstones know.
     pub(crate) open: HashMap<CancelId, CancelKey>,
-    pub(crate) tombstones: HashMap<RequestId, Tombstone>,
-    /// Oldest first; bounded by `max_tombstones`.
-    buried: VecDeque<RequestId>,
+    pub(crate) tombstones: Tombstones,
     /// Cancels whose walk goes on, the one that has waited longest first; bounded by `max_walks`.
     pub(crate) walks: VecDeque<CancelKey>,
     /// Reused by walks, so that a cancel allocates nothing once it has grown.
@@ -47,12 +42,11 @@ impl Engine {
     pub fn new(bounds: Bounds) -> Self {
         Self {
             bounds,
-            tree: Tree::default(),
+            tree: Tree::with_room_for(bounds.max_live.min(ROOM) as usize),
             instances: HashMap::new(),
             cancels: SlotMap::with_key(),
             open: HashMap::new(),
-            tombstones: HashMap::new(),
-            buried: VecDeque::new(),
+            tombstones: Tombstones::new(bounds.max_tombstones as usize),
             walks: VecDeque::new(),
             scratch: Vec::new(),
         }
@@ -132,7 +126,7 @@ impl Engine {
         parent: Option<RequestId>,
         detached: bool,
     ) -> Result<Option<NodeKey>, Refusal> {
-        if self.tree.key(request).is_some() || self.tombstones.contains_key(&request) {
+        if self.tree.key(request).is_some() || self.tombstones.get(request).is_some() {
             return Err(Refusal::Duplicate);
         }
         let parent = match parent {
@@ -155,7 +149,7 @@ impl Engine {
 
     fn admission_below(&self, parent: RequestId) -> Result<(NodeKey, &Node), Refusal> {
         let Some((key, node)) = self.tree.find(parent) else {
-            let canceled = self.tombstones.get(&parent).is_some_and(|tomb| tomb.fence.is_some());
+            let canceled = self.tombstones.get(parent).is_some_and(|tomb| tomb.fence.is_some());
             return Err(if canceled { Refusal::ParentCanceled } else { Refusal::ParentGone });
         };
         if node.fence.is_some() {
@@ -232,23 +226,17 @@ impl Engine {
 
     /// How a settled request that has left the tree ended, if that is still remembered.
     pub(crate) fn tombstone(&self, request: RequestId) -> Option<Tombstone> {
-        self.tombstones.get(&request).copied()
+        self.tombstones.get(request).copied()
     }
 
     /// Drops husks from `key` upwards and remembers how they ended.
     pub(crate) fn prune(&mut self, key: NodeKey) {
-        let (tombstones, buried) = (&mut self.tombstones, &mut self.buried);
+        let tombstones = &mut self.tombstones;
         self.tree.prune(key, |node| {
             if let Phase::Husk(outcome) = node.phase {
-                tombstones.insert(node.id, Tombstone { outcome, fence: node.fence });
-                buried.push_back(node.id);
+                tombstones.bury(node.id, Tombstone { outcome, fence: node.fence });
             }
         });
-        while self.buried.len() > self.bounds.max_tombstones as usize {
-            if let Some(oldest) = self.buried.pop_front() {
-                self.tombstones.remove(&oldest);
-            }
-        }
     }
 }
 

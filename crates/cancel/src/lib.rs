@@ -37,6 +37,7 @@ mod rest;
 mod scope;
 mod settle;
 mod stop;
+mod tombstones;
 mod tree;
 mod view;
 mod walk;

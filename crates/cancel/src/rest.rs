@@ -155,8 +155,8 @@ impl Engine {
             mark(self.tree.get_mut(key).and_then(|node| node.fence.as_mut()), cancel.id);
         }
         self.scratch = covered;
-        for tomb in self.tombstones.values_mut() {
-            mark(tomb.fence.as_mut(), cancel.id);
+        for fence in self.tombstones.fences() {
+            mark(Some(fence), cancel.id);
         }
     }
 }

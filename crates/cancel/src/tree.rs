@@ -115,6 +115,10 @@ struct Walker {
 }
 
 impl Tree {
+    pub(crate) fn with_room_for(requests: usize) -> Self {
+        Self { ids: HashMap::with_capacity(requests), ..Self::default() }
+    }
+
     pub(crate) fn key(&self, id: RequestId) -> Option<NodeKey> {
         self.ids.get(&id).copied()
     }

@@ -20,6 +20,9 @@ use crate::{
     tree::{CancelKey, Fence, NodeKey, Phase},
 };
 
+/// Places for the next walk that are kept of the last one's list; more would be memory that a rare giant left.
+const KEPT: usize = 8_192;
+
 /// What is left to do of a cancel's way through its scope.
 #[derive(Clone, Debug)]
 pub(crate) struct Walk {
@@ -85,6 +88,7 @@ impl Engine {
         if let Some(walk) = self.cancels.get_mut(key).and_then(|cancel| cancel.walk.take()) {
             self.scratch = walk.raised;
             self.scratch.clear();
+            self.scratch.shrink_to(KEPT);
         }
         self.close_if_over(key, out);
         true
