@@ -20,8 +20,9 @@ use serde_json::{Value, json};
 
 use super::{
     bell::Bell,
+    figure::{At, Found, Target::AtMost, Title},
     floors,
-    measure::{Effort, Figure, Sample, Scenario, Title, figure},
+    measure::{Effort, Sample, Scenario, figure},
     stops::phases,
 };
 use crate::{latency::floors::BareServer, node::BenchNode};
@@ -84,7 +85,10 @@ impl Scenario for Tree<'_> {
 
     async fn ours(&mut self) -> anyhow::Result<Sample> {
         let root = self.node.accepted("tree", &self.event).await?;
-        let rings = (0..REQUESTS).map(|_| self.bell.ring()).collect::<anyhow::Result<Vec<_>>>()?;
+        let mut rings = Vec::new();
+        for _ in 0..REQUESTS {
+            rings.push(self.bell.ring().await?);
+        }
         let kind = json!({ "force": true, "recursive": true });
         let (took, cancel) = self.node.cancel("tree", &root, &kind).await?;
         drop(rings);
@@ -116,7 +120,7 @@ fn kill_groups(groups: &[Child]) -> anyhow::Result<Duration> {
     Ok(start.elapsed())
 }
 
-pub(crate) async fn measure(effort: Effort, figures: &mut Vec<Figure>) -> anyhow::Result<()> {
+pub(crate) async fn measure(effort: Effort, found: &mut Found) -> anyhow::Result<()> {
     prctl::set_child_subreaper(true)?;
     let (node, bare) = (BenchNode::start()?, BareServer::start()?);
     let many = json!({ "strategy_config": { "concurrency": 64, "concurrent_num": 1 }, "memory_size": 1_024 });
@@ -127,15 +131,15 @@ pub(crate) async fn measure(effort: Effort, figures: &mut Vec<Figure>) -> anyhow
             let each = processes / REQUESTS;
             let event = event(0, &parents(shape), each, &bell.name);
             let mut tree = Tree { node: &node, bare: &bare, bell, event, each };
-            let title = Title {
-                id: format!("recursive.{processes}.{shape}"),
-                what: format!("recursive force, {processes} processes, {shape}"),
-                floor: "request + SIGKILL to all reaped of as many".to_owned(),
-                target: (processes == 1_000).then_some(1.2),
-                target_p99: None,
-            };
+            let what = format!("recursive force, {processes} processes, {shape}");
+            let mut title = Title::new(format!("recursive.{processes}.{shape}"), what)
+                .over("request + SIGKILL to all reaped of as many")
+                .placed("processes in the tree", shape, processes as f64);
+            if processes == 1_000 {
+                title = title.goal(At::Median, AtMost(1.2));
+            }
             let fewer = effort.divided(if processes == 1_000 { 16 } else { 8 });
-            figures.push(figure(title, fewer, &mut tree).await?);
+            found.push(figure(title, fewer, &mut tree).await?);
         }
     }
     Ok(())
