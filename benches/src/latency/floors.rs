@@ -54,15 +54,18 @@ impl BareServer {
 /// A process that says "." once it stands, and then does what the runtime under test does when it is
 /// killed: nothing.
 pub(crate) fn standing(command: &mut Command) -> anyhow::Result<Child> {
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .process_group(0)
-        .spawn()
-        .context("its program")?;
-    let mut byte = [0];
-    child.stdout.as_mut().context("no stdout")?.read_exact(&mut byte).context("it does not stand")?;
+    let mut child = started(command)?;
+    stands(&mut child)?;
     Ok(child)
+}
+
+pub(crate) fn started(command: &mut Command) -> anyhow::Result<Child> {
+    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
+    command.spawn().context("its program")
+}
+
+pub(crate) fn stands(child: &mut Child) -> anyhow::Result<()> {
+    child.stdout.as_mut().context("no stdout")?.read_exact(&mut [0]).context("it does not stand")
 }
 
 /// SIGKILL to the exit collected.

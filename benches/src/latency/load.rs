@@ -17,7 +17,8 @@ use tokio::{
 use super::values::Values;
 use crate::own::{self, Own};
 
-/// Invocations that are under way at once at fixed times; a node that is that far behind has failed.
+/// Invocations that are under way at once at fixed times. What is due beyond that is not sent, and told: the machine
+/// has become slower than it was when it was asked what it can.
 const UNDER_WAY: usize = 2_048;
 /// Latencies on their way to the one that notes them.
 const NOTES: usize = 4_096;
@@ -59,6 +60,8 @@ pub(crate) struct Done {
     pub(crate) count: usize,
     /// Answered a second.
     pub(crate) rate: f64,
+    /// Due, and not sent.
+    pub(crate) shed: usize,
     pub(crate) p99_us: f64,
 }
 
@@ -90,7 +93,12 @@ impl Load {
         let line = tokio::task::block_in_place(|| self.0.line()).context("the generator of load")?;
         let said: Value = serde_json::from_str(&line).with_context(|| format!("the generator: {line}"))?;
         let number = |name: &str| said[name].as_f64().with_context(|| format!("the generator: {line}"));
-        Ok(Done { count: number("count")? as usize, rate: number("rate")?, p99_us: number("p99_us")? })
+        Ok(Done {
+            count: number("count")? as usize,
+            rate: number("rate")?,
+            shed: number("shed")? as usize,
+            p99_us: number("p99_us")?,
+        })
     }
 }
 
@@ -123,16 +131,17 @@ async fn work(job: &Value) -> anyhow::Result<Value> {
         anyhow::Ok(latencies)
     });
     let start = Instant::now();
-    match (job["clients"].as_u64(), job["rate"].as_f64()) {
-        (Some(clients), None) => closed(&http, &target, clients, start + time, &tell).await?,
+    let shed = match (job["clients"].as_u64(), job["rate"].as_f64()) {
+        (Some(clients), None) => closed(&http, &target, clients, start + time, &tell).await.map(|()| 0)?,
         (None, Some(rate)) => open(&http, &target, Schedule::new(start, rate), start + time, &tell).await?,
         _ => anyhow::bail!("neither clients nor a rate"),
-    }
+    };
     let took = start.elapsed().as_secs_f64();
     drop(tell);
     let latencies = notes.await??;
     Ok(json!({
         "rate": latencies.count() as f64 / took,
+        "shed": shed,
         "count": latencies.count(),
         "p99_us": latencies.quantile(0.99),
     }))
@@ -171,17 +180,18 @@ async fn closed(
     Ok(())
 }
 
-/// Each latency counts from when it was to begin: one that could not be sent in time has waited.
+/// Each latency counts from when it was to begin: one that could not be sent in time has waited. Returns how many
+/// were not sent at all.
 async fn open(
     http: &Client,
     goes: &Arc<Goes>,
     schedule: Schedule,
     end: Instant,
     tell: &mpsc::Sender<Duration>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<usize> {
     let under_way = Arc::new(Semaphore::new(UNDER_WAY));
     let mut tasks = JoinSet::new();
-    let mut steady = Some(schedule.start + RAMP);
+    let (mut steady, mut shed) = (Some(schedule.start + RAMP), 0);
     for number in 0.. {
         let intended = schedule.at(number);
         if intended >= end {
@@ -192,8 +202,10 @@ async fn open(
             println!("steady");
         }
         tokio::time::sleep_until(intended.into()).await;
-        let place = Arc::clone(&under_way).try_acquire_owned();
-        let place = place.with_context(|| format!("{UNDER_WAY} invocations are under way at once"))?;
+        let Ok(place) = Arc::clone(&under_way).try_acquire_owned() else {
+            shed += 1;
+            continue;
+        };
         let (http, goes, tell) = (http.clone(), Arc::clone(goes), tell.clone());
         tasks.spawn(async move {
             invoke(&http, &goes).await?;
@@ -207,7 +219,7 @@ async fn open(
     while let Some(done) = tasks.join_next().await {
         done??;
     }
-    Ok(())
+    Ok(shed)
 }
 
 #[cfg(test)]

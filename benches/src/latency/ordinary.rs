@@ -182,7 +182,8 @@ impl Scenario for Dispatch<'_> {
         let start = Instant::now();
         let (accepted, rang) = tokio::join!(self.node.accepted("rings", &event), self.bell.ring());
         let took = start.elapsed();
-        (accepted?, rang?);
+        accepted?;
+        rang?;
         Ok(took.into())
     }
 }

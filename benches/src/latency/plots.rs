@@ -163,12 +163,15 @@ pub(crate) fn phases(figures: &[Figure]) -> anyhow::Result<String> {
     Ok(all)
 }
 
-/// Points of one line: (size, ours, floor).
-type Line<'a> = (&'a str, Vec<(f64, f64, Option<f64>)>);
+/// A point of a line: (size, ours, floor).
+type Point = (f64, f64, Option<f64>);
+type Line<'a> = (&'a str, Vec<Point>);
+/// What the size is of, what the cost is counted in, and the lines.
+type Plot<'a> = (&'a str, &'a str, Vec<Line<'a>>);
 
 /// Cost against size: one plot for each kind of size.
 pub(crate) fn sizes(figures: &[Figure]) -> anyhow::Result<String> {
-    let mut plots: Vec<(&str, &str, Vec<Line<'_>>)> = Vec::new();
+    let mut plots: Vec<Plot<'_>> = Vec::new();
     for figure in figures {
         let Some(place) = &figure.title.place else { continue };
         let floor = figure.floor.as_ref().map(|floor| floor.quantile(0.5));
@@ -211,8 +214,8 @@ fn size_plot(size_of: &str, unit: &str, lines: &[Line<'_>]) -> anyhow::Result<St
     for (number, (name, points)) in lines.iter().enumerate() {
         let colour = number % COLOURS;
         write!(legend, "<span><i class=\"k{colour}\"></i>{}</span>", escape(name))?;
-        let of = |pick: fn(&(f64, f64, Option<f64>)) -> Option<f64>| {
-            let at = |point| {
+        let of = |pick: fn(&Point) -> Option<f64>| {
+            let at = |point: &Point| {
                 let y = y_of(share(pick(point)?, bottom, top));
                 Some(format!("{:.1},{y:.1} ", x_of(share(point.0, left, right))))
             };

@@ -13,7 +13,7 @@ use super::{
 
 pub(crate) fn print_head() {
     println!(
-        "{:<54} {:>6} {:>9} {:>9} {:>9} {:>9} {:>9}     {:>6} {:>11}  target",
+        "{:<50} {:>6} {:>9} {:>9} {:>9} {:>9} {:>9}     {:>6} {:>11}  target",
         "", "n", "min", "p50", "p90", "p99", "max", "ratio", "of rounds"
     );
 }
@@ -23,7 +23,7 @@ pub(crate) fn print(figure: &Figure) {
     let row = |name: &str, values: &Values| {
         let at = |quantile| values.quantile(quantile);
         format!(
-            "{name:<54} {:>6} {:>9.1} {:>9.1} {:>9.1} {:>9.1} {:>9.1} {unit:<3}",
+            "{name:<50} {:>6} {:>9.1} {:>9.1} {:>9.1} {:>9.1} {:>9.1} {unit:<3}",
             values.count(),
             at(0.0),
             at(0.5),
@@ -33,7 +33,7 @@ pub(crate) fn print(figure: &Figure) {
         )
     };
     if let Some(floor) = &figure.floor {
-        println!("{}", row(&format!("  floor: {}", figure.title.floor), floor));
+        println!("{} {}", row("  floor", floor), figure.title.floor);
     }
     let verdict = match figure.meets() {
         Some(true) => "met",
@@ -46,7 +46,7 @@ pub(crate) fn print(figure: &Figure) {
         format!("{} {ratio:>6} {spread:>11}  {}", row(&figure.title.what, &figure.ours), figure.goals());
     println!("{} {verdict}", line.trim_end());
     if let (Some((what, values)), Some(ratio)) = (&figure.beside, figure.ratio_beside()) {
-        println!("{} {ratio:>6.2}", row(&format!("  {what}"), values));
+        println!("{} {ratio:>6.2} {what}", row("  beside", values));
     }
     if let Some(note) = &figure.title.note {
         println!("  {note}");

@@ -36,8 +36,9 @@ const SPAWNS: &str = "import json, socket, subprocess, time
 def handler(event, context):
     line = socket.socket(socket.AF_UNIX)
     line.connect('\\0' + event['bell'])
-    for _ in range(event['processes'] - 1):
-        subprocess.Popen(['sleep', '1000'])
+    if event['processes'] > 1:
+        shell = subprocess.Popen(['sh', '-c', event['script']], stdout=subprocess.PIPE)
+        shell.stdout.readline()
     for child in event['children']:
         context.invoke_async('tree', child)
     line.sendall(b'.')
@@ -45,15 +46,29 @@ def handler(event, context):
 ";
 /// The floor's runtimes: as many processes below as many interpreters.
 const SPAWNS_BARE: &str = "import os, subprocess, sys
-for _ in range(int(sys.argv[1]) - 1):
-    subprocess.Popen(['sleep', '1000'], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+if sys.argv[1]:
+    shell = subprocess.Popen(['sh', '-c', sys.argv[1]], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    shell.stdout.readline()
 os.write(1, b'.'); os.read(0, 1)";
+
+/// A shell and what it starts below an interpreter, until all that stand: an interpreter alone would take several times
+/// as long to start them. Empty if there is only the interpreter.
+fn script(each: usize) -> String {
+    match each.checked_sub(2) {
+        Some(below) => {
+            format!(
+                "i=0; while [ $i -lt {below} ]; do sleep 1000 >&2 & i=$((i+1)); done; echo; exec sleep 1000 >&2"
+            )
+        }
+        None => String::new(),
+    }
+}
 
 /// The event of the request at this place in a tree whose parents are given.
 fn event(at: usize, parents: &[usize], each: usize, bell: &str) -> Value {
     let children = (at + 1..parents.len()).filter(|child| parents[*child] == at);
     let children: Vec<Value> = children.map(|child| event(child, parents, each, bell)).collect();
-    json!({ "bell": bell, "processes": each, "children": children })
+    json!({ "bell": bell, "processes": each, "script": script(each), "children": children })
 }
 
 /// The parent of each request; the first has none, and names itself.
@@ -77,9 +92,10 @@ struct Tree<'a> {
 impl Scenario for Tree<'_> {
     async fn floor(&mut self) -> anyhow::Result<Duration> {
         let request = self.bare.round_trip().await?;
-        let each = self.each.to_string();
-        let start = |_| floors::standing(Command::new("python3").args(["-c", SPAWNS_BARE, &each]));
-        let groups = (0..REQUESTS).map(start).collect::<anyhow::Result<Vec<Child>>>()?;
+        let script = script(self.each);
+        let start = |_| floors::started(Command::new("python3").args(["-c", SPAWNS_BARE, &script]));
+        let mut groups = (0..REQUESTS).map(start).collect::<anyhow::Result<Vec<Child>>>()?;
+        groups.iter_mut().try_for_each(floors::stands)?;
         Ok(request + kill_groups(&groups)?)
     }
 
@@ -125,6 +141,8 @@ pub(crate) async fn measure(effort: Effort, found: &mut Found) -> anyhow::Result
     let (node, bare) = (BenchNode::start()?, BareServer::start()?);
     let many = json!({ "strategy_config": { "concurrency": 64, "concurrent_num": 1 }, "memory_size": 1_024 });
     node.deploy("tree", SPAWNS, many).await?;
+    // A tree takes a hundred times as long to start as to stop.
+    let effort = Effort { rounds: if effort.samples >= 20 { effort.rounds } else { 2 }, ..effort };
     for processes in PROCESSES {
         for shape in ["wide", "deep", "mixed"] {
             let bell = Bell::hang()?;

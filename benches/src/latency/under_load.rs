@@ -25,10 +25,8 @@ const RUNTIMES: usize = 8;
 const SHARE: f64 = 0.7;
 /// Clients that look what it can: one works while another's answer is on its way.
 const CLIENTS: usize = 2 * RUNTIMES;
-/// How long they look, and before that until all runtimes have started.
-const RAMP: Duration = Duration::from_millis(1_500);
-
-const LOOK: Duration = Duration::from_secs(2);
+/// How long they look.
+const LOOK: Duration = Duration::from_millis(1_000);
 /// Forces of a runtime and cancels of a request that waits, in turn.
 const CANCELS_A_SECOND: f64 = 20.0;
 /// Most samples of a round: each forced runtime stands before the round begins.
@@ -114,47 +112,93 @@ fn wait_until(time: Instant) {
     tokio::task::block_in_place(|| std::thread::sleep(time.saturating_duration_since(Instant::now())));
 }
 
-fn title(kind: usize, offered: f64, capacity: f64, done: &[f64]) -> Title {
-    let (id, what) =
-        [("load.force", "force, Python, under load"), ("load.queued", "of a request that waits, under load")]
-            [kind];
-    let done = done.iter().sum::<f64>() / done.len().max(1) as f64;
+/// What was going on meanwhile, over all rounds.
+#[derive(Debug, Default)]
+struct Meanwhile {
+    capacity: f64,
+    done: f64,
+    shed: usize,
+    rounds: f64,
+}
+
+impl Meanwhile {
+    fn add(&mut self, capacity: f64, load: Done) {
+        self.capacity += capacity;
+        self.done += load.rate;
+        self.shed += load.shed;
+        self.rounds += 1.0;
+    }
+
+    fn note(&self) -> String {
+        let (capacity, done) = (self.capacity / self.rounds, self.done / self.rounds);
+        let mut note = format!(
+            "{CANCELS_A_SECOND} cancels a second, each counted from when it was to be sent. Meanwhile {:.0} invocations a \
+             second are sent, {:.0} % of the {capacity:.0} that node and sender did just before; {done:.0} were done.",
+            capacity * SHARE,
+            SHARE * 100.0
+        );
+        if self.shed > 0 {
+            note += &format!(" {} were not sent: the machine became slower meanwhile.", self.shed);
+        }
+        note
+    }
+}
+
+fn title(kind: usize, meanwhile: &Meanwhile) -> Title {
+    let (id, what) = match KINDS[kind].0 {
+        "victim" => ("load.force", "force, Python, under load"),
+        _ => ("load.queued", "of a request that waits, under load"),
+    };
     let title = Title::new(id, what).over("the same at the same times on the idle node");
-    title.goal(At::P99, AtMost(3.0)).noted(format!(
-        "{CANCELS_A_SECOND} cancels a second, each counted from when it was to be sent. Meanwhile {offered:.0} \
-         invocations a second are sent, {:.0} % of the {capacity:.0} that this node and the sender can on this \
-         machine; {done:.0} were done.",
-        SHARE * 100.0
-    ))
+    title.goal(At::P99, AtMost(3.0)).noted(meanwhile.note())
 }
 
 pub(crate) async fn measure(effort: Effort, found: &mut Found) -> anyhow::Result<()> {
     let bench = UnderLoad::start(effort.samples).await?;
-    progress::show("what the node can", 0, 1);
-    Load::capacity(&bench.goes, CLIENTS, RAMP)?; // its runtimes are started
-    let capacity = Load::capacity(&bench.goes, CLIENTS, LOOK)?;
-    let offered = capacity.rate * SHARE;
+    progress::show("cancels under load", 0, effort.rounds);
+    Load::capacity(&bench.goes, CLIENTS, LOOK)?; // its runtimes are started
     let (mut idle, mut loaded) = ([Values::new()?, Values::new()?], [Values::new()?, Values::new()?]);
-    let (mut rounds, mut done, mut latencies) = ([Vec::new(), Vec::new()], Vec::new(), Vec::new());
+    let (mut rounds, mut latencies) = ([Vec::new(), Vec::new()], Vec::new());
+    let mut meanwhile = Meanwhile::default();
     for round in 1..=effort.rounds {
         progress::show("cancels under load", round, effort.rounds);
         let (quiet, _) = bench.round(None).await?;
-        let (busy, load) = bench.round(Some(offered)).await?;
+        // Just before: a machine that others use as well is not the same for long.
+        let capacity = Load::capacity(&bench.goes, CLIENTS, LOOK)?.rate;
+        let (busy, load) = bench.round(Some(capacity * SHARE)).await?;
         for kind in 0..KINDS.len() {
             rounds[kind].push(busy[kind].quantile(0.5) / quiet[kind].quantile(0.5));
             idle[kind].merge(&quiet[kind])?;
             loaded[kind].merge(&busy[kind])?;
         }
         if let Some(load) = load {
-            done.push(load.rate);
+            meanwhile.add(capacity, load);
             latencies.push(load.p99_us);
         }
     }
     for (kind, ((ours, floor), rounds)) in loaded.into_iter().zip(idle).zip(rounds).enumerate() {
-        let title = title(kind, offered, capacity.rate, &done);
+        let title = title(kind, &meanwhile);
         found.push(Figure { title, ours, floor: Some(floor), beside: None, rounds, phases: Vec::new() });
     }
     let title = Title::new("load.invocations", "an invocation at that load: its p99, by round");
     found.push(Figure::read(title, &latencies)?);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_sent_is_told_and_nothing_is_said_of_it_otherwise() {
+        let mut meanwhile = Meanwhile::default();
+        let load = Done { count: 700, rate: 700.0, shed: 0, p99_us: 1.0 };
+        meanwhile.add(1_000.0, load);
+        let note = meanwhile.note();
+        assert!(note.contains("700 invocations a second are sent, 70 % of the 1000"), "{note}");
+        assert!(!note.contains("not sent"), "{note}");
+        meanwhile.add(3_000.0, Done { shed: 5, ..load });
+        assert!(meanwhile.note().contains("70 % of the 2000"), "{}", meanwhile.note());
+        assert!(meanwhile.note().contains("5 were not sent"), "{}", meanwhile.note());
+    }
 }
