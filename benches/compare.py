@@ -5,6 +5,7 @@ Reads what gungraun prints as JSON, one object a bench, from standard input.
 
 import json
 import platform
+import subprocess
 import sys
 
 MOST = 1.10  # of the baseline; what is above fails
@@ -31,23 +32,30 @@ def instructions(bench):
     raise SystemExit(f"{bench['id']}: nothing was counted")
 
 
+def here():
+    """What counts depend on."""
+    compiler = subprocess.run(["rustc", "--version"], check=True, capture_output=True, text=True)
+    return {"machine": platform.machine(), "compiler": compiler.stdout.strip()}
+
+
 def read(path):
-    """The baseline: the architecture it was made on, and the counts."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            lines = [line.split() for line in file if line.strip() and not line.startswith("#")]
-    except FileNotFoundError:
-        return None, {}
-    machine = next((words[1] for words in lines if words[0] == "machine"), None)
-    return machine, {words[0]: int(words[1]) for words in lines if words[0] != "machine"}
+    """The baseline: what it depends on, and the counts."""
+    made_on, counts = {}, {}
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            name, _, value = line.strip().partition(" ")
+            if name in ("machine", "compiler"):
+                made_on[name] = value
+            elif name and not name.startswith("#"):
+                counts[name] = int(value)
+    return made_on, counts
 
 
 def write(path, counts):
     with open(path, "w", encoding="utf-8") as file:
         file.write("# Instructions of each bench of benches/benches/instructions.rs: .ci/instructions --update\n")
-        file.write(f"machine {platform.machine()}\n")
-        for name, count in sorted(counts.items()):
-            file.write(f"{name} {count}\n")
+        for name, value in [*here().items(), *sorted(counts.items())]:
+            file.write(f"{name} {value}\n")
 
 
 def compare(before, counts):
@@ -74,10 +82,12 @@ def main(words):
         write(path, counts)
         print(f"{path} is written: {len(counts)} benches")
         return None
-    machine, before = read(path)
-    if machine not in (None, platform.machine()):
-        print(f"the baseline is of {machine}, this is {platform.machine()}: nothing is compared")
+    (made_on, before), now = read(path), here()
+    if made_on["machine"] != now["machine"]:
+        print(f"the baseline is of {made_on['machine']}, this is {now['machine']}: nothing is compared")
         return None
+    if made_on["compiler"] != now["compiler"]:
+        print(f"the baseline is of {made_on['compiler']}, this is {now['compiler']}")
     return "\n".join(compare(before, counts)) or None
 
 
