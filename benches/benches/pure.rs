@@ -1,5 +1,5 @@
 //! Times of the pure parts: `cargo bench -p quell-bench --bench pure`. What must not grow is counted by
-//! `instructions.rs`, which a busy machine does not disturb.
+//! `benches/instructions`, which a busy machine does not disturb.
 #![allow(missing_docs)] // the macros' functions
 
 mod trees;

@@ -96,7 +96,11 @@ impl Scenario for Tree<'_> {
         let start = |_| floors::started(Command::new("python3").args(["-c", SPAWNS_BARE, &script]));
         let mut groups = (0..REQUESTS).map(start).collect::<anyhow::Result<Vec<Child>>>()?;
         groups.iter_mut().try_for_each(floors::stands)?;
-        Ok(request + kill_groups(&groups)?)
+        // This process inherits what the interpreters leave; for no longer, since it collects nobody else.
+        prctl::set_child_subreaper(true)?;
+        let killed = kill_groups(&groups);
+        prctl::set_child_subreaper(false)?;
+        Ok(request + killed?)
     }
 
     async fn ours(&mut self) -> anyhow::Result<Sample> {
@@ -116,7 +120,7 @@ impl Scenario for Tree<'_> {
     }
 }
 
-/// SIGKILL to every group, to the last of them collected: this process inherits them.
+/// SIGKILL to every group, to the last of them collected by whoever inherits them: this process.
 #[expect(clippy::disallowed_methods, reason = "the floor is the bare call; no leader is reaped before")]
 fn kill_groups(groups: &[Child]) -> anyhow::Result<Duration> {
     let start = Instant::now();
@@ -137,7 +141,6 @@ fn kill_groups(groups: &[Child]) -> anyhow::Result<Duration> {
 }
 
 pub(crate) async fn measure(effort: Effort, found: &mut Found) -> anyhow::Result<()> {
-    prctl::set_child_subreaper(true)?;
     let (node, bare) = (BenchNode::start()?, BareServer::start()?);
     let many = json!({ "strategy_config": { "concurrency": 64, "concurrent_num": 1 }, "memory_size": 1_024 });
     node.deploy("tree", SPAWNS, many).await?;

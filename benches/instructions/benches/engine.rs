@@ -2,6 +2,7 @@
 //! `.ci/instructions` runs this and compares with `benches/baseline.txt`.
 #![allow(missing_docs)] // the macros' functions
 
+#[path = "../../benches/trees/mod.rs"]
 mod trees;
 
 use std::hint::black_box;
