@@ -103,6 +103,9 @@ impl Bench {
     /// The whole tree is cancelled by force, until nothing is left to do but what others must tell.
     pub(crate) fn cancel_all(&mut self) {
         self.step(Event::CancelAsked(ask()));
+        while self.engine.unfinished() {
+            self.step(Event::WalkOn);
+        }
     }
 
     /// The same, and every instance of so many requests is seen dead.

@@ -1,6 +1,6 @@
 //! Instructions of the engine, counted by valgrind: they do not move with what else a machine does.
 //! `.ci/instructions` runs this and compares with `benches/baseline.txt`.
-#![allow(missing_docs)] // the macros' functions
+#![allow(missing_docs, clippy::exit)] // what the macros make
 
 #[path = "../../benches/trees/mod.rs"]
 mod trees;
