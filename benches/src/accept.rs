@@ -2,9 +2,8 @@
 //! same store: the same clients, the same disk, in turn.
 
 use std::{
-    io::{BufRead as _, BufReader},
+    ffi::OsStr,
     path::Path,
-    process::{Child, Command, Stdio},
     sync::{
         Arc, LazyLock,
         atomic::{AtomicUsize, Ordering},
@@ -12,20 +11,23 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use axum::{Router, body::Bytes, extract::State, http::StatusCode, routing::post};
 use cancel::RequestId;
 use reqwest::Client;
 use serde_json::json;
 use store::{Embedded, FunctionKey, LATEST, NewInvocation, Store};
 
-use crate::node::BenchNode;
+use crate::{
+    node::BenchNode,
+    own::{self, Own},
+};
 
 /// Clients at once, and one alone.
-const CLIENTS: [usize; 2] = [64, 1];
+pub(crate) const CLIENTS: [usize; 2] = [64, 1];
 /// Rounds, each of both servers.
 const ROUNDS: usize = 5;
-const SOURCE: &str = "import time\ndef handler(event, context):\n    time.sleep(600)\n";
+pub(crate) const SOURCE: &str = "import time\ndef handler(event, context):\n    time.sleep(600)\n";
 
 /// The bare handler, in a process of its own as the node is.
 pub(crate) async fn serve_floor(dir: &Path) -> anyhow::Result<()> {
@@ -34,7 +36,10 @@ pub(crate) async fn serve_floor(dir: &Path) -> anyhow::Result<()> {
     println!("{}", listener.local_addr()?);
     let empty = post(async |_: Bytes| "null");
     let router = Router::new().route("/empty", empty).route("/accept", post(commit)).with_state(store);
-    Ok(axum::serve(listener, router).await?)
+    tokio::select! {
+        served = axum::serve(listener, router) => Ok(served?),
+        _ = own::alone() => Ok(()),
+    }
 }
 
 /// As the node has it when it accepts.
@@ -47,26 +52,29 @@ static FUNCTION: LazyLock<Arc<FunctionKey>> = LazyLock::new(|| {
     })
 });
 
-async fn commit(State(store): State<Arc<dyn Store>>, payload: Bytes) -> StatusCode {
-    // As the node's: random ids cost the store's index more than counted ones.
-    let request = RequestId(uuid::Uuid::new_v4().as_u128());
-    let row = NewInvocation {
-        request,
+/// A new request of that function.
+pub(crate) fn row(payload: Bytes) -> NewInvocation {
+    NewInvocation {
+        // As the node's: random ids cost the store's index more than counted ones.
+        request: RequestId(uuid::Uuid::new_v4().as_u128()),
         function: Arc::clone(&FUNCTION),
         alias: None,
         parent: None,
         payload,
         created_ms: 1,
         hops: 0,
-    };
-    match store.accept(row).await {
+    }
+}
+
+async fn commit(State(store): State<Arc<dyn Store>>, payload: Bytes) -> StatusCode {
+    match store.accept(row(payload)).await {
         Ok(()) => StatusCode::ACCEPTED,
         Err(_) => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 
 pub(crate) struct Floor {
-    child: Child,
+    _server: Own,
     base: String,
     _dir: tempfile::TempDir,
 }
@@ -74,15 +82,8 @@ pub(crate) struct Floor {
 impl Floor {
     pub(crate) fn start() -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
-        let mut child = Command::new(std::env::current_exe()?)
-            .arg("floor-server")
-            .arg(dir.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut address = String::new();
-        BufReader::new(child.stdout.take().context("no stdout")?).read_line(&mut address)?;
-        Ok(Self { child, base: format!("http://{}", address.trim()), _dir: dir })
+        let mut server = Own::start([OsStr::new("floor-server"), dir.path().as_os_str()])?;
+        Ok(Self { base: format!("http://{}", server.line()?), _server: server, _dir: dir })
     }
 
     /// Where it is; a path follows.
@@ -91,16 +92,14 @@ impl Floor {
     }
 }
 
-impl Drop for Floor {
-    fn drop(&mut self) {
-        // It has nothing to save.
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
 /// Accepts per second.
-async fn rate(http: &Client, url: &str, token: &str, clients: usize, count: usize) -> anyhow::Result<f64> {
+pub(crate) async fn rate(
+    http: &Client,
+    url: &str,
+    token: &str,
+    clients: usize,
+    count: usize,
+) -> anyhow::Result<f64> {
     let left = Arc::new(AtomicUsize::new(count));
     let start = Instant::now();
     let mut tasks = tokio::task::JoinSet::new();

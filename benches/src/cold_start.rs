@@ -17,14 +17,14 @@ use crate::{
 /// Samples of each figure: a start takes a hundred times as long as a cancel.
 pub(crate) const MOST: usize = 50;
 /// Seconds after which an instance without work is released, so that the next request finds none.
-const IDLE: &str = "0.02";
+pub(crate) const IDLE: &str = "0.02";
 /// Between two looks whether it is gone.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// Which interpreter the node runs: what is found first here may be another, or a script that looks for one.
 const WHICH: &str = "import sys\ndef handler(event, context):\n    return sys.executable\n";
-const TRIVIAL_NODE: &str = "exports.handler = async (event) => event;\n";
-const TRIVIAL: &str = "def handler(event, context):\n    return event\n";
+pub(crate) const TRIVIAL_NODE: &str = "exports.handler = async (event) => event;\n";
+pub(crate) const TRIVIAL: &str = "def handler(event, context):\n    return event\n";
 
 /// Imports about what an SDK of a cloud does: a large part of the standard library, and model classes that are
 /// made at import.
@@ -47,7 +47,7 @@ def handler(event, context):
 ";
 
 /// A bare interpreter that does nothing, from its start to its collected exit.
-fn bare_start(python: &str, code: &str) -> anyhow::Result<Duration> {
+pub(crate) fn bare_start(python: &str, code: &str) -> anyhow::Result<Duration> {
     let start = Instant::now();
     let ended = Command::new(python).args(["-c", code]).stdin(Stdio::null()).status().context("python3")?;
     let took = start.elapsed();
@@ -56,7 +56,7 @@ fn bare_start(python: &str, code: &str) -> anyhow::Result<Duration> {
 }
 
 /// The same of Node.js.
-fn bare_node() -> anyhow::Result<Duration> {
+pub(crate) fn bare_node() -> anyhow::Result<Duration> {
     let start = Instant::now();
     let ended = Command::new("node").args(["-e", "0"]).stdin(Stdio::null()).status().context("node")?;
     ensure!(ended.success(), "node: {ended}");
@@ -65,7 +65,7 @@ fn bare_node() -> anyhow::Result<Duration> {
 
 impl BenchNode {
     /// One request that finds no instance; waits until there is none again.
-    async fn cold_request(&self, function: &str) -> anyhow::Result<Duration> {
+    pub(crate) async fn cold_request(&self, function: &str) -> anyhow::Result<Duration> {
         let path = format!("/v2/default/fgs/functions/{function}/invocations");
         let start = Instant::now();
         let reply = self.send(Method::POST, &path, Some(json!({}))).await?;
@@ -84,7 +84,7 @@ impl BenchNode {
     }
 
     /// Whether an instance of a function is forked here; why not, if it is not.
-    async fn forks(&self, function: &str) -> anyhow::Result<Result<(), String>> {
+    pub(crate) async fn forks(&self, function: &str) -> anyhow::Result<Result<(), String>> {
         let body = json!({ "count": 1 });
         let path = format!("/v2/default/fgs/functions/{function}/reservedinstances");
         self.send(Method::PUT, &path, Some(body)).await?.error_for_status()?;
@@ -103,6 +103,13 @@ impl BenchNode {
     }
 }
 
+/// The interpreter that the node runs.
+pub(crate) async fn interpreter(node: &BenchNode) -> anyhow::Result<String> {
+    node.deploy("which", WHICH, json!({})).await?;
+    let path = "/v2/default/fgs/functions/which/invocations";
+    Ok(node.send(Method::POST, path, Some(json!({}))).await?.error_for_status()?.text().await?)
+}
+
 pub(crate) async fn measure(count: usize, show: &mut Show<'_>) -> anyhow::Result<()> {
     let node = BenchNode::start_with(&["--idle", IDLE])?;
     // The node's own interpreter start, with what the image imports and a whole request on top.
@@ -115,9 +122,7 @@ pub(crate) async fn measure(count: usize, show: &mut Show<'_>) -> anyhow::Result
     let (mut floor, mut import) = (Samples::default(), Samples::default());
     let (mut node_floor, mut node_cold) = (Samples::default(), Samples::default());
     let mut samples: Vec<Samples> = functions.iter().map(|_| Samples::default()).collect();
-    node.deploy("which", WHICH, json!({})).await?;
-    let path = "/v2/default/fgs/functions/which/invocations";
-    let python = node.send(Method::POST, path, Some(json!({}))).await?.error_for_status()?.text().await?;
+    let python = interpreter(&node).await?;
     let has_node = bare_node().is_ok();
     if has_node {
         node.deploy("nodejs", TRIVIAL_NODE, json!({ "memory_size": 256, "runtime": "Node.js18.15" })).await?;

@@ -1,9 +1,10 @@
 //! The cancellation-latency harness: every figure beside its floor, measured in the same run.
 //!
-//! `cargo build --release --workspace && target/release/quell-bench` measures on this machine; the
-//! word `--quick` takes a tenth of the samples, `engine`, `group`, `accept`, `queue` or `cold-start` measures that
-//! part alone (the last two only if they are named). `quell-bench latency` measures stops over HTTP and writes a report. Ratios
-//! travel between machines, times do not.
+//! `cargo run --release -p quell-bench -- latency` measures over HTTP and writes a report: docs/performance.md.
+//!
+//! Without that word it measures parts alone, for whoever changes them: `engine`, `group`, `accept`, `queue` or
+//! `cold-start` (the last two only if they are named); `--quick` takes a tenth of the samples. Ratios travel
+//! between machines, times do not.
 #![allow(clippy::print_stdout)] // its output is its purpose
 
 mod accept;
@@ -12,6 +13,7 @@ mod engine;
 mod group;
 mod latency;
 mod node;
+mod own;
 mod queue;
 mod samples;
 
@@ -23,6 +25,11 @@ const QUICK: usize = 30;
 /// Requests that wait.
 const QUEUED: u64 = 1_000_000;
 
+/// One thread: what sends is not to take more of the machine than it must.
+fn load_runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
 fn main() -> anyhow::Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -32,9 +39,7 @@ fn main() -> anyhow::Result<()> {
         return runtime.block_on(accept::serve_floor(dir.as_ref()));
     }
     match words.first().map(String::as_str) {
-        Some("probe") => return Ok(latency::probe()),
-        Some("phase-probe") => return runtime.block_on(latency::phase_probe(40)),
-        Some("http-probe") => return runtime.block_on(latency::http_probe()),
+        Some("load") => return load_runtime()?.block_on(latency::serve_load()),
         Some("pass-through") => return runtime.block_on(latency::serve_pass_through()),
         Some("latency") => return runtime.block_on(latency::run(&words[1..])),
         _ => {}

@@ -5,7 +5,10 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Child, Command, Stdio},
-    sync::Arc,
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
     time::{Duration, Instant},
 };
 
@@ -26,14 +29,15 @@ pub(crate) struct BenchNode {
     pub(crate) token: String,
     /// From the start of the process to the line that says where it listens.
     pub(crate) started_in: Duration,
+    /// Nothing comes, and it closes when the node has no more to say: it is at its end.
+    log: Mutex<Receiver<()>>,
     data: Arc<tempfile::TempDir>,
 }
 
 impl Drop for BenchNode {
     fn drop(&mut self) {
-        // Ended already, or the bench failed: then the kill is all there is to do.
-        drop(self.child.kill());
-        drop(self.child.wait());
+        // Killed it would leave its cgroups behind. What fails here has been told by what failed before.
+        drop(self.end());
     }
 }
 
@@ -72,13 +76,17 @@ impl BenchNode {
             .map_while(Result::ok)
             .find_map(|line| line.split_once("listening on ").map(|(_, endpoint)| endpoint.to_owned()));
         // The node must never wait for its log to be read.
-        std::thread::spawn(move || lines.for_each(drop));
+        let (at_end, log) = std::sync::mpsc::sync_channel(0);
+        std::thread::spawn(move || {
+            lines.for_each(drop);
+            drop(at_end);
+        });
         let endpoint = endpoint.context("the node did not start")?;
         let (started_in, token) = (start.elapsed(), token(data.path())?);
         // The client wants one, TLS or not; Err: there is one.
         drop(rustls::crypto::ring::default_provider().install_default());
         let http = Client::builder().no_proxy().timeout(LIMIT).build()?;
-        Ok(Self { child, http, endpoint, token, started_in, data })
+        Ok(Self { child, http, endpoint, token, started_in, log: Mutex::new(log), data })
     }
 
     /// Starts a request and returns once a runtime has it.
@@ -149,20 +157,52 @@ impl BenchNode {
     }
 
     /// Ends it in the orderly way; its data stays.
-    #[expect(clippy::disallowed_methods, reason = "our own child, not reaped yet")]
     pub(crate) fn stop(mut self) -> anyhow::Result<Arc<tempfile::TempDir>> {
+        self.end()?;
+        Ok(Arc::clone(&self.data))
+    }
+
+    /// Tells it to stop now, and kills it if it has not within [`LIMIT`].
+    #[expect(clippy::disallowed_methods, reason = "our own child, not reaped yet")]
+    fn end(&mut self) -> anyhow::Result<()> {
+        if self.child.try_wait()?.is_some() {
+            return Ok(());
+        }
         for signal in [Signal::SIGINT, Signal::SIGTERM] {
             nix::sys::signal::kill(Pid::from_raw(self.child.id().cast_signed()), signal)?;
         }
+        let log = self.log.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let late = log.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout);
+        if late {
+            self.child.kill()?;
+        }
         self.child.wait()?;
-        Ok(Arc::clone(&self.data))
+        ensure!(!late, "the node did not end within {LIMIT:?}");
+        Ok(())
     }
 
     /// Resident memory, in MiB.
     pub(crate) fn resident_mib(&self) -> anyhow::Result<u64> {
+        Ok(self.resident_kib()? >> 10)
+    }
+
+    pub(crate) fn resident_kib(&self) -> anyhow::Result<u64> {
+        self.status("VmRSS:")
+    }
+
+    pub(crate) fn threads(&self) -> anyhow::Result<u64> {
+        self.status("Threads:")
+    }
+
+    /// Open files, sockets and the like.
+    pub(crate) fn descriptors(&self) -> anyhow::Result<u64> {
+        Ok(std::fs::read_dir(format!("/proc/{}/fd", self.child.id()))?.count() as u64)
+    }
+
+    fn status(&self, name: &str) -> anyhow::Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        Ok(line.trim().trim_end_matches(" kB").trim().parse::<u64>()? >> 10)
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).context("no such line")?;
+        Ok(line.trim().trim_end_matches(" kB").trim().parse()?)
     }
 
     pub(crate) fn data(&self) -> &Path {

@@ -1,4 +1,5 @@
 //! The least that anything could take: a bare request, a bare commit, a bare kill, a bare wake.
+//! Where a promise needs the disk as well, both are under way at once and the slower counts.
 
 use std::{
     io::{Read as _, Write as _},
@@ -8,10 +9,13 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
+use bytes::Bytes;
 use reqwest::Client;
 use serde_json::json;
+use store::{Embedded, Store as _};
+use tempfile::TempDir;
 
-use crate::accept::Floor;
+use crate::accept::{self, Floor};
 
 /// A server that does nothing, or commits one row, in a process of its own as the node is.
 pub(crate) struct BareServer {
@@ -50,23 +54,53 @@ impl BareServer {
 /// A process that says "." once it stands, and then does what the runtime under test does when it is
 /// killed: nothing.
 pub(crate) fn standing(command: &mut Command) -> anyhow::Result<Child> {
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .process_group(0)
-        .spawn()
-        .context("its program")?;
-    let mut byte = [0];
-    child.stdout.as_mut().context("no stdout")?.read_exact(&mut byte).context("it does not stand")?;
+    let mut child = started(command)?;
+    stands(&mut child)?;
     Ok(child)
 }
 
-/// SIGKILL to the exit collected, by a loop that does nothing else.
-pub(crate) fn kill(child: &mut Child) -> anyhow::Result<Duration> {
-    let start = Instant::now();
+pub(crate) fn started(command: &mut Command) -> anyhow::Result<Child> {
+    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
+    command.spawn().context("its program")
+}
+
+pub(crate) fn stands(child: &mut Child) -> anyhow::Result<()> {
+    child.stdout.as_mut().context("no stdout")?.read_exact(&mut [0]).context("it does not stand")
+}
+
+/// SIGKILL to the exit collected.
+pub(crate) fn kill(child: &mut Child) -> anyhow::Result<()> {
     child.kill()?;
     child.wait()?;
-    Ok(start.elapsed())
+    Ok(())
+}
+
+/// The store of the node on the same disk, in this process.
+pub(crate) struct Disk {
+    store: Embedded,
+    _dir: TempDir,
+}
+
+impl Disk {
+    pub(crate) fn open() -> anyhow::Result<Self> {
+        let dir = tempfile::tempdir()?; // where the nodes have their data
+        Ok(Self { store: Embedded::open(dir.path())?, _dir: dir })
+    }
+
+    /// One row's group commit and something else, started together; to the end of the slower. This thread
+    /// blocks: handing either to another would be charged to the floor.
+    pub(crate) fn beside(&self, act: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Duration> {
+        tokio::task::block_in_place(|| {
+            let (tell, told) = std::sync::mpsc::sync_channel(1);
+            let row = accept::row(Bytes::from_static(b"{}"));
+            let start = Instant::now();
+            // Err: nobody waits any more, since the act has failed.
+            self.store.accept_then(row, Box::new(move |outcome| drop(tell.send(outcome))));
+            act()?;
+            told.recv().context("the store is gone")??;
+            Ok(start.elapsed())
+        })
+    }
 }
 
 /// A process that waits for a byte and says one: what waking a runtime takes.

@@ -3,7 +3,6 @@
 
 use std::{
     collections::HashMap,
-    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -21,6 +20,8 @@ use axum::{
     routing::{get, post},
 };
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
+
+use crate::own::{self, Own};
 
 /// Requests that wait for the runtime's poll; the clients are far fewer.
 const WAITING: usize = 1_024;
@@ -102,23 +103,18 @@ pub(crate) async fn serve_pass_through() -> anyhow::Result<()> {
         .with_state(Arc::new(pass));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     println!("{}", listener.local_addr()?);
-    Ok(axum::serve(listener, router).await?)
+    tokio::select! {
+        served = axum::serve(listener, router) => Ok(served?),
+        _ = own::alone() => Ok(()),
+    }
 }
 
 /// A pass-through that runs.
 pub(crate) struct Server {
-    child: Child,
+    _server: Own,
     address: String,
     /// Runtimes that were started on it.
     started: u64,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It has nothing to save.
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
 }
 
 /// An image as a node has written it out, and a function for it.
@@ -140,11 +136,8 @@ fn bootstrap(data: &Path, file: &str) -> anyhow::Result<PathBuf> {
 
 impl Server {
     pub(crate) fn start() -> anyhow::Result<Self> {
-        let mut command = Command::new(std::env::current_exe()?);
-        let mut child = command.arg("pass-through").stdout(Stdio::piped()).spawn()?;
-        let mut address = String::new();
-        BufReader::new(child.stdout.take().context("no stdout")?).read_line(&mut address)?;
-        Ok(Self { child, address: address.trim().to_owned(), started: 0 })
+        let mut server = Own::start(["pass-through"])?;
+        Ok(Self { address: server.line()?, _server: server, started: 0 })
     }
 
     pub(crate) fn url(&self) -> String {

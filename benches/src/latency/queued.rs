@@ -7,8 +7,9 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{
+    figure::{At, Found, Target::AtMost, Title},
     floors::BareServer,
-    measure::{Effort, Figure, Sample, Scenario, Title, figure},
+    measure::{Effort, Sample, Scenario, figure},
 };
 use crate::node::BenchNode;
 
@@ -52,23 +53,20 @@ impl Scenario for RespondAsync<'_> {
     }
 }
 
-pub(crate) async fn measure(effort: Effort, figures: &mut Vec<Figure>) -> anyhow::Result<()> {
+pub(crate) async fn measure(effort: Effort, found: &mut Found) -> anyhow::Result<()> {
     let (node, bare) = (BenchNode::start()?, BareServer::start()?);
     let one = json!({ "strategy_config": { "concurrency": 1, "concurrent_num": 1 } });
     node.deploy("busy", SLEEPS, one.clone()).await?;
     node.deploy("sleeper", SLEEPS, one).await?;
     let busy = node.running("busy", &json!({})).await?;
-    let title = |id: &str, what: &str| Title {
-        id: id.to_owned(),
-        what: what.to_owned(),
-        floor: "request + one row committed by a group commit".to_owned(),
-        target: Some(1.5),
-        target_p99: None,
+    let title = |id: &str, what: &str| {
+        let title = Title::new(id, what).over("request + one row committed by a group commit");
+        title.goal(At::Median, AtMost(1.5))
     };
     let queued = title("queued", "of a request that waits");
-    figures.push(figure(queued, effort, &mut Queued(&node, &bare)).await?);
+    found.push(figure(queued, effort, &mut Queued(&node, &bare)).await?);
     let early = title("respond_async", "answered when fenced and recorded");
-    figures.push(figure(early, effort, &mut RespondAsync(&node, &bare)).await?);
+    found.push(figure(early, effort, &mut RespondAsync(&node, &bare)).await?);
     let health = node.send(Method::GET, "/quell/v1/health", None).await?;
     ensure!(health.status() == 200, "health: {}", health.status());
     node.cancel("busy", &busy, &json!({ "type": "force" })).await?;

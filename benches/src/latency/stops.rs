@@ -1,6 +1,10 @@
 //! Stops of one request: by force of each kind of runtime, of one with much memory, and by asking.
 
-use std::{path::PathBuf, process::Command, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context as _, ensure};
 use reqwest::Method;
@@ -8,9 +12,11 @@ use serde_json::{Value, json};
 
 use super::{
     bell::Bell,
-    floors::{self, BareServer, Sleeper},
-    measure::{Effort, Figure, Sample, Scenario, Title, figure},
+    figure::{At, Found, Target::AtMost, Title},
+    floors::{self, BareServer, Disk, Sleeper},
+    measure::{Effort, Sample, Scenario, figure},
     pass_through::{Image, Server},
+    peer::{self, Peer},
 };
 use crate::node::BenchNode;
 
@@ -46,60 +52,87 @@ const NODE: Image =
 const HELD: [u64; 3] = [10, 100, 1_024];
 const STUB: &str = include_str!("stub.c");
 
-/// The stub runtime, built; `None` with the reason if there is no C compiler that can.
-pub(crate) fn stub() -> anyhow::Result<(tempfile::TempDir, PathBuf)> {
-    let dir = tempfile::tempdir()?;
-    let (source, program) = (dir.path().join("stub.c"), dir.path().join("stub"));
+/// The stub runtime, built in this folder.
+fn stub(dir: &Path) -> anyhow::Result<PathBuf> {
+    let (source, program) = (dir.join("stub.c"), dir.join("stub"));
     std::fs::write(&source, STUB)?;
     let flags = ["-O2", "-static", "-nostdlib", "-nostartfiles", "-fno-stack-protector", "-Wl,-s", "-o"];
-    let built = Command::new("cc").args(flags).arg(&program).arg(&source).output().context("cc")?;
-    ensure!(built.status.success(), "the stub does not build: {}", String::from_utf8_lossy(&built.stderr));
-    Ok((dir, program))
+    let built = Command::new("cc").args(flags).arg(&program).arg(&source).output();
+    let built = built.context("there is no C compiler `cc` that builds it")?;
+    ensure!(built.status.success(), "cc does not build it: {}", String::from_utf8_lossy(&built.stderr));
+    Ok(program)
 }
 
 /// Cancels of a running request of one function.
 struct Stop<'a> {
-    node: &'a BenchNode,
-    bare: &'a BareServer,
+    site: &'a Site,
     function: &'static str,
     event: Value,
-    /// Rung by the function once it is where it is to be stopped; without one, once it has the request.
-    bell: Option<&'a Bell>,
+    /// The function rings once it is where it is to be stopped; without that, it is once it has the request.
+    rings: bool,
     kind: Value,
     floor: Floor,
 }
 
 /// What of the floor is not the request.
-enum Floor {
-    /// A process of this command is killed.
+pub(super) enum Floor {
+    /// A process of this command is killed while a row is committed.
     Kill(Box<dyn Fn() -> Command>),
-    /// A runtime of this image, which waits for work without a node, is killed.
+    /// The same of a runtime of this image, which waits for work without a node.
     Runtime(Server, Image),
     /// One that waits is woken.
     Wake(Sleeper),
 }
 
-impl Scenario for Stop<'_> {
-    async fn floor(&mut self) -> anyhow::Result<Duration> {
+/// Where everything takes place.
+pub(super) struct Site {
+    node: BenchNode,
+    bare: BareServer,
+    disk: Disk,
+    bell: Bell,
+}
+
+impl Site {
+    pub(super) async fn floor(&self, floor: &mut Floor) -> anyhow::Result<Duration> {
         let request = self.bare.round_trip().await?;
-        let rest = match &mut self.floor {
-            Floor::Kill(command) => floors::kill(&mut floors::standing(&mut command())?)?,
+        let rest = match floor {
+            Floor::Kill(command) => {
+                let mut child = floors::standing(&mut command())?;
+                self.disk.beside(|| floors::kill(&mut child))?
+            }
             Floor::Runtime(server, image) => {
-                floors::kill(&mut server.runtime(self.node.data(), *image).await?.child)?
+                let mut runtime = server.runtime(self.node.data(), *image).await?;
+                self.disk.beside(|| floors::kill(&mut runtime.child))?
             }
             Floor::Wake(sleeper) => sleeper.wake()?,
         };
         Ok(request + rest)
     }
+}
+
+impl Scenario for Stop<'_> {
+    const BESIDE: Option<&'static str> = Some("with the store's sync beside the wake");
+
+    async fn floor(&mut self) -> anyhow::Result<Duration> {
+        self.site.floor(&mut self.floor).await
+    }
+
+    async fn beside(&mut self) -> anyhow::Result<Option<Duration>> {
+        let Floor::Wake(sleeper) = &mut self.floor else { return Ok(None) };
+        let request = self.site.bare.round_trip().await?;
+        Ok(Some(request + self.site.disk.beside(|| sleeper.wake().map(drop))?))
+    }
 
     async fn ours(&mut self) -> anyhow::Result<Sample> {
-        let (id, rang) = match self.bell {
-            Some(bell) => (self.node.accepted(self.function, &self.event).await?, Some(bell.ring()?)),
-            None => (self.node.running(self.function, &self.event).await?, None),
+        let node = &self.site.node;
+        let (id, rang) = if self.rings {
+            (node.accepted(self.function, &self.event).await?, Some(self.site.bell.ring().await?))
+        } else {
+            (node.running(self.function, &self.event).await?, None)
         };
-        let (took, cancel) = self.node.cancel(self.function, &id, &self.kind).await?;
+        let (took, cancel) = node.cancel(self.function, &id, &self.kind).await?;
         drop(rang);
-        let receipt = self.node.send(Method::GET, &format!("/quell/v1/receipts/{cancel}"), None).await?;
+        let receipt = node.send(Method::GET, &format!("/quell/v1/receipts/{cancel}"), None).await?;
         Ok(Sample { took, phases: phases(took, &receipt.json().await?) })
     }
 }
@@ -123,123 +156,109 @@ pub(crate) fn phases(took: Duration, receipt: &Value) -> Vec<(&'static str, Dura
     ]
 }
 
-fn title(id: &str, what: &str, floor: &str, target: f64, target_p99: Option<f64>) -> Title {
-    Title {
-        id: id.to_owned(),
-        what: what.to_owned(),
-        floor: floor.to_owned(),
-        target: Some(target),
-        target_p99,
-    }
-}
-
 fn command(program: &str, args: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.args(args);
     command
 }
 
-pub(crate) async fn measure(effort: Effort, figures: &mut Vec<Figure>) -> anyhow::Result<()> {
-    let (node, bare) = (BenchNode::start()?, BareServer::start()?);
-    let (_dir, stub) = stub()?;
-    let one = json!({ "strategy_config": { "concurrency": 4, "concurrent_num": 1 } });
-    node.deploy("sync", SLEEPS, one.clone()).await?;
-    let mut coroutine = one.clone();
-    coroutine["handler"] = json!("index.ahandler");
-    node.deploy("coroutine", SLEEPS, coroutine).await?;
-    let mut large = one.clone();
-    large["memory_size"] = json!(2_048);
-    node.deploy("large", SLEEPS, large).await?;
-    node.deploy_custom("stub", &std::fs::read(&stub)?, one.clone()).await?;
-    let mut nodejs = one;
-    nodejs["runtime"] = json!("Node.js18.15");
-    let has_node = node.deploy("nodejs", SLEEPS_NODE, nodejs).await.is_ok();
-
-    let bell = Bell::hang()?;
-    let (force, event) = (json!({ "type": "force" }), json!({ "bell": bell.name }));
-    let stands = stub.clone();
-    let mut all = vec![(
-        title(
-            "force.stub",
-            "force, the smallest runtime",
-            "request + SIGKILL to reaped of the same",
-            2.0,
-            None,
-        ),
-        "stub",
-        Floor::Kill(Box::new(move || command(&stands.to_string_lossy(), &["stand"]))),
-    )];
-    all.push((
-        title(
-            "force.python",
-            "force, Python",
-            "request + SIGKILL to reaped of the same runtime",
-            1.25,
-            Some(2.0),
-        ),
-        "sync",
-        Floor::Runtime(Server::start()?, PYTHON),
-    ));
-    if has_node {
-        all.push((
-            title(
-                "force.nodejs",
-                "force, Node.js",
-                "request + SIGKILL to reaped of the same runtime",
-                1.25,
-                Some(2.0),
-            ),
-            "nodejs",
-            Floor::Runtime(Server::start()?, NODE),
-        ));
+/// Node.js as functions, if it is here; else what is not measured is named.
+async fn nodejs(node: &BenchNode, one: &Value, found: &mut Found) -> bool {
+    let mut function = one.clone();
+    function["runtime"] = json!("Node.js18.15");
+    let here = command("node", &["--version"]).output().is_ok();
+    let deployed = match here {
+        true => node.deploy("nodejs", SLEEPS_NODE, function).await,
+        false => Err(anyhow::anyhow!("there is no `node` on this machine")),
+    };
+    if let Err(why) = &deployed {
+        for what in ["force, Node.js", "asked, Node.js"] {
+            found.skip(what, why.to_string());
+        }
     }
-    for (title, function, floor) in all {
-        let (node, bare, kind) = (&node, &bare, force.clone());
-        let rings = (function == "sync").then_some(&bell);
-        let mut stop = Stop { node, bare, function, event: event.clone(), bell: rings, kind, floor };
-        figures.push(figure(title, effort, &mut stop).await?);
-    }
-    held(effort, &node, &bare, &bell, figures).await?;
-    asks(effort, &node, &bare, &bell, has_node, figures).await
+    deployed.is_ok()
 }
 
-async fn held(
+pub(crate) async fn measure(effort: Effort, peer: Option<&Peer>, found: &mut Found) -> anyhow::Result<()> {
+    let (node, bare) = (BenchNode::start()?, BareServer::start()?);
+    let site = Site { node, bare, disk: Disk::open()?, bell: Bell::hang()? };
+    let one = json!({ "strategy_config": { "concurrency": 4, "concurrent_num": 1 } });
+    site.node.deploy("sync", SLEEPS, one.clone()).await?;
+    let mut coroutine = one.clone();
+    coroutine["handler"] = json!("index.ahandler");
+    site.node.deploy("coroutine", SLEEPS, coroutine).await?;
+    let mut large = one.clone();
+    large["memory_size"] = json!(2_048);
+    site.node.deploy("large", SLEEPS, large).await?;
+    let has_node = nodejs(&site.node, &one, found).await;
+    let stub_dir = tempfile::tempdir()?;
+    let stub = match stub(stub_dir.path()) {
+        Ok(stub) => {
+            site.node.deploy_custom("stub", &std::fs::read(&stub)?, one).await?;
+            Some(stub)
+        }
+        Err(why) => {
+            found.skip("force, the smallest runtime", why.to_string());
+            None
+        }
+    };
+    forced(effort, &site, stub.as_deref(), has_node, found).await?;
+    if let Some(peer) = peer {
+        let mut floor = Floor::Runtime(Server::start()?, PYTHON);
+        peer::measure(effort, peer, &site, &mut floor, found).await?;
+    }
+    held(effort, &site, found).await?;
+    asks(effort, &site, has_node, found).await
+}
+
+async fn forced(
     effort: Effort,
-    node: &BenchNode,
-    bare: &BareServer,
-    bell: &Bell,
-    figures: &mut Vec<Figure>,
+    site: &Site,
+    stub: Option<&Path>,
+    has_node: bool,
+    found: &mut Found,
 ) -> anyhow::Result<()> {
-    for mib in HELD {
-        let mut stop = Stop {
-            node,
-            bare,
-            function: "large",
-            event: json!({ "mib": mib, "bell": bell.name }),
-            bell: Some(bell),
-            kind: json!({ "type": "force" }),
-            floor: Floor::Kill(Box::new(move || command("python3", &["-c", HOLDS, &mib.to_string()]))),
-        };
-        let title = Title {
-            id: format!("force.{mib}mib"),
-            what: format!("force, {mib} MiB resident"),
-            floor: "request + SIGKILL to reaped of as much".to_owned(),
-            target: None,
-            target_p99: None,
-        };
-        figures.push(figure(title, effort.divided(if mib > 500 { 8 } else { 2 }), &mut stop).await?);
+    let over = "request + SIGKILL to reaped of the same runtime, the store's sync beside it";
+    let force = |id: &str, what: &str, most| Title::new(id, what).over(over).goal(At::Median, AtMost(most));
+    let mut all = Vec::new();
+    if let Some(stub) = stub {
+        let stands = stub.to_owned();
+        let floor = Floor::Kill(Box::new(move || command(&stands.to_string_lossy(), &["stand"])));
+        all.push((force("force.stub", "force, the smallest runtime", 2.0), "stub", floor));
+    }
+    let python = force("force.python", "force, Python", 1.25).goal(At::P99, AtMost(2.0));
+    all.push((python, "sync", Floor::Runtime(Server::start()?, PYTHON)));
+    if has_node {
+        let title = force("force.nodejs", "force, Node.js", 1.25).goal(At::P99, AtMost(2.0));
+        all.push((title, "nodejs", Floor::Runtime(Server::start()?, NODE)));
+    }
+    for (title, function, floor) in all {
+        let (kind, event) = (json!({ "type": "force" }), json!({ "bell": site.bell.name }));
+        let mut stop = Stop { site, function, event, rings: function == "sync", kind, floor };
+        found.push(figure(title, effort, &mut stop).await?);
     }
     Ok(())
 }
 
-async fn asks(
-    effort: Effort,
-    node: &BenchNode,
-    bare: &BareServer,
-    bell: &Bell,
-    has_node: bool,
-    figures: &mut Vec<Figure>,
-) -> anyhow::Result<()> {
+async fn held(effort: Effort, site: &Site, found: &mut Found) -> anyhow::Result<()> {
+    for mib in HELD {
+        let mut stop = Stop {
+            site,
+            function: "large",
+            event: json!({ "mib": mib, "bell": site.bell.name }),
+            rings: true,
+            kind: json!({ "type": "force" }),
+            floor: Floor::Kill(Box::new(move || command("python3", &["-c", HOLDS, &mib.to_string()]))),
+        };
+        let title = Title::new(format!("force.{mib}mib"), format!("force, {mib} MiB resident"))
+            .over("request + SIGKILL to reaped of as much, the store's sync beside it")
+            .placed("MiB resident", "Python", mib as f64);
+        found.push(figure(title, effort.divided(if mib > 500 { 8 } else { 2 }), &mut stop).await?);
+    }
+    Ok(())
+}
+
+async fn asks(effort: Effort, site: &Site, has_node: bool, found: &mut Found) -> anyhow::Result<()> {
     let python = || Sleeper::start(&mut command("python3", &["-c", floors::ECHO_PYTHON]));
     let mut all = vec![
         ("ask.python_async", "asked, Python coroutine", "coroutine", python()?),
@@ -250,11 +269,11 @@ async fn asks(
         all.push(("ask.nodejs", "asked, Node.js", "nodejs", sleeper));
     }
     for (id, what, function, sleeper) in all {
-        let floor = Floor::Wake(sleeper);
-        let (event, rings) = (json!({ "bell": bell.name }), (function != "nodejs").then_some(bell));
-        let mut stop = Stop { node, bare, function, event, bell: rings, kind: json!({}), floor };
-        let title = title(id, what, "request + one wake of such a runtime", 2.0, None);
-        figures.push(figure(title, effort, &mut stop).await?);
+        let (event, rings) = (json!({ "bell": site.bell.name }), function != "nodejs");
+        let mut stop = Stop { site, function, event, rings, kind: json!({}), floor: Floor::Wake(sleeper) };
+        let title =
+            Title::new(id, what).over("request + one wake of such a runtime").goal(At::Median, AtMost(2.0));
+        found.push(figure(title, effort, &mut stop).await?);
     }
     Ok(())
 }

@@ -20,8 +20,9 @@ use serde_json::{Value, json};
 
 use super::{
     bell::Bell,
+    figure::{At, Found, Target::AtMost, Title},
     floors,
-    measure::{Effort, Figure, Sample, Scenario, Title, figure},
+    measure::{Effort, Sample, Scenario, figure},
     stops::phases,
 };
 use crate::{latency::floors::BareServer, node::BenchNode};
@@ -35,8 +36,9 @@ const SPAWNS: &str = "import json, socket, subprocess, time
 def handler(event, context):
     line = socket.socket(socket.AF_UNIX)
     line.connect('\\0' + event['bell'])
-    for _ in range(event['processes'] - 1):
-        subprocess.Popen(['sleep', '1000'])
+    if event['processes'] > 1:
+        shell = subprocess.Popen(['sh', '-c', event['script']], stdout=subprocess.PIPE)
+        shell.stdout.readline()
     for child in event['children']:
         context.invoke_async('tree', child)
     line.sendall(b'.')
@@ -44,15 +46,29 @@ def handler(event, context):
 ";
 /// The floor's runtimes: as many processes below as many interpreters.
 const SPAWNS_BARE: &str = "import os, subprocess, sys
-for _ in range(int(sys.argv[1]) - 1):
-    subprocess.Popen(['sleep', '1000'], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+if sys.argv[1]:
+    shell = subprocess.Popen(['sh', '-c', sys.argv[1]], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    shell.stdout.readline()
 os.write(1, b'.'); os.read(0, 1)";
+
+/// A shell and what it starts below an interpreter, until all that stand: an interpreter alone would take several times
+/// as long to start them. Empty if there is only the interpreter.
+fn script(each: usize) -> String {
+    match each.checked_sub(2) {
+        Some(below) => {
+            format!(
+                "i=0; while [ $i -lt {below} ]; do sleep 1000 >&2 & i=$((i+1)); done; echo; exec sleep 1000 >&2"
+            )
+        }
+        None => String::new(),
+    }
+}
 
 /// The event of the request at this place in a tree whose parents are given.
 fn event(at: usize, parents: &[usize], each: usize, bell: &str) -> Value {
     let children = (at + 1..parents.len()).filter(|child| parents[*child] == at);
     let children: Vec<Value> = children.map(|child| event(child, parents, each, bell)).collect();
-    json!({ "bell": bell, "processes": each, "children": children })
+    json!({ "bell": bell, "processes": each, "script": script(each), "children": children })
 }
 
 /// The parent of each request; the first has none, and names itself.
@@ -76,15 +92,23 @@ struct Tree<'a> {
 impl Scenario for Tree<'_> {
     async fn floor(&mut self) -> anyhow::Result<Duration> {
         let request = self.bare.round_trip().await?;
-        let each = self.each.to_string();
-        let start = |_| floors::standing(Command::new("python3").args(["-c", SPAWNS_BARE, &each]));
-        let groups = (0..REQUESTS).map(start).collect::<anyhow::Result<Vec<Child>>>()?;
-        Ok(request + kill_groups(&groups)?)
+        let script = script(self.each);
+        let start = |_| floors::started(Command::new("python3").args(["-c", SPAWNS_BARE, &script]));
+        let mut groups = (0..REQUESTS).map(start).collect::<anyhow::Result<Vec<Child>>>()?;
+        groups.iter_mut().try_for_each(floors::stands)?;
+        // This process inherits what the interpreters leave; for no longer, since it collects nobody else.
+        prctl::set_child_subreaper(true)?;
+        let killed = kill_groups(&groups);
+        prctl::set_child_subreaper(false)?;
+        Ok(request + killed?)
     }
 
     async fn ours(&mut self) -> anyhow::Result<Sample> {
         let root = self.node.accepted("tree", &self.event).await?;
-        let rings = (0..REQUESTS).map(|_| self.bell.ring()).collect::<anyhow::Result<Vec<_>>>()?;
+        let mut rings = Vec::new();
+        for _ in 0..REQUESTS {
+            rings.push(self.bell.ring().await?);
+        }
         let kind = json!({ "force": true, "recursive": true });
         let (took, cancel) = self.node.cancel("tree", &root, &kind).await?;
         drop(rings);
@@ -96,7 +120,7 @@ impl Scenario for Tree<'_> {
     }
 }
 
-/// SIGKILL to every group, to the last of them collected: this process inherits them.
+/// SIGKILL to every group, to the last of them collected by whoever inherits them: this process.
 #[expect(clippy::disallowed_methods, reason = "the floor is the bare call; no leader is reaped before")]
 fn kill_groups(groups: &[Child]) -> anyhow::Result<Duration> {
     let start = Instant::now();
@@ -116,26 +140,27 @@ fn kill_groups(groups: &[Child]) -> anyhow::Result<Duration> {
     Ok(start.elapsed())
 }
 
-pub(crate) async fn measure(effort: Effort, figures: &mut Vec<Figure>) -> anyhow::Result<()> {
-    prctl::set_child_subreaper(true)?;
+pub(crate) async fn measure(effort: Effort, found: &mut Found) -> anyhow::Result<()> {
     let (node, bare) = (BenchNode::start()?, BareServer::start()?);
     let many = json!({ "strategy_config": { "concurrency": 64, "concurrent_num": 1 }, "memory_size": 1_024 });
     node.deploy("tree", SPAWNS, many).await?;
+    // A tree takes a hundred times as long to start as to stop.
+    let effort = Effort { rounds: if effort.samples >= 20 { effort.rounds } else { 2 }, ..effort };
     for processes in PROCESSES {
         for shape in ["wide", "deep", "mixed"] {
             let bell = Bell::hang()?;
             let each = processes / REQUESTS;
             let event = event(0, &parents(shape), each, &bell.name);
             let mut tree = Tree { node: &node, bare: &bare, bell, event, each };
-            let title = Title {
-                id: format!("recursive.{processes}.{shape}"),
-                what: format!("recursive force, {processes} processes, {shape}"),
-                floor: "request + SIGKILL to all reaped of as many".to_owned(),
-                target: (processes == 1_000).then_some(1.2),
-                target_p99: None,
-            };
+            let what = format!("recursive force, {processes} processes, {shape}");
+            let mut title = Title::new(format!("recursive.{processes}.{shape}"), what)
+                .over("request + SIGKILL to all reaped of as many")
+                .placed("processes in the tree", shape, processes as f64);
+            if processes == 1_000 {
+                title = title.goal(At::Median, AtMost(1.2));
+            }
             let fewer = effort.divided(if processes == 1_000 { 16 } else { 8 });
-            figures.push(figure(title, fewer, &mut tree).await?);
+            found.push(figure(title, fewer, &mut tree).await?);
         }
     }
     Ok(())
