@@ -94,17 +94,18 @@ pub(super) struct Site {
 
 impl Site {
     pub(super) async fn floor(&self, floor: &mut Floor) -> anyhow::Result<Duration> {
-        let request = self.bare.round_trip().await?;
-        let rest = match floor {
+        // What is killed stands before the request is sent, as it does on the node: then the machine is as rested,
+        // and its caches are as cold, for both.
+        let (request, rest) = match floor {
             Floor::Kill(command) => {
                 let mut child = floors::standing(&mut command())?;
-                self.disk.beside(|| floors::kill(&mut child))?
+                (self.bare.round_trip().await?, self.disk.beside(|| floors::kill(&mut child))?)
             }
             Floor::Runtime(server, image) => {
                 let mut runtime = server.runtime(self.node.data(), *image).await?;
-                self.disk.beside(|| floors::kill(&mut runtime.child))?
+                (self.bare.round_trip().await?, self.disk.beside(|| floors::kill(&mut runtime.child))?)
             }
-            Floor::Wake(sleeper) => sleeper.wake()?,
+            Floor::Wake(sleeper) => (self.bare.round_trip().await?, sleeper.wake()?),
         };
         Ok(request + rest)
     }
