@@ -205,6 +205,14 @@ async fn events_begin_with_all_there_is_and_go_on_with_what_changes_and_nothing_
     let reply = node.cancel("f", &next, Mode::Force).await;
     assert_eq!(reply.header("x-quell-stop"), "stopped");
     events.until_gone(&next).await;
+    // Who comes when nobody has watched for a while sees what lives then.
+    drop(events);
+    node.invoke_async("f", &wait).await;
+    let (mut events, _) = Events::open(&node, &node.token).await;
+    let (rows, ..) = events.moment().await;
+    let there = node.view().await["requests"].as_array().unwrap().clone();
+    let there = there.iter().map(|row| row["request_id"].as_str().unwrap().to_owned());
+    assert_eq!(rows, there.collect::<HashSet<_>>());
     drop(events);
     node.stop().await;
 }

@@ -22,6 +22,7 @@ pub mod http;
 mod http_function;
 mod instance;
 mod lifecycle;
+mod live;
 mod logged;
 mod logs;
 mod look;

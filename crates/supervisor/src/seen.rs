@@ -130,6 +130,9 @@ pub(crate) struct Glimpse {
 impl Shell {
     /// The oldest live requests of a project, or of all, and how many there are.
     pub(crate) fn oldest(&self, project: Option<&str>) -> (Vec<RequestId>, usize) {
+        if let Some(order) = project.and_then(|project| self.requests.in_order(project)) {
+            return (order.values().take(MAX_SHOWN).copied().collect(), order.len());
+        }
         let mut live: Vec<(u64, RequestId)> = self
             .requests
             .iter()

@@ -20,8 +20,8 @@ use tokio_util::{
 
 use crate::{
     asks::Asker, counters::Counters, credentials::AttemptCredentials, doors::Doors, drafts::Drafts,
-    forked::ForkServers, group::Spawner, instance::Instance, logged::Followers, logs::Logs, message::Message,
-    pool::Pool, ports::Ports, remembered::Remembered, request::Request, reserve::COUNT_EVERY,
+    forked::ForkServers, group::Spawner, instance::Instance, live::LiveRequests, logged::Followers,
+    logs::Logs, message::Message, pool::Pool, ports::Ports, remembered::Remembered, reserve::COUNT_EVERY,
     retries::AGES_EVERY, settings::Settings, spec::FunctionSpec, unwritten::Unwritten, watch::Watchers,
 };
 
@@ -68,7 +68,7 @@ pub(crate) struct Draining {
 pub(crate) struct Shell {
     pub(crate) settings: Settings,
     pub(crate) engine: Engine,
-    pub(crate) requests: HashMap<RequestId, Box<Request>>,
+    pub(crate) requests: LiveRequests,
     pub(crate) remembered: Remembered,
     pub(crate) instances: HashMap<InstanceId, Instance>,
     /// Low 24 bits of a private address -> who lives there.
@@ -107,7 +107,7 @@ pub(crate) struct Shell {
     /// Whoever follows the log of a function.
     pub(crate) followers: Followers,
     /// Whoever watches a project.
-    watchers: Watchers,
+    pub(crate) watchers: Watchers,
     pub(crate) fork_servers: ForkServers,
     /// Parent of every request's fence.
     pub(crate) life: CancellationToken,
@@ -133,7 +133,7 @@ impl Shell {
         Self {
             engine: Engine::new(settings.bounds),
             settings,
-            requests: HashMap::new(),
+            requests: LiveRequests::default(),
             remembered: Remembered::default(),
             instances: HashMap::new(),
             addresses: HashMap::new(),
@@ -195,8 +195,8 @@ impl Shell {
                 () = tokio::task::yield_now(), if !self.closed.is_empty() => self.keep_closed(),
             }
             self.settle_down();
-            if changes {
-                self.watchers.tell();
+            if changes && !self.watchers.tell() {
+                self.requests.keep_watched(|_| false);
             }
             if self.is_over() {
                 break;
@@ -238,9 +238,7 @@ impl Shell {
             Message::Rewritten { done, left } => self.rewritten(done, left),
             Message::Ask(question) => self.look(question),
             Message::LogAsked { of, project, respond } => self.log_asked(of, project, respond),
-            Message::Watch { project, respond } => {
-                respond.send(self.watchers.add(project)).ok(); // whoever asked may be gone
-            }
+            Message::Watch { project, respond } => self.watch(project, respond),
             Message::Drain { limit, respond } => self.drain(limit, respond),
         }
     }

@@ -22,6 +22,7 @@ use crate::{
     handle::Handle,
     message::{Message, Question},
     seen::{Glimpse, SeenInstance, SeenRequest},
+    shell::Shell,
     view::{InstanceRow, ProcessRow, RequestRow},
 };
 
@@ -138,13 +139,18 @@ pub(crate) struct Place {
 }
 
 impl Watchers {
-    /// Something may have changed.
-    pub(crate) fn tell(&self) {
-        // An error says that nobody watches, and is all that this costs then.
-        self.changed.send(()).ok();
+    /// Something may have changed; whether anybody watches.
+    pub(crate) fn tell(&self) -> bool {
+        // Nobody: then that is seen, and nothing else is done.
+        self.changed.send(()).is_ok()
     }
 
-    pub(crate) fn add(&mut self, project: String) -> Result<Place, WatchError> {
+    /// Whether somebody watches this project, as far as was seen when the last one came.
+    fn has(&self, project: &str) -> bool {
+        self.places.iter().any(|(owner, _)| owner == project)
+    }
+
+    fn add(&mut self, project: String) -> Result<Place, WatchError> {
         self.places.retain(|(_, place)| !place.is_closed());
         let of_project = self.places.iter().filter(|(owner, _)| *owner == project).count();
         if self.places.len() >= MAX_WATCHERS || of_project >= MAX_PROJECT_WATCHERS {
@@ -153,6 +159,17 @@ impl Watchers {
         let (place, held) = oneshot::channel();
         self.places.push((project, place));
         Ok(Place { changed: self.changed.subscribe(), _held: held })
+    }
+}
+
+impl Shell {
+    pub(crate) fn watch(&mut self, project: String, respond: oneshot::Sender<Result<Place, WatchError>>) {
+        let place = self.watchers.add(project.clone());
+        self.requests.keep_watched(|project| self.watchers.has(project));
+        if place.is_ok() {
+            self.requests.watch(project);
+        }
+        respond.send(place).ok(); // whoever asked may be gone
     }
 }
 
@@ -344,10 +361,10 @@ mod tests {
     #[test]
     fn who_watches_hears_of_a_change_and_nobody_is_no_error() {
         let mut watchers = Watchers::default();
-        watchers.tell();
+        assert!(!watchers.tell());
         let mut place = watchers.add("a".into()).unwrap();
         assert!(!place.changed.has_changed().unwrap(), "what was before is not news");
-        watchers.tell();
+        assert!(watchers.tell());
         assert!(place.changed.has_changed().unwrap());
         place.changed.mark_unchanged();
         drop(watchers);
