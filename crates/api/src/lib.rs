@@ -13,9 +13,11 @@ mod backup;
 mod body;
 mod cancel;
 mod code;
+mod console;
 mod create;
 mod credentials;
 mod error;
+mod events;
 mod functions;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;

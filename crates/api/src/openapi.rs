@@ -55,7 +55,7 @@ impl IntoResponses for Refusals {
                        did, who may do what.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
-    components(schemas(ErrorBody, supervisor::LogLine)),
+    components(schemas(ErrorBody, supervisor::LogLine, supervisor::Changes)),
     modifiers(&Credentials),
     security(("token" = []))
 )]

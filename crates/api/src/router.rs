@@ -13,9 +13,9 @@ use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    aliases, async_configs, auth, backup, cancel, create, credentials, error::ApiError, functions, identity,
-    invoke, list_invocations, logs, openapi, quell, quotas, refusals, registry::Api, reports, reserved,
-    response, versions,
+    aliases, async_configs, auth, backup, cancel, console, create, credentials, error::ApiError, events,
+    functions, identity, invoke, list_invocations, logs, openapi, quell, quotas, refusals, registry::Api,
+    reports, reserved, response, versions,
 };
 
 /// Literal segments where a URN could stand: without these routes what is below them would be taken for
@@ -76,6 +76,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/quell/v1/receipts", get(quell::receipts))
         .route("/quell/v1/receipts/{id}", get(quell::receipt))
         .layer(Extension(Arc::new(document)))
+        .merge(console::routes())
         .route("/v3/auth/tokens", post(identity::create_token))
         .fallback(response::unknown_route)
         .layer(middleware::from_fn_with_state(Arc::clone(&api), auth::authenticate))
@@ -88,6 +89,7 @@ fn own() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::with_openapi(openapi::Document::openapi())
         .routes(routes!(quell::health))
         .routes(routes!(quell::node))
+        .routes(routes!(events::events))
         .routes(routes!(quell::request))
         .routes(routes!(quell::tree))
         .routes(routes!(quell::plan))

@@ -22,6 +22,7 @@ pub mod http;
 mod http_function;
 mod instance;
 mod lifecycle;
+mod live;
 mod logged;
 mod logs;
 mod look;
@@ -44,12 +45,14 @@ mod results;
 mod retries;
 mod runtime_api;
 mod runtimes;
+mod seen;
 mod settings;
 mod shell;
 mod spec;
 mod starting;
 mod unwritten;
 mod view;
+mod watch;
 mod workers;
 
 pub use codes::message as code_message;
@@ -66,3 +69,4 @@ pub use spec::{AsyncPolicy, FunctionSpec, Network, OnDisconnect, PreStop, Runtim
 pub use view::{
     ForkServerRow, InstanceCount, InstanceRow, NodeView, PlanRow, PlanView, ProcessRow, RequestRow, TreeView,
 };
+pub use watch::{Changes, MAX_PROJECT_WATCHERS, MAX_WATCHERS, WATCH_HEARTBEAT, WatchError, Watcher};

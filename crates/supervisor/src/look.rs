@@ -1,9 +1,8 @@
 //! Questions answered: trees, the node, plans, receipts in the making. Changes nothing.
 
-use cancel::{CancelAsk, InstanceId, OnGrace, Reply, RequestId, RequestView, State, StopHow};
+use cancel::{CancelAsk, InstanceId, OnGrace, Reply, RequestId, RequestView, StopHow};
 
 use crate::{
-    drafts::level_word,
     group::{Layer, LimitKind},
     handle::{CancelAnswer, CancelOrder, Stop},
     logs::Logs,
@@ -11,7 +10,7 @@ use crate::{
     request::shown,
     settings::MAX_SHOWN,
     shell::{Shell, fresh_cancel},
-    view::{InstanceRow, MeansRow, NodeView, PlanRow, PlanView, ProcessRow, RequestRow, TreeView},
+    view::{InstanceRow, MeansRow, NodeView, PlanRow, PlanView, RequestRow, TreeView},
 };
 
 impl Shell {
@@ -30,6 +29,7 @@ impl Shell {
             Question::Totals { project, from_ms, until_ms, respond } => {
                 drop(respond.send(self.counters.totals(&project, from_ms, until_ms)));
             }
+            Question::Glimpse { project, respond } => drop(respond.send(self.glimpse(&project))),
             Question::Counted { project, respond } => drop(respond.send(self.instance_counts(&project))),
             Question::Receipt { cancel, respond } => {
                 drop(respond.send(self.drafts.receipt(cancel).cloned()));
@@ -112,100 +112,26 @@ impl Shell {
     }
 
     fn request_row(&self, view: &RequestView) -> RequestRow {
-        let record = self.requests.get(&view.request);
-        let function = match record {
-            Some(record) => Some(&record.function),
-            None => self.remembered.get(view.request).map(|(function, _)| function),
-        };
-        let state = match view.state {
-            State::Queued => "queued",
-            State::Placed => "placed",
-            State::Running => "running",
-            State::Draining => "draining",
-            State::Settled => "settled",
-        };
-        let pid = view.instance.and_then(|id| self.instances.get(&id)).and_then(|instance| instance.pid());
-        RequestRow {
-            request_id: view.request.to_string(),
-            parent: view.parent.map(|parent| parent.to_string()),
-            depth: view.depth,
-            function: function.map(|function| shown(function)).unwrap_or_default(),
-            version: function.map(|function| function.key.version.clone()).unwrap_or_default(),
-            alias: record.and_then(|record| record.alias.as_deref().map(str::to_owned)),
-            state: state.to_owned(),
-            asynchronous: record.is_some_and(|record| record.asynchronous),
-            stopping: view.level.map(|level| level_word(level).to_owned()),
-            cancel_id: view.fenced_by.map(|cancel| cancel.to_string()),
-            code: view.outcome.map(cancel::Outcome::code),
-            instance: view.instance.map(|instance| instance.to_string()),
-            pid,
-            attempt: view.attempt.0,
-            created_ms: record.map_or(0, |record| record.created_ms),
-            started_ms: record.and_then(|record| record.started).map(|(_, ms)| ms),
-        }
+        self.seen_request(*view).row()
     }
 
     fn instance_row(&self, id: InstanceId) -> Option<InstanceRow> {
-        let instance = self.instances.get(&id)?;
-        let view = self.engine.instance(id)?;
-        let state = match (instance.stuck.is_some(), view.ending, view.draining, view.ready) {
-            (true, ..) => "quarantined",
-            (_, true, ..) => "ending",
-            (_, _, true, _) => "draining",
-            (_, _, _, true) => "ready",
-            _ => "starting",
-        };
-        let members = instance.group.as_ref().map(|group| group.members()).unwrap_or_default();
-        let process = |member: crate::group::Member| ProcessRow {
-            pid: member.pid,
-            comm: member.comm,
-            state: member.state.to_string(),
-        };
-        Some(InstanceRow {
-            instance: id.to_string(),
-            function: shown(&instance.function),
-            version: instance.function.key.version.clone(),
-            pid: instance.pid(),
-            state: state.to_owned(),
-            capacity: view.capacity,
-            requests: view.tenants.iter().map(ToString::to_string).collect(),
-            cooperates: view.cooperates,
-            containment: instance.group.as_ref().map(|group| group.mechanism().to_string()),
-            fork_server: instance.fork_server(),
-            processes: members.into_iter().map(process).collect(),
-        })
+        let seen = self.seen_instance(id)?;
+        Some(seen.row(seen.processes()))
     }
 
     fn node(&self, project: Option<&str>) -> NodeView {
         let of_project = |owner: &str| project.is_none_or(|project| project == owner);
-        let mut live: Vec<(u64, RequestId)> = self
-            .requests
-            .iter()
-            .filter(|(_, request)| of_project(&request.function.key.project))
-            .map(|(id, request)| (request.order, *id))
-            .collect();
-        let (count, truncated) = (live.len(), live.len() > MAX_SHOWN);
-        if truncated {
-            // Of a million only the first are put in order.
-            live.select_nth_unstable(MAX_SHOWN);
-            live.truncate(MAX_SHOWN);
-        }
-        live.sort_unstable();
-        let views = live.iter().take(MAX_SHOWN).filter_map(|(_, id)| self.engine.request(*id));
-        let mut instances: Vec<InstanceId> = self
-            .instances
-            .iter()
-            .filter(|(_, instance)| of_project(&instance.function.key.project))
-            .map(|(id, _)| *id)
-            .collect();
-        instances.sort_unstable();
+        let (oldest, count) = self.oldest(project);
+        let views = oldest.iter().filter_map(|id| self.engine.request(*id));
+        let instances = self.instances_of(project);
         let containment = self.spawner.containment();
         NodeView {
             requests: views.map(|view| self.request_row(&view)).collect(),
             instances: instances.into_iter().filter_map(|id| self.instance_row(id)).collect(),
             fork_servers: self.fork_servers.rows(of_project),
             live: u32::try_from(count).unwrap_or(u32::MAX),
-            truncated,
+            truncated: count > MAX_SHOWN,
             draining: self.draining.is_some(),
             unwritten: u32::try_from(self.unwritten.len()).unwrap_or(u32::MAX),
             log_lines_lost: self.logs.as_ref().map_or(0, Logs::lost),

@@ -17,9 +17,11 @@ use crate::{
     logs::{Live, LogOf},
     receipt::Receipt,
     runtime_api::Carried,
+    seen::Glimpse,
     spec::FunctionSpec,
     unwritten::Write,
     view::{InstanceCount, NodeView, PlanView, TreeView},
+    watch::{Place, WatchError},
 };
 
 pub(crate) struct Arrival {
@@ -157,6 +159,10 @@ pub(crate) enum Question {
         until_ms: i64,
         respond: oneshot::Sender<Vec<(FunctionKey, Counts)>>,
     },
+    Glimpse {
+        project: String,
+        respond: oneshot::Sender<Glimpse>,
+    },
     Counted {
         project: String,
         respond: oneshot::Sender<Vec<InstanceCount>>,
@@ -266,8 +272,20 @@ pub(crate) enum Message {
         project: String,
         respond: oneshot::Sender<Live>,
     },
+    /// Somebody wants to hear when something may have changed.
+    Watch {
+        project: String,
+        respond: oneshot::Sender<Result<Place, WatchError>>,
+    },
     Drain {
         limit: Duration,
         respond: oneshot::Sender<usize>,
     },
+}
+
+impl Message {
+    /// It changes nothing that can be watched.
+    pub(crate) fn only_looks(&self) -> bool {
+        matches!(self, Self::Ask(_) | Self::LogAsked { .. } | Self::Watch { .. })
+    }
 }

@@ -20,9 +20,9 @@ use tokio_util::{
 
 use crate::{
     asks::Asker, counters::Counters, credentials::AttemptCredentials, doors::Doors, drafts::Drafts,
-    forked::ForkServers, group::Spawner, instance::Instance, logged::Followers, logs::Logs, message::Message,
-    pool::Pool, ports::Ports, remembered::Remembered, request::Request, reserve::COUNT_EVERY,
-    retries::AGES_EVERY, settings::Settings, spec::FunctionSpec, unwritten::Unwritten,
+    forked::ForkServers, group::Spawner, instance::Instance, live::LiveRequests, logged::Followers,
+    logs::Logs, message::Message, pool::Pool, ports::Ports, remembered::Remembered, reserve::COUNT_EVERY,
+    retries::AGES_EVERY, settings::Settings, spec::FunctionSpec, unwritten::Unwritten, watch::Watchers,
 };
 
 /// What runs out.
@@ -68,7 +68,7 @@ pub(crate) struct Draining {
 pub(crate) struct Shell {
     pub(crate) settings: Settings,
     pub(crate) engine: Engine,
-    pub(crate) requests: HashMap<RequestId, Box<Request>>,
+    pub(crate) requests: LiveRequests,
     pub(crate) remembered: Remembered,
     pub(crate) instances: HashMap<InstanceId, Instance>,
     /// Low 24 bits of a private address -> who lives there.
@@ -106,6 +106,8 @@ pub(crate) struct Shell {
     pub(crate) logs: Option<Logs>,
     /// Whoever follows the log of a function.
     pub(crate) followers: Followers,
+    /// Whoever watches a project.
+    pub(crate) watchers: Watchers,
     pub(crate) fork_servers: ForkServers,
     /// Parent of every request's fence.
     pub(crate) life: CancellationToken,
@@ -131,7 +133,7 @@ impl Shell {
         Self {
             engine: Engine::new(settings.bounds),
             settings,
-            requests: HashMap::new(),
+            requests: LiveRequests::default(),
             remembered: Remembered::default(),
             instances: HashMap::new(),
             addresses: HashMap::new(),
@@ -160,6 +162,7 @@ impl Shell {
             doors: parts.doors,
             logs: parts.logs,
             followers: Followers::default(),
+            watchers: Watchers::default(),
             fork_servers: ForkServers::default(),
             life: CancellationToken::new(),
             effects: Vec::new(),
@@ -173,9 +176,13 @@ impl Shell {
         self.set_timer(Timer::Forget, FORGET_EVERY);
         self.set_timer(Timer::Count, COUNT_EVERY);
         loop {
+            let mut changes = true;
             tokio::select! {
                 message = inbox.recv() => match message {
-                    Some(message) => self.receive(message),
+                    Some(message) => {
+                        changes = !message.only_looks();
+                        self.receive(message);
+                    }
                     None => break, // cannot be: the shell holds a sender for its tasks
                 },
                 Some(expired) = poll_fn(|context| self.timers.poll_expired(context)), if !self.timers.is_empty() => {
@@ -188,6 +195,9 @@ impl Shell {
                 () = tokio::task::yield_now(), if !self.closed.is_empty() => self.keep_closed(),
             }
             self.settle_down();
+            if changes && !self.watchers.tell() {
+                self.requests.keep_watched(|_| false);
+            }
             if self.is_over() {
                 break;
             }
@@ -228,6 +238,7 @@ impl Shell {
             Message::Rewritten { done, left } => self.rewritten(done, left),
             Message::Ask(question) => self.look(question),
             Message::LogAsked { of, project, respond } => self.log_asked(of, project, respond),
+            Message::Watch { project, respond } => self.watch(project, respond),
             Message::Drain { limit, respond } => self.drain(limit, respond),
         }
     }
