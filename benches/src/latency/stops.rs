@@ -97,8 +97,8 @@ impl Site {
         let request = self.bare.round_trip().await?;
         let rest = match floor {
             Floor::Kill(command) => {
-                let mut child = floors::standing(&mut command())?;
-                self.disk.beside(|| floors::kill(&mut child))?
+                let mut process = floors::standing(&mut command())?;
+                self.disk.beside(|| process.kill())?
             }
             Floor::Runtime(server, image) => {
                 let mut runtime = server.runtime(self.node.data(), *image).await?;
