@@ -89,7 +89,7 @@ impl Drop for Standing {
     fn drop(&mut self) {
         if !self.collected {
             // Gone already: then there is nothing to do.
-            drop(killpg(self.group(), Signal::SIGKILL));
+            killpg(self.group(), Signal::SIGKILL).ok();
             drop(self.child.wait());
         }
     }
