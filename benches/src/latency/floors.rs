@@ -10,6 +10,10 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
 use reqwest::Client;
 use serde_json::json;
 use store::{Embedded, Store as _};
@@ -51,21 +55,56 @@ impl BareServer {
     }
 }
 
-/// A process that says "." once it stands, and then does what the runtime under test does when it is
-/// killed: nothing.
-pub(crate) fn standing(command: &mut Command) -> anyhow::Result<Child> {
-    let mut child = started(command)?;
-    stands(&mut child)?;
-    Ok(child)
+/// A process, and whatever it starts: killed with its group if nobody has until then.
+pub(crate) struct Standing {
+    child: Child,
+    /// All of the group are collected: its number may be somebody else's.
+    collected: bool,
 }
 
-pub(crate) fn started(command: &mut Command) -> anyhow::Result<Child> {
+impl Standing {
+    pub(crate) fn group(&self) -> Pid {
+        Pid::from_raw(self.child.id().cast_signed())
+    }
+
+    pub(crate) fn collected(&mut self) {
+        self.collected = true;
+    }
+
+    /// Waits for its ".": it stands, and then does what the runtime under test does when it is killed: nothing.
+    pub(crate) fn stands(&mut self) -> anyhow::Result<()> {
+        self.child.stdout.as_mut().context("no stdout")?.read_exact(&mut [0]).context("it does not stand")
+    }
+
+    /// SIGKILL to the exit collected, of one that has started nothing.
+    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
+        kill(&mut self.child)?;
+        self.collected = true;
+        Ok(())
+    }
+}
+
+impl Drop for Standing {
+    #[expect(clippy::disallowed_methods, reason = "its leader is not reaped: the number is still its own")]
+    fn drop(&mut self) {
+        if !self.collected {
+            // Gone already: then there is nothing to do.
+            killpg(self.group(), Signal::SIGKILL).ok();
+            drop(self.child.wait());
+        }
+    }
+}
+
+/// Starts one, in a group of its own.
+pub(crate) fn started(command: &mut Command) -> anyhow::Result<Standing> {
     let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
-    command.spawn().context("its program")
+    Ok(Standing { child: command.spawn().context("its program")?, collected: false })
 }
 
-pub(crate) fn stands(child: &mut Child) -> anyhow::Result<()> {
-    child.stdout.as_mut().context("no stdout")?.read_exact(&mut [0]).context("it does not stand")
+pub(crate) fn standing(command: &mut Command) -> anyhow::Result<Standing> {
+    let mut standing = started(command)?;
+    standing.stands()?;
+    Ok(standing)
 }
 
 /// SIGKILL to the exit collected.
@@ -105,17 +144,17 @@ impl Disk {
 
 /// A process that waits for a byte and says one: what waking a runtime takes.
 pub(crate) struct Sleeper {
-    child: Child,
     to: ChildStdin,
     from: ChildStdout,
+    _standing: Standing,
 }
 
 impl Sleeper {
     pub(crate) fn start(command: &mut Command) -> anyhow::Result<Self> {
-        let mut child = standing(command)?;
-        let to = child.stdin.take().context("no stdin")?;
-        let from = child.stdout.take().context("no stdout")?;
-        Ok(Self { child, to, from })
+        let mut standing = standing(command)?;
+        let to = standing.child.stdin.take().context("no stdin")?;
+        let from = standing.child.stdout.take().context("no stdout")?;
+        Ok(Self { to, from, _standing: standing })
     }
 
     pub(crate) fn wake(&mut self) -> anyhow::Result<Duration> {
@@ -124,14 +163,6 @@ impl Sleeper {
         self.to.write_all(&byte)?;
         self.from.read_exact(&mut byte)?;
         Ok(start.elapsed())
-    }
-}
-
-impl Drop for Sleeper {
-    fn drop(&mut self) {
-        // It has nothing to save.
-        drop(self.child.kill());
-        drop(self.child.wait());
     }
 }
 

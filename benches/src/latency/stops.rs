@@ -98,8 +98,8 @@ impl Site {
         // and its caches are as cold, for both.
         let (request, rest) = match floor {
             Floor::Kill(command) => {
-                let mut child = floors::standing(&mut command())?;
-                (self.bare.round_trip().await?, self.disk.beside(|| floors::kill(&mut child))?)
+                let mut process = floors::standing(&mut command())?;
+                (self.bare.round_trip().await?, self.disk.beside(|| process.kill())?)
             }
             Floor::Runtime(server, image) => {
                 let mut runtime = server.runtime(self.node.data(), *image).await?;

@@ -1,7 +1,7 @@
 //! Recursive force over trees of requests with many processes, beside the bare kill of as many.
 
 use std::{
-    process::{Child, Command},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use super::{
     bell::Bell,
     figure::{At, Found, Target::AtMost, Title},
-    floors,
+    floors::{self, Standing},
     measure::{Effort, Sample, Scenario, figure},
     stops::phases,
 };
@@ -94,11 +94,11 @@ impl Scenario for Tree<'_> {
         let request = self.bare.round_trip().await?;
         let script = script(self.each);
         let start = |_| floors::started(Command::new("python3").args(["-c", SPAWNS_BARE, &script]));
-        let mut groups = (0..REQUESTS).map(start).collect::<anyhow::Result<Vec<Child>>>()?;
-        groups.iter_mut().try_for_each(floors::stands)?;
+        let mut groups = (0..REQUESTS).map(start).collect::<anyhow::Result<Vec<Standing>>>()?;
+        groups.iter_mut().try_for_each(Standing::stands)?;
         // This process inherits what the interpreters leave; for no longer, since it collects nobody else.
         prctl::set_child_subreaper(true)?;
-        let killed = kill_groups(&groups);
+        let killed = kill_groups(&mut groups);
         prctl::set_child_subreaper(false)?;
         Ok(request + killed?)
     }
@@ -122,9 +122,9 @@ impl Scenario for Tree<'_> {
 
 /// SIGKILL to every group, to the last of them collected by whoever inherits them: this process.
 #[expect(clippy::disallowed_methods, reason = "the floor is the bare call; no leader is reaped before")]
-fn kill_groups(groups: &[Child]) -> anyhow::Result<Duration> {
+fn kill_groups(groups: &mut [Standing]) -> anyhow::Result<Duration> {
     let start = Instant::now();
-    let leaders: Vec<Pid> = groups.iter().map(|child| Pid::from_raw(child.id().cast_signed())).collect();
+    let leaders: Vec<Pid> = groups.iter().map(Standing::group).collect();
     for leader in &leaders {
         killpg(*leader, Signal::SIGKILL)?;
     }
@@ -137,7 +137,9 @@ fn kill_groups(groups: &[Child]) -> anyhow::Result<Duration> {
             }
         }
     }
-    Ok(start.elapsed())
+    let took = start.elapsed();
+    groups.iter_mut().for_each(Standing::collected);
+    Ok(took)
 }
 
 pub(crate) async fn measure(effort: Effort, found: &mut Found) -> anyhow::Result<()> {
