@@ -384,13 +384,13 @@ async fn a_node_with_wrong_tls_options_says_why_and_touches_nothing() {
     for (args, code, words) in [
         (vec!["--tls-cert", chain], 2, "--tls-key"),
         (vec!["--tls-key", key], 2, "--tls-cert"),
-        (vec!["--tls-cert", "/nonexistent", "--tls-key", key], 1, "/nonexistent cannot be read"),
-        (vec!["--tls-cert", chain, "--tls-key", dir], 1, "cannot be read"),
-        (vec!["--tls-cert", key, "--tls-key", key], 1, "holds no certificate"),
-        (vec!["--tls-cert", chain, "--tls-key", chain], 1, "holds no private key"),
-        (vec!["--tls-cert", chain, "--tls-key", other], 1, "does not belong to"),
+        (vec!["--tls-cert", "/nonexistent", "--tls-key", key], 2, "/nonexistent cannot be read"),
+        (vec!["--tls-cert", chain, "--tls-key", dir], 2, "cannot be read"),
+        (vec!["--tls-cert", key, "--tls-key", key], 2, "holds no certificate"),
+        (vec!["--tls-cert", chain, "--tls-key", chain], 2, "holds no private key"),
+        (vec!["--tls-cert", chain, "--tls-key", other], 2, "does not belong to"),
         (vec!["--body-timeout", "0"], 2, "not between"),
-        (vec!["--peer-connections", "0"], 2, "0 is not in"),
+        (vec!["--peer-connections", "0"], 2, "is not between 1 and"),
     ] {
         let scratch = tempfile::tempdir().unwrap();
         let data = scratch.path().join("data");

@@ -75,6 +75,11 @@ impl Api {
         })
     }
 
+    /// Has these limits hold from now on.
+    pub fn limit(&self, limits: RateLimits) {
+        self.guard.limit(limits);
+    }
+
     /// Reads every function of the store, in every version, and makes it ready to run. A function whose image or code is
     /// missing is logged and left out; the others start.
     ///

@@ -1,17 +1,20 @@
 //! The command line: what can be typed and what it means.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use supervisor::LogSettings;
 
-use crate::{credentials, demo, deploy, logs, runtime_user::RuntimeUser, serve, verbs};
+use crate::{
+    credentials, demo, deploy, logs, serve,
+    settings::{self, Given, Loaded, LogFormat, Mistakes},
+    verbs,
+};
 
 const AFTER_HELP: &str = "\
 Exit codes:
   0  done (for `cancel`: everything in scope is stopped, and that is proven and recorded)
   1  the node refused (a request id it cannot cancel included) or failed; it said why
-  2  the command line is wrong
+  2  the command line or the configuration is wrong
   3  the node cannot be reached
   4  the credential is missing or wrong
   5  not found: no such function, live request, instance or receipt
@@ -45,7 +48,10 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a node until SIGTERM or Ctrl-C; the first drains, a second stops now.
-    Serve(ServeArgs),
+    Serve(Box<Given>),
+    /// Look at the settings of a node: check a file, show what holds, print an example.
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Create or update a function from a folder.
     Deploy {
         /// A folder with function.toml and the code.
@@ -109,98 +115,24 @@ enum Command {
     Demo,
 }
 
-/// How to run a node.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct ServeArgs {
-    /// Where the node keeps everything it must not forget.
-    #[arg(long, env = "QUELL_DATA", default_value = "quell-data")]
-    pub(crate) data: PathBuf,
-    /// A folder of runtime images of your own, each a folder with an image.toml (docs/runtime-images.md). May be given
-    /// more than once.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) images: Vec<PathBuf>,
-    /// The address of the API. Before you leave loopback: --tls-cert and --tls-key, or a TLS proxy in front.
-    #[arg(long, env = "QUELL_LISTEN", default_value = "127.0.0.1:7171")]
-    pub(crate) listen: SocketAddr,
-    /// Speak TLS: a PEM file with the certificate of this node and those that signed it, its own first. Read
-    /// again when it changes, and at SIGHUP.
-    #[arg(long, env = "QUELL_TLS_CERT", requires = "tls_key", value_name = "FILE")]
-    pub(crate) tls_cert: Option<PathBuf>,
-    /// A PEM file with the key of that certificate. Make it readable for nobody but the node.
-    #[arg(long, env = "QUELL_TLS_KEY", requires = "tls_cert", value_name = "FILE")]
-    pub(crate) tls_key: Option<PathBuf>,
-    /// Connections to the API that one address (of IPv6: one /64) may have at once. This machine may have
-    /// three quarters of all there are.
-    #[arg(long, env = "QUELL_PEER_CONNECTIONS", default_value_t = 256,
-          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub(crate) peer_connections: u32,
-    /// How long the body of a request may take to arrive, in seconds; code has as long for each 6 MiB.
-    #[arg(long, env = "QUELL_BODY_TIMEOUT_S", default_value = "60", value_parser = some_seconds)]
-    pub(crate) body_timeout: Duration,
-    /// The project of the credential that the first start creates.
-    #[arg(long, env = "QUELL_PROJECT", default_value = "default")]
-    pub(crate) project: String,
-    /// The region in URNs.
-    #[arg(long, env = "QUELL_REGION", default_value = "local")]
-    pub(crate) region: String,
-    /// How runtimes are contained.
-    #[arg(long, env = "QUELL_ISOLATION", value_enum, default_value_t = IsolationArg::Auto)]
-    pub(crate) isolation: IsolationArg,
-    /// As whom runtimes run: the number of a user and group; `node`, as the node itself; `auto`, where the
-    /// node is root as user 61000 if that one can reach the data folder and the interpreters, else as the
-    /// node (`quell doctor` tells).
-    #[arg(long, env = "QUELL_RUNTIME_USER", default_value = "auto")]
-    pub(crate) runtime_user: RuntimeUser,
-    /// Processes and threads that one instance may have at once.
-    #[arg(long, env = "QUELL_MAX_PROCESSES", default_value_t = 1_024,
-          value_parser = clap::value_parser!(u32).range(8..=1_000_000))]
-    pub(crate) max_processes: u32,
-    /// The size of the /tmp of one instance where it has its own, in MiB. What is written there counts as
-    /// memory of the function.
-    #[arg(long, env = "QUELL_TMP_MIB", default_value_t = 512,
-          value_parser = clap::value_parser!(u64).range(1..=1_048_576))]
-    pub(crate) tmp_size: u64,
-    /// The pause before the second attempt of an asynchronous request, doubled before each further one, in
-    /// seconds.
-    #[arg(long, env = "QUELL_RETRY_BACKOFF_S", default_value = "1", value_parser = seconds)]
-    pub(crate) retry_backoff: Duration,
-    /// How much of what one instance prints is kept on the disk, in MiB; the oldest goes first.
-    #[arg(long, env = "QUELL_LOG_INSTANCE_MIB", default_value_t = LogSettings::INSTANCE_BYTES >> 20, value_parser = mebibytes())]
-    pub(crate) log_instance: u64,
-    /// The same of all instances of a version of a function, in MiB.
-    #[arg(long, env = "QUELL_LOG_FUNCTION_MIB", default_value_t = LogSettings::FUNCTION_BYTES >> 20, value_parser = mebibytes())]
-    pub(crate) log_function: u64,
-    /// The same of all there are, in MiB.
-    #[arg(long, env = "QUELL_LOG_TOTAL_MIB", default_value_t = LogSettings::TOTAL_BYTES >> 20, value_parser = mebibytes())]
-    pub(crate) log_total: u64,
-    /// For how long the node remembers requests that are over, receipts of cancels and logs, in days.
-    #[arg(long, env = "QUELL_KEEP_DAYS", default_value_t = 7, value_parser = clap::value_parser!(u64).range(1..=3_650))]
-    pub(crate) keep_days: u64,
-    /// How long a drain may last before what still runs is killed, in seconds.
-    #[arg(long, env = "QUELL_DRAIN_S", default_value = "30", value_parser = seconds)]
-    pub(crate) drain: Duration,
-    /// After this a killed instance that is not proven dead is reported as unkillable, in seconds.
-    #[arg(long, env = "QUELL_KILL_TIMEOUT_S", default_value = "10", value_parser = seconds)]
-    pub(crate) kill_timeout: Duration,
-    /// An instance with nothing to do for this long is released, in seconds.
-    #[arg(long, env = "QUELL_IDLE_S", default_value = "60", value_parser = seconds)]
-    pub(crate) idle: Duration,
-    /// How long a synchronous request waits for a free instance, in seconds.
-    #[arg(long, env = "QUELL_QUEUE_TIMEOUT_S", default_value = "60", value_parser = seconds)]
-    pub(crate) queue_timeout: Duration,
-    /// Instances the node runs at once.
-    #[arg(long, env = "QUELL_MAX_INSTANCES", default_value_t = 512)]
-    pub(crate) max_instances: usize,
-    /// Requests a second that one credential may make, and one address; more are answered 429. 0: as many
-    /// as come.
-    #[arg(long, env = "QUELL_RATE_LIMIT", default_value_t = 0)]
-    pub(crate) rate_limit: u32,
-    /// The same for one running request with its own credentials: a function that calls in a loop.
-    #[arg(long, env = "QUELL_FUNCTION_RATE_LIMIT", default_value_t = 1_000)]
-    pub(crate) function_rate_limit: u32,
-    /// Wrong credentials a second that one address is told of; more are answered 429. 0: all of them.
-    #[arg(long, env = "QUELL_REFUSAL_LIMIT", default_value_t = 100)]
-    pub(crate) refusal_limit: u32,
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Say everything that is wrong with a quell.toml, each with its line and column: exit code 0 if nothing is,
+    /// 2 if something is. Looks at the file and at files it names, and not at flags and environment.
+    Check {
+        /// The file [default: quell.toml].
+        file: Option<PathBuf>,
+    },
+    /// Show what `quell serve` with the same options would run with, and where each value comes from.
+    Show {
+        #[command(flatten)]
+        given: Box<Given>,
+        /// How to print.
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Print a quell.toml with every key, its default, and what it is.
+    Example,
 }
 
 #[derive(Debug, Clone, Subcommand)]
@@ -248,18 +180,6 @@ pub(crate) struct NewCredentialArgs {
     pub(crate) expires_days: Option<u64>,
     #[command(flatten)]
     pub(crate) node: NodeArgs,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum IsolationArg {
-    /// The strongest that works here.
-    Auto,
-    /// A cgroup per instance and no namespace, or refuse to start.
-    Cgroup,
-    /// A child subreaper per instance: no privilege needed.
-    Subreaper,
-    /// Process groups only: what leaves the group is not seen.
-    ProcessGroup,
 }
 
 /// How to reach a node.
@@ -339,16 +259,35 @@ pub(crate) struct LogsArgs {
 }
 
 impl Cli {
-    /// What to log: a daemon tells what it does, a client only what is wrong.
-    pub(crate) fn log_filter(&self) -> &str {
-        let default = if matches!(self.command, Command::Serve(_)) { "info" } else { "warn" };
-        self.log.as_deref().unwrap_or(default)
+    /// The settings of the node that is to be started; `None` for a client.
+    ///
+    /// # Errors
+    /// All that is wrong with them.
+    pub(crate) fn settings(&self) -> Result<Option<Loaded>, Mistakes> {
+        match &self.command {
+            Command::Serve(given) => given.load().map(Some),
+            _ => Ok(None),
+        }
     }
 
-    /// Does what was asked.
-    pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
+    /// What to log, and how: a daemon tells what it does, a client only what is wrong.
+    pub(crate) fn logging<'a>(&'a self, node: Option<&'a Loaded>) -> (&'a str, LogFormat) {
+        match node {
+            Some(node) => (node.settings.log.as_str(), node.settings.log_format),
+            None => (self.log.as_deref().unwrap_or("warn"), LogFormat::Text),
+        }
+    }
+
+    /// Does what was asked; `node` is what [`Cli::settings`] gave.
+    pub(crate) async fn run(self, node: Option<Loaded>) -> anyhow::Result<ExitCode> {
         match self.command {
-            Command::Serve(args) => serve::serve(args).await,
+            Command::Serve(given) => match node {
+                Some(node) => serve::serve(*given, node).await,
+                None => Ok(ExitCode::FAILURE), // cannot be: they were read before
+            },
+            Command::Config(ConfigCommand::Check { file }) => Ok(settings::check(file)?),
+            Command::Config(ConfigCommand::Show { given, output }) => Ok(settings::show(&given, output)?),
+            Command::Config(ConfigCommand::Example) => Ok(settings::example()),
             Command::Deploy { dir, node } => deploy::deploy(&dir, &node).await,
             Command::Invoke { function, event, asynchronous, node } => {
                 verbs::invoke(&function, &event, asynchronous, &node).await
@@ -366,25 +305,6 @@ impl Cli {
     }
 }
 
-/// One is room for some thousand lines; less would be no log.
-fn mebibytes() -> clap::builder::RangedU64ValueParser {
-    clap::value_parser!(u64).range(1..=1_048_576)
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| format!("`{text}` is not a number of seconds"))?;
-    Duration::try_from_secs_f64(seconds).map_err(|error| format!("`{text}`: {error}"))
-}
-
-/// The same where none would be a trap, and more than a day is meant for ever.
-fn some_seconds(text: &str) -> Result<Duration, String> {
-    let duration = seconds(text)?;
-    if duration.is_zero() || duration > Duration::from_secs(86_400) {
-        return Err(format!("`{text}` is not between 0 (not included) and 86400 seconds"));
-    }
-    Ok(duration)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -393,14 +313,5 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn durations_are_seconds_and_nothing_else() {
-        assert_eq!(seconds("1.5"), Ok(Duration::from_millis(1500)));
-        assert!(seconds("-1").is_err());
-        assert!(seconds("5m").is_err());
-        assert!(seconds("inf").is_err());
-        assert!(some_seconds("0").is_err() && some_seconds("86401").is_err() && some_seconds("0.5").is_ok());
     }
 }

@@ -6,15 +6,14 @@ use std::{collections::BTreeSet, fs, process::ExitCode, time::Duration};
 use anyhow::{Context as _, bail, ensure};
 use reqwest::Method;
 use serde_json::{Value, json};
-use supervisor::{LogSettings, TreeView};
+use supervisor::TreeView;
 use tokio::task::JoinSet;
 
 use crate::{
-    cli::{IsolationArg, ServeArgs},
     client::{Client, Reply},
     deploy, images, output,
-    runtime_user::RuntimeUser,
     serve::{self, Running},
+    settings::NodeSettings,
     signals::EndSignals,
     verbs,
 };
@@ -36,33 +35,17 @@ type ProcessId = (u32, u64);
 pub(crate) async fn demo() -> anyhow::Result<ExitCode> {
     let mut signals = EndSignals::listen()?;
     let scratch = tempfile::tempdir().context("no scratch folder")?;
-    let running = serve::start(&ServeArgs {
-        images: Vec::new(),
+    let running = serve::start(&NodeSettings {
         data: scratch.path().join("data"),
         listen: ([127, 0, 0, 1], 0).into(),
-        tls_cert: None,
-        tls_key: None,
-        peer_connections: 256,
-        body_timeout: Duration::from_secs(60),
         project: "demo".to_owned(),
-        region: "local".to_owned(),
-        isolation: IsolationArg::Auto,
         drain: Duration::from_secs(5),
-        kill_timeout: Duration::from_secs(10),
-        idle: Duration::from_secs(60),
-        queue_timeout: Duration::from_secs(60),
         max_instances: 128,
-        retry_backoff: Duration::from_secs(1),
-        log_instance: LogSettings::INSTANCE_BYTES >> 20,
-        log_function: LogSettings::FUNCTION_BYTES >> 20,
-        log_total: LogSettings::TOTAL_BYTES >> 20,
         keep_days: 1,
-        max_processes: 1_024,
-        tmp_size: 64,
-        runtime_user: RuntimeUser::Auto,
-        rate_limit: 0,
+        tmp_mib: 64,
         function_rate_limit: 0,
         refusal_limit: 0,
+        ..NodeSettings::default()
     })
     .await?;
     output::line(format_args!("A node runs at http://{}, its data in a scratch folder.", running.address));

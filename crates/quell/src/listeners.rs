@@ -12,7 +12,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{cli::ServeArgs, signals::HangUps};
+use crate::settings::NodeSettings;
 
 /// API connections at once; more wait in the kernel's backlog.
 const API_CONNECTIONS: usize = 4_096;
@@ -34,16 +34,15 @@ pub(crate) struct Tls {
     certificates: Arc<Certificates>,
     /// The file of the certificates. Not where its links lead today: they are how many exchange it.
     chain: PathBuf,
-    hang_ups: HangUps,
 }
 
 impl Tls {
     /// Reads the files that the options name; `None` if they name none.
-    pub(crate) fn of(args: &ServeArgs) -> anyhow::Result<Option<Self>> {
+    pub(crate) fn of(args: &NodeSettings) -> anyhow::Result<Option<Self>> {
         let (Some(chain), Some(key)) = (&args.tls_cert, &args.tls_key) else { return Ok(None) };
         let certificates = Certificates::open(chain, key).context("no TLS")?;
         let chain = std::path::absolute(chain)?;
-        Ok(Some(Self { certificates: Arc::new(certificates), chain, hang_ups: HangUps::listen()? }))
+        Ok(Some(Self { certificates: Arc::new(certificates), chain }))
     }
 }
 
@@ -58,7 +57,7 @@ pub(crate) struct Listeners {
 
 impl Listeners {
     /// Binds them.
-    pub(crate) fn bind(args: &ServeArgs, tls: Option<Tls>) -> anyhow::Result<Self> {
+    pub(crate) fn bind(args: &NodeSettings, tls: Option<Tls>) -> anyhow::Result<Self> {
         let api = listen(args.listen).with_context(|| format!("cannot listen on {}", args.listen))?;
         let address = api.local_addr()?;
         if tls.is_none() && !address.ip().is_loopback() {
@@ -102,13 +101,18 @@ impl Listeners {
         }
     }
 
+    /// What is to be read again when somebody says that files have changed.
+    pub(crate) fn certificates(&self) -> Option<Arc<Certificates>> {
+        self.tls.as_ref().map(|tls| Arc::clone(&tls.certificates))
+    }
+
     /// What a client on this machine needs to trust the node.
     pub(crate) fn ca(&self) -> Option<PathBuf> {
         self.tls.as_ref().map(|tls| tls.chain.clone())
     }
 
     /// Serves until `end`, and then what is under way, for a moment.
-    pub(crate) fn serve(self, router: Router, args: &ServeArgs, end: CancellationToken) -> JoinHandle<()> {
+    pub(crate) fn serve(self, router: Router, args: &NodeSettings, end: CancellationToken) -> JoinHandle<()> {
         let strangers = Strangers {
             peer_connections: usize::try_from(args.peer_connections).unwrap_or(usize::MAX),
             handshake_limit: HANDSHAKE_LIMIT,
@@ -131,9 +135,8 @@ impl Listeners {
         let certificates = self.tls.as_ref().map(|tls| Arc::clone(&tls.certificates));
         let serving = serving(API_CONNECTIONS, Strangers { certificates, ..strangers });
         let api = http::serve(self.api, router, serving, |_| Some(()), end.clone());
-        let reloads = self.tls.map(|tls| reload_when_asked(tls, end));
         tokio::spawn(async {
-            tokio::join!(api, maybe(runtimes), maybe(reloads));
+            tokio::join!(api, maybe(runtimes));
         })
     }
 }
@@ -141,16 +144,6 @@ impl Listeners {
 async fn maybe(work: Option<impl Future<Output = ()>>) {
     if let Some(work) = work {
         work.await;
-    }
-}
-
-/// SIGHUP: read the certificates again, whatever their files look like.
-async fn reload_when_asked(mut tls: Tls, end: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = end.cancelled() => return,
-            () = tls.hang_ups.next() => tls.certificates.reload().await,
-        }
     }
 }
 

@@ -10,8 +10,10 @@ mod images;
 mod listeners;
 mod logs;
 mod output;
+mod reload;
 mod runtime_user;
 mod serve;
+mod settings;
 mod signals;
 mod trust;
 mod verbs;
@@ -30,12 +32,17 @@ fn main() -> ExitCode {
         return supervisor::group::instance_init(args);
     }
     let cli = cli::Cli::parse();
-    output::start_logging(cli.log_filter());
+    let node = match cli.settings() {
+        Ok(node) => node,
+        Err(mistakes) => return output::failed(&mistakes.into()),
+    };
+    let (filter, format) = cli.logging(node.as_ref());
+    output::start_logging(filter, format);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return output::failed(&anyhow::Error::new(error).context("no async runtime")),
     };
-    match runtime.block_on(cli.run()) {
+    match runtime.block_on(cli.run(node)) {
         Ok(code) => code,
         Err(error) => output::failed(&error),
     }

@@ -4,14 +4,19 @@
 use std::{
     io::{IsTerminal as _, Write},
     process::ExitCode,
+    sync::OnceLock,
 };
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, reload};
 
-use crate::client::ClientError;
+use crate::{
+    client::ClientError,
+    settings::{LogFormat, Mistakes},
+};
 
 /// Exit codes, as `--help` documents them.
 pub(crate) const REFUSED: u8 = 1;
+pub(crate) const WRONG: u8 = 2;
 pub(crate) const UNREACHABLE: u8 = 3;
 pub(crate) const UNAUTHORISED: u8 = 4;
 pub(crate) const NOT_FOUND: u8 = 5;
@@ -56,24 +61,57 @@ impl std::io::Write for Log {
     }
 }
 
+/// Exchanges what is logged.
+type ChangeFilter = Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>;
+
+static CHANGE_FILTER: OnceLock<ChangeFilter> = OnceLock::new();
+
 /// Logs to stderr what `filter` lets through.
-pub(crate) fn start_logging(filter: &str) {
+pub(crate) fn start_logging(filter: &str, format: LogFormat) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|error| {
         note(format_args!("quell: --log is not understood ({error}); logging warnings"));
         EnvFilter::new("warn")
     });
-    tracing_subscriber::fmt()
+    let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(|| Log)
         .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
+        .with_target(false);
+    let change: ChangeFilter = match format {
+        LogFormat::Text => {
+            let builder = builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.init();
+            Box::new(move |filter| handle.reload(filter))
+        }
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_target(true).with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.init();
+            Box::new(move |filter| handle.reload(filter))
+        }
+    };
+    drop(CHANGE_FILTER.set(change)); // Err: logging was started twice, and `init` has said so
+}
+
+/// From now on logs what this filter lets through.
+pub(crate) fn change_filter(filter: &str) {
+    let changed = EnvFilter::try_new(filter).map_err(|error| error.to_string()).and_then(|filter| {
+        let change = CHANGE_FILTER.get().ok_or_else(|| "nothing is logged".to_owned())?;
+        change(filter).map_err(|error| error.to_string())
+    });
+    if let Err(error) = changed {
+        tracing::error!(error, filter, "what is logged stays what it was");
+    }
 }
 
 /// Prints an error with its causes, and picks the exit code that says what kind it was.
 pub(crate) fn failed(error: &anyhow::Error) -> ExitCode {
     note(format_args!("quell: {error:#}"));
+    if error.is::<Mistakes>() {
+        return ExitCode::from(WRONG);
+    }
     let code = match error.downcast_ref::<ClientError>() {
         Some(ClientError::Unreachable { .. } | ClientError::Distrusted { .. }) => UNREACHABLE,
         Some(ClientError::Refused { status: 401 | 403, .. }) => UNAUTHORISED,

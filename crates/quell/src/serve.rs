@@ -9,7 +9,7 @@ use api::{Api, ApiSettings, NodeKey, RateLimits, Secrets};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use store::{Embedded, Store};
 use supervisor::{
-    LogSettings, Node, Recovered, Settings,
+    LogSettings, Node, Recovered, Settings, Tunable,
     group::{Containment, HelperProgram, Isolation, Spawner, Swept},
 };
 use tokio::task::JoinHandle;
@@ -17,12 +17,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     INSTANCE_INIT,
-    cli::{IsolationArg, ServeArgs},
     config::ClientConfig,
     images,
     listeners::{Listeners, Tls},
     output,
+    reload::{Changeable, Reloads},
     runtime_user::{self, RuntimeUser},
+    settings::{Given, IsolationArg, Loaded, NodeSettings},
     signals::EndSignals,
 };
 
@@ -32,6 +33,7 @@ pub(crate) struct Running {
     scheme: &'static str,
     pub(crate) client: ClientConfig,
     pub(crate) containment: Arc<Containment>,
+    changeable: Changeable,
     node: Node,
     store: Arc<dyn Store>,
     server: JoinHandle<()>,
@@ -39,20 +41,26 @@ pub(crate) struct Running {
 }
 
 /// `quell serve`.
-pub(crate) async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn serve(given: Given, loaded: Loaded) -> anyhow::Result<ExitCode> {
     let mut signals = EndSignals::listen()?;
     raise_descriptor_limit();
-    let mut running = start(&args).await?;
+    if let Some(file) = &loaded.file {
+        tracing::info!(file = %file.display(), "read the configuration");
+    }
+    let mut reloads = Reloads::listen(given, loaded)?;
+    let mut running = start(reloads.settings()).await?;
     output::note(format_args!("quell: listening on {}://{}", running.scheme, running.address));
     tokio::select! {
         () = signals.next() => {}
         why = running.node.failed() => bail!("the node's core failed, nothing can be decided: {why}"),
+        () = reloads.follow(&running.changeable) => {}
     }
+    let drain = reloads.settings().drain;
     output::note(format_args!(
         "quell: draining for at most {} s; a second signal stops now",
-        args.drain.as_secs_f32()
+        drain.as_secs_f32()
     ));
-    match running.stop(args.drain, Some(&mut signals)).await? {
+    match running.stop(drain, Some(&mut signals)).await? {
         0 => {
             output::note("quell: every instance was reaped; ended");
             Ok(ExitCode::SUCCESS)
@@ -62,6 +70,33 @@ pub(crate) async fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::from(output::UNKILLABLE))
         }
     }
+}
+
+/// How much callers may ask.
+pub(crate) fn rate_limits(settings: &NodeSettings) -> RateLimits {
+    RateLimits {
+        requests: NonZeroU32::new(settings.rate_limit),
+        running: NonZeroU32::new(settings.function_rate_limit),
+        refusals: NonZeroU32::new(settings.refusal_limit),
+    }
+}
+
+/// What may change while the node runs.
+pub(crate) fn tunable(settings: &NodeSettings) -> Tunable {
+    Tunable {
+        kill_timeout: settings.kill_timeout,
+        idle_release: settings.idle,
+        queue_timeout: settings.queue_timeout,
+        max_instances: settings.max_instances,
+        max_processes: settings.max_processes,
+        tmp_bytes: settings.tmp_mib << 20,
+        retry_backoff: settings.retry_backoff,
+        retention: days(settings.keep_days),
+    }
+}
+
+fn days(days: u64) -> Duration {
+    Duration::from_secs(days * 24 * 3_600)
 }
 
 /// Takes what the system allows: runtimes and callers hold descriptors by the thousand.
@@ -74,7 +109,7 @@ fn raise_descriptor_limit() {
 }
 
 /// Starts a node: store, what an earlier life left, runtimes, API, in this order.
-pub(crate) async fn start(args: &ServeArgs) -> anyhow::Result<Running> {
+pub(crate) async fn start(args: &NodeSettings) -> anyhow::Result<Running> {
     let tls = Tls::of(args)?;
     std::fs::create_dir_all(&args.data).with_context(|| format!("{} cannot be made", args.data.display()))?;
     let data = args.data.canonicalize()?;
@@ -93,35 +128,24 @@ pub(crate) async fn start(args: &ServeArgs) -> anyhow::Result<Running> {
         _ => tracing::info!("{chosen}"),
     }
     let (containment, spawner) = contain(args, chosen.user, store.as_ref()).await?;
-    let settings = Settings {
-        kill_timeout: args.kill_timeout,
-        idle_release: args.idle,
-        queue_timeout: args.queue_timeout,
-        max_instances: args.max_instances,
-        retry_backoff: args.retry_backoff,
-        retention: Duration::from_secs(args.keep_days * 24 * 3_600),
-        max_processes: args.max_processes,
-        tmp_bytes: args.tmp_size << 20,
+    let mut settings = Settings {
         logs: Some(LogSettings {
             dir: data.join("logs"),
-            instance_bytes: args.log_instance << 20,
-            function_bytes: args.log_function << 20,
-            total_bytes: args.log_total << 20,
-            keep: Duration::from_secs(args.keep_days * 24 * 3_600),
+            instance_bytes: args.log_instance_mib << 20,
+            function_bytes: args.log_function_mib << 20,
+            total_bytes: args.log_total_mib << 20,
+            keep: days(args.keep_days),
         }),
         api_endpoint: listeners.runtime_endpoint(),
         ..Settings::default()
     };
+    settings.tune(tunable(args));
     // Everything that may fail comes before the node, which takes up the work of its last life.
     let key = NodeKey::of(store.as_ref()).await?;
     let client = credential(args, &data, store.as_ref(), &key, &listeners).await?;
     let node = Node::start(settings, Arc::clone(&store), spawner)?;
-    let limits = RateLimits {
-        requests: NonZeroU32::new(args.rate_limit),
-        running: NonZeroU32::new(args.function_rate_limit),
-        refusals: NonZeroU32::new(args.refusal_limit),
-    };
-    let api_settings = ApiSettings { region: args.region.clone(), data_dir: data.clone(), limits };
+    let api_settings =
+        ApiSettings { region: args.region.clone(), data_dir: data.clone(), limits: rate_limits(args) };
     let api = Api::new(node.handle.clone(), Arc::clone(&store), key, images, api_settings);
     if let Err(error) = take_over(&api, &node, containment.base().is_some()).await {
         node.handle.drain(Duration::ZERO).await; // what it had taken up already
@@ -129,8 +153,10 @@ pub(crate) async fn start(args: &ServeArgs) -> anyhow::Result<Running> {
         return Err(error);
     }
     let end = CancellationToken::new();
+    let certificates = listeners.certificates();
+    let changeable = Changeable { handle: node.handle.clone(), api: Arc::clone(&api), certificates };
     let server = listeners.serve(api::router(api), args, end.clone());
-    Ok(Running { address, scheme, client, containment, node, store, server, end })
+    Ok(Running { address, scheme, client, containment, changeable, node, store, server, end })
 }
 
 /// Takes up what the last life of this node left in the store.
@@ -151,7 +177,7 @@ async fn take_over(api: &Api, node: &Node, swept: bool) -> anyhow::Result<()> {
 
 /// Probes what contains runtimes, and first of all ends what an earlier life of this node left.
 async fn contain(
-    args: &ServeArgs,
+    args: &NodeSettings,
     user: Option<u32>,
     store: &dyn Store,
 ) -> anyhow::Result<(Arc<Containment>, Arc<Spawner>)> {
@@ -192,7 +218,7 @@ pub(crate) fn helper(user: Option<u32>) -> HelperProgram {
 
 /// The credential of the command line on this machine: made at the first start, kept in client.json.
 async fn credential(
-    args: &ServeArgs,
+    args: &NodeSettings,
     data: &Path,
     store: &dyn Store,
     key: &NodeKey,

@@ -1,4 +1,4 @@
-//! SIGTERM and Ctrl-C: the first drains, a second stops now. SIGHUP: read the certificates again.
+//! SIGTERM and Ctrl-C: the first drains, a second stops now. SIGHUP: read configuration and certificates again.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 

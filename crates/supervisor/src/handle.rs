@@ -1,6 +1,10 @@
 //! The handle: what the API and the daemon may ask of the shell. It hides the one inbox.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use cancel::{CancelId, Cause, Level, Outcome, RequestId, Scope};
@@ -13,6 +17,7 @@ use crate::{
     logs::Logs,
     message::{Arrival, Message, Mode, Question},
     receipt::Receipt,
+    settings::Tunable,
     spec::FunctionSpec,
     view::{InstanceCount, NodeView, PlanView, TreeView},
 };
@@ -181,7 +186,7 @@ pub struct Handle {
     pub(crate) inbox: mpsc::Sender<Message>,
     pub(crate) credentials: Arc<AttemptCredentials>,
     pub(crate) store: Arc<dyn store::Store>,
-    pub(crate) limits: NodeLimits,
+    pub(crate) limits: Arc<RwLock<NodeLimits>>,
     pub(crate) logs: Option<Logs>,
 }
 
@@ -272,7 +277,15 @@ impl Handle {
 
     /// The bounds of the node that a caller may want to know.
     pub fn limits(&self) -> NodeLimits {
-        self.limits
+        *self.limits.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has these settings hold for what begins from now on.
+    pub async fn tune(&self, settings: Tunable) {
+        *self.limits.write().unwrap_or_else(PoisonError::into_inner) =
+            NodeLimits { max_instances: settings.max_instances, idle_release: settings.idle_release };
+        // A closed inbox means that the node has ended: nothing begins any more.
+        drop(self.inbox.send(Message::Tuned(settings)).await);
     }
 
     /// The last of what a live instance of this project printed.

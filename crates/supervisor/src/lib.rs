@@ -64,7 +64,7 @@ pub use handle::{
 pub use logs::{Follower, LogError, LogLine, LogOf, LogQuery, LogSettings, Logs, Stream};
 pub use node::{Node, Recovered, StartError};
 pub use receipt::{AskedBy, Receipt, TouchedInstance, TouchedRequest};
-pub use settings::{MAX_RESPONSE_BYTES, Settings};
+pub use settings::{MAX_RESPONSE_BYTES, Settings, Tunable};
 pub use spec::{AsyncPolicy, FunctionSpec, Network, OnDisconnect, PreStop, RuntimeImage};
 pub use view::{
     ForkServerRow, InstanceCount, InstanceRow, NodeView, PlanRow, PlanView, ProcessRow, RequestRow, TreeView,

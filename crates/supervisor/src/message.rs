@@ -18,6 +18,7 @@ use crate::{
     receipt::Receipt,
     runtime_api::Carried,
     seen::Glimpse,
+    settings::Tunable,
     spec::FunctionSpec,
     unwritten::Write,
     view::{InstanceCount, NodeView, PlanView, TreeView},
@@ -277,6 +278,8 @@ pub(crate) enum Message {
         project: String,
         respond: oneshot::Sender<Result<Place, WatchError>>,
     },
+    /// These settings hold from now on.
+    Tuned(Tunable),
     Drain {
         limit: Duration,
         respond: oneshot::Sender<usize>,

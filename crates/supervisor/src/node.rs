@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     io,
-    sync::Arc,
+    sync::{Arc, RwLock},
     time::Duration,
 };
 
@@ -94,7 +94,7 @@ impl Node {
             inbox: inbox.clone(),
             credentials: Arc::clone(&credentials),
             store: Arc::clone(&store),
-            limits,
+            limits: Arc::new(RwLock::new(limits)),
             logs: logs.clone(),
         };
         let end = CancellationToken::new();

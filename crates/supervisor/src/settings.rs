@@ -27,6 +27,28 @@ pub const MAX_RESPONSE_BYTES: usize = 6_291_456 + 100;
 /// without the store.
 pub(crate) const MAX_REMEMBERED: usize = 100_000;
 
+/// What of the settings may change while a node runs. Each is looked at when it is needed, so a change holds for what
+/// begins after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tunable {
+    /// See [`Settings::kill_timeout`].
+    pub kill_timeout: Duration,
+    /// See [`Settings::idle_release`].
+    pub idle_release: Duration,
+    /// See [`Settings::queue_timeout`].
+    pub queue_timeout: Duration,
+    /// See [`Settings::max_instances`]. What runs beyond a lower one goes on.
+    pub max_instances: usize,
+    /// See [`Settings::max_processes`].
+    pub max_processes: u32,
+    /// See [`Settings::tmp_bytes`].
+    pub tmp_bytes: u64,
+    /// See [`Settings::retry_backoff`].
+    pub retry_backoff: Duration,
+    /// See [`Settings::retention`].
+    pub retention: Duration,
+}
+
 /// Settings of the shell.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -58,6 +80,20 @@ pub struct Settings {
     pub bounds: Bounds,
     /// Where runtimes reach the node's own API, `http://host:port`.
     pub api_endpoint: String,
+}
+
+impl Settings {
+    /// Takes these over.
+    pub fn tune(&mut self, to: Tunable) {
+        self.kill_timeout = to.kill_timeout;
+        self.idle_release = to.idle_release;
+        self.queue_timeout = to.queue_timeout;
+        self.max_instances = to.max_instances;
+        self.max_processes = to.max_processes;
+        self.tmp_bytes = to.tmp_bytes;
+        self.retry_backoff = to.retry_backoff;
+        self.retention = to.retention;
+    }
 }
 
 impl Default for Settings {

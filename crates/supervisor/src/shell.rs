@@ -19,10 +19,27 @@ use tokio_util::{
 };
 
 use crate::{
-    asks::Asker, counters::Counters, credentials::AttemptCredentials, doors::Doors, drafts::Drafts,
-    forked::ForkServers, group::Spawner, instance::Instance, live::LiveRequests, logged::Followers,
-    logs::Logs, message::Message, pool::Pool, ports::Ports, remembered::Remembered, reserve::COUNT_EVERY,
-    retries::AGES_EVERY, settings::Settings, spec::FunctionSpec, unwritten::Unwritten, watch::Watchers,
+    asks::Asker,
+    counters::Counters,
+    credentials::AttemptCredentials,
+    doors::Doors,
+    drafts::Drafts,
+    forked::ForkServers,
+    group::Spawner,
+    instance::Instance,
+    live::LiveRequests,
+    logged::Followers,
+    logs::Logs,
+    message::Message,
+    pool::Pool,
+    ports::Ports,
+    remembered::Remembered,
+    reserve::COUNT_EVERY,
+    retries::AGES_EVERY,
+    settings::{Settings, Tunable},
+    spec::FunctionSpec,
+    unwritten::Unwritten,
+    watch::Watchers,
 };
 
 /// What runs out.
@@ -239,6 +256,7 @@ impl Shell {
             Message::Ask(question) => self.look(question),
             Message::LogAsked { of, project, respond } => self.log_asked(of, project, respond),
             Message::Watch { project, respond } => self.watch(project, respond),
+            Message::Tuned(settings) => self.tuned(settings),
             Message::Drain { limit, respond } => self.drain(limit, respond),
         }
     }
@@ -287,6 +305,12 @@ impl Shell {
             }
         });
         self.set_timer(Timer::Forget, FORGET_EVERY);
+    }
+
+    /// Other settings hold. Whoever found the node full looks again: it may have become larger.
+    fn tuned(&mut self, settings: Tunable) {
+        self.settings.tune(settings);
+        self.dirty.extend(self.crowded_out.drain());
     }
 
     fn forget_timer(&mut self, request: RequestId) {

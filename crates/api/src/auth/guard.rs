@@ -6,7 +6,7 @@ use std::{
     net::IpAddr,
     num::NonZeroU32,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -54,51 +54,24 @@ pub(super) fn peer(extensions: &Extensions) -> Option<IpAddr> {
     extensions.get::<Ends>().map(|ends| ends.peer.ip())
 }
 
-/// The limits of this node at work.
-pub(crate) struct Guard {
+/// The limits of requests at work.
+struct Limits {
+    of: RateLimits,
     credentials: Option<DefaultKeyedRateLimiter<String>>,
     running: Option<DefaultKeyedRateLimiter<RequestId>>,
     addresses: Option<DefaultKeyedRateLimiter<IpAddr>>,
     refusals: Option<DefaultKeyedRateLimiter<IpAddr>>,
-    looks: AtomicU64,
-    audit: DefaultDirectRateLimiter,
-    unsaid: AtomicU64,
-    pub(super) signatures: Locks,
-    unproven: Arc<Semaphore>,
 }
 
-impl Guard {
-    pub(crate) fn new(limits: RateLimits) -> Self {
+impl Limits {
+    fn new(of: RateLimits) -> Self {
         Self {
-            credentials: limits.requests.map(keyed),
-            running: limits.running.map(keyed),
-            addresses: limits.requests.map(keyed),
-            refusals: limits.refusals.map(keyed),
-            looks: AtomicU64::new(0),
-            audit: RateLimiter::direct(Quota::per_second(AUDIT_LINES)),
-            unsaid: AtomicU64::new(0),
-            signatures: Locks::default(),
-            unproven: Arc::new(Semaphore::new(UNPROVEN_BYTES)),
+            of,
+            credentials: of.requests.map(keyed),
+            running: of.running.map(keyed),
+            addresses: of.requests.map(keyed),
+            refusals: of.refusals.map(keyed),
         }
-    }
-
-    /// Whether a request may go on to its handler.
-    pub(super) fn admit(&self, identity: &Identity, peer: Option<IpAddr>) -> Result<(), ApiError> {
-        if self.looks.fetch_add(1, Ordering::Relaxed) % FORGET_EVERY == FORGET_EVERY - 1 {
-            self.forget();
-        }
-        let within = match identity {
-            Identity::Known(Caller { request: Some(request), .. }) => {
-                self.running.as_ref().is_none_or(|limit| limit.check_key(request).is_ok())
-            }
-            Identity::Known(caller) => {
-                self.credentials.as_ref().is_none_or(|limit| limit.check_key(&caller.credential).is_ok())
-                    && below(self.addresses.as_ref(), peer)
-            }
-            // What brings no credentials costs nothing, and some routes want none.
-            Identity::Unknown(why) => *why == super::identify::NONE || below(self.refusals.as_ref(), peer),
-        };
-        if within { Ok(()) } else { Err(ApiError::busy("api is busy now: too many requests")) }
     }
 
     fn forget(&self) {
@@ -110,6 +83,62 @@ impl Guard {
         }
         for limit in [&self.addresses, &self.refusals].into_iter().flatten() {
             limit.retain_recent();
+        }
+    }
+}
+
+/// What keeps guessing and flooding small on this node.
+pub(crate) struct Guard {
+    /// Exchanged as a whole when the limits change; read for each request, and written as good as never.
+    limits: RwLock<Arc<Limits>>,
+    looks: AtomicU64,
+    audit: DefaultDirectRateLimiter,
+    unsaid: AtomicU64,
+    pub(super) signatures: Locks,
+    unproven: Arc<Semaphore>,
+}
+
+impl Guard {
+    pub(crate) fn new(limits: RateLimits) -> Self {
+        Self {
+            limits: RwLock::new(Arc::new(Limits::new(limits))),
+            looks: AtomicU64::new(0),
+            audit: RateLimiter::direct(Quota::per_second(AUDIT_LINES)),
+            unsaid: AtomicU64::new(0),
+            signatures: Locks::default(),
+            unproven: Arc::new(Semaphore::new(UNPROVEN_BYTES)),
+        }
+    }
+
+    /// Whether a request may go on to its handler.
+    pub(super) fn admit(&self, identity: &Identity, peer: Option<IpAddr>) -> Result<(), ApiError> {
+        if self.looks.fetch_add(1, Ordering::Relaxed) % FORGET_EVERY == FORGET_EVERY - 1 {
+            self.limits().forget();
+        }
+        let limits = self.limits();
+        let within = match identity {
+            Identity::Known(Caller { request: Some(request), .. }) => {
+                limits.running.as_ref().is_none_or(|limit| limit.check_key(request).is_ok())
+            }
+            Identity::Known(caller) => {
+                limits.credentials.as_ref().is_none_or(|limit| limit.check_key(&caller.credential).is_ok())
+                    && below(limits.addresses.as_ref(), peer)
+            }
+            // What brings no credentials costs nothing, and some routes want none.
+            Identity::Unknown(why) => *why == super::identify::NONE || below(limits.refusals.as_ref(), peer),
+        };
+        if within { Ok(()) } else { Err(ApiError::busy("api is busy now: too many requests")) }
+    }
+
+    fn limits(&self) -> Arc<Limits> {
+        Arc::clone(&self.limits.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Has these limits hold from now on. Whoever was at a limit begins anew.
+    pub(crate) fn limit(&self, to: RateLimits) {
+        let mut limits = self.limits.write().unwrap_or_else(PoisonError::into_inner);
+        if limits.of != to {
+            *limits = Arc::new(Limits::new(to));
         }
     }
 
@@ -132,7 +161,7 @@ impl Guard {
 
     /// Whether whoever sent wrong credentials from here is told so; else it is too much.
     pub(crate) fn may_be_told(&self, peer: Option<IpAddr>) -> Result<(), ApiError> {
-        let told = below(self.refusals.as_ref(), peer);
+        let told = below(self.limits().refusals.as_ref(), peer);
         if told { Ok(()) } else { Err(ApiError::busy("api is busy now: too many requests")) }
     }
 

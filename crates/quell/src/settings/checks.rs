@@ -1,0 +1,76 @@
+//! What can only be seen of all settings together, or of the machine.
+
+use supervisor::http::Certificates;
+
+use super::{
+    Mistakes, SETTINGS, Setting,
+    given::{Loaded, Origin},
+};
+use crate::runtime_user::RuntimeUser;
+
+/// Adds what is wrong. Reads files that are named; makes and binds nothing.
+pub(super) fn check(loaded: &Loaded, mistakes: &mut Mistakes) {
+    tls(loaded, mistakes);
+    logs(loaded, mistakes);
+    let settings = &loaded.settings;
+    for folder in &settings.images {
+        if let Err(error) = std::fs::read_dir(folder) {
+            mistakes.add(place(loaded, "images"), format!("{} cannot be read: {error}", folder.display()));
+        }
+    }
+    let root = nix::unistd::geteuid().is_root();
+    if let (RuntimeUser::Number(user), false) = (settings.runtime_user, root) {
+        mistakes.add(
+            place(loaded, "runtime_user"),
+            format!("only root can run runtimes as user {user}: start the node as root, or write \"node\""),
+        );
+    }
+}
+
+fn setting(key: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.key == key)
+}
+
+fn place(loaded: &Loaded, key: &str) -> String {
+    setting(key).map_or_else(|| key.to_owned(), |setting| loaded.origin(key).place(setting))
+}
+
+fn tls(loaded: &Loaded, mistakes: &mut Mistakes) {
+    let settings = &loaded.settings;
+    let alone = |key: &str, other: &str| {
+        let flag = other.replace('_', "-");
+        (place(loaded, key), format!("it needs {other} beside it (--{flag}, QUELL_{})", other.to_uppercase()))
+    };
+    let (at, what) = match (&settings.tls_cert, &settings.tls_key) {
+        (None, None) => return,
+        (Some(_), None) => alone("tls_cert", "tls_key"),
+        (None, Some(_)) => alone("tls_key", "tls_cert"),
+        (Some(chain), Some(key)) => match Certificates::open(chain, key) {
+            Ok(_) => return,
+            Err(fault) => (place(loaded, "tls_cert"), fault.to_string()),
+        },
+    };
+    mistakes.add(at, what);
+}
+
+/// A bound that a smaller one beside it makes meaningless; of those that somebody chose.
+fn logs(loaded: &Loaded, mistakes: &mut Mistakes) {
+    let settings = &loaded.settings;
+    let bounds = [
+        ("log_instance_mib", settings.log_instance_mib),
+        ("log_function_mib", settings.log_function_mib),
+        ("log_total_mib", settings.log_total_mib),
+    ];
+    let chosen: Vec<_> =
+        bounds.into_iter().filter(|(key, _)| *loaded.origin(key) != Origin::Default).collect();
+    for pair in chosen.windows(2) {
+        if let [(part, less), (whole, more)] = pair
+            && less > more
+        {
+            mistakes.add(
+                place(loaded, part),
+                format!("{part} is {less}, more than {whole}, which is {more} and includes it"),
+            );
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! The kinds of values: how each is read from a flag or a variable, from TOML, and how it is shown.
+
+use std::{
+    ffi::OsStr,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::ValueEnum;
+use toml::{Value, de::DeValue};
+use tracing_subscriber::EnvFilter;
+
+use super::IsolationArg;
+use crate::runtime_user::RuntimeUser;
+
+/// The least and the most of a number.
+pub(crate) type Range = (f64, f64);
+
+/// A field of the settings. What cannot be read changes nothing, and is answered with what is expected instead.
+pub(crate) trait Field {
+    /// Reads what a flag (given perhaps more than once) or a variable says.
+    fn read_text(&mut self, texts: &[&OsStr], range: Range) -> Result<(), String>;
+
+    /// Reads a value of a file in this folder, to which relative paths belong.
+    fn read_toml(&mut self, value: &DeValue<'_>, folder: &Path, range: Range) -> Result<(), String>;
+
+    /// As a value of TOML; `None` where there is none.
+    fn shown(&self) -> Option<String>;
+
+    /// What it is, in words: `a number of seconds`.
+    fn kind(&self, range: Range) -> String;
+}
+
+fn word<'a>(texts: &[&'a OsStr]) -> Result<&'a str, String> {
+    let last = texts.last().copied().unwrap_or_default();
+    last.to_str().ok_or_else(|| format!("{last:?} is not UTF-8"))
+}
+
+fn quoted(text: &str) -> String {
+    Value::from(text).to_string()
+}
+
+/// What a value of a file is, for a message.
+fn found(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) => format!("the text {}", quoted(text)),
+        DeValue::Integer(number) => format!("the number {}", number.as_str()),
+        DeValue::Float(number) => format!("the number {}", number.as_str()),
+        DeValue::Boolean(truth) => format!("{truth}"),
+        DeValue::Datetime(time) => format!("the date {time}"),
+        DeValue::Array(_) => "a list".to_owned(),
+        DeValue::Table(_) => "a table".to_owned(),
+    }
+}
+
+fn number_of(value: &DeValue<'_>) -> Option<f64> {
+    match value {
+        DeValue::Integer(number) => {
+            i64::from_str_radix(number.as_str(), number.radix()).ok().map(|n| n as f64)
+        }
+        DeValue::Float(number) => number.as_str().parse().ok(),
+        _ => None,
+    }
+}
+
+/// The number that begins a text such as `30s` or `512`: what was probably meant.
+fn meant(value: &DeValue<'_>) -> String {
+    let DeValue::String(text) = value else { return String::new() };
+    let digits: String = text.trim().chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
+    match digits.parse::<f64>() {
+        Ok(number) => format!(": write {number}, without quotes and unit"),
+        Err(_) => String::new(),
+    }
+}
+
+fn within(number: f64, (least, most): Range, shown: &str, unit: &str) -> Result<f64, String> {
+    if number >= least && number <= most {
+        return Ok(number);
+    }
+    Err(format!("`{shown}` is not between {least} and {most}{unit}"))
+}
+
+impl Field for Duration {
+    fn read_text(&mut self, texts: &[&OsStr], range: Range) -> Result<(), String> {
+        let text = word(texts)?;
+        let number = text.parse().map_err(|_| format!("`{text}` is not a number of seconds"))?;
+        *self = Self::from_secs_f64(within(number, range, text, " seconds")?);
+        Ok(())
+    }
+
+    fn read_toml(&mut self, value: &DeValue<'_>, _: &Path, range: Range) -> Result<(), String> {
+        let number = number_of(value)
+            .ok_or_else(|| format!("{} is not a number of seconds{}", found(value), meant(value)))?;
+        *self = Self::from_secs_f64(within(number, range, &number.to_string(), " seconds")?);
+        Ok(())
+    }
+
+    fn shown(&self) -> Option<String> {
+        Some(self.as_secs_f64().to_string())
+    }
+
+    fn kind(&self, (least, most): Range) -> String {
+        format!("a number of seconds, {least} to {most}")
+    }
+}
+
+/// The whole numbers alike.
+macro_rules! whole_numbers {
+    ($($number:ty),*) => {$(
+        impl Field for $number {
+            fn read_text(&mut self, texts: &[&OsStr], range: Range) -> Result<(), String> {
+                let text = word(texts)?;
+                // Read as what holds every one of them, so that a large one is out of range and not "no number".
+                let number: i128 = text.parse().map_err(|_| format!("`{text}` is not a whole number"))?;
+                within(number as f64, range, text, "")?;
+                *self = Self::try_from(number).map_err(|_| format!("`{text}` is too large"))?;
+                Ok(())
+            }
+
+            fn read_toml(&mut self, value: &DeValue<'_>, _: &Path, range: Range) -> Result<(), String> {
+                let wrong = || format!("{} is not a whole number{}", found(value), meant(value));
+                let DeValue::Integer(digits) = value else { return Err(wrong()) };
+                let number = i128::from_str_radix(digits.as_str(), digits.radix()).map_err(|_| wrong())?;
+                within(number as f64, range, digits.as_str(), "")?;
+                *self = Self::try_from(number).map_err(|_| wrong())?;
+                Ok(())
+            }
+
+            fn shown(&self) -> Option<String> {
+                Some(self.to_string())
+            }
+
+            fn kind(&self, (least, most): Range) -> String {
+                format!("a whole number, {least} to {most}")
+            }
+        }
+    )*};
+}
+
+whole_numbers!(u32, u64, usize);
+
+/// What is one text in a file, too: its kind, and how it is read.
+macro_rules! texts {
+    ($($of:ty, $kind:expr, $read:expr, $shown:expr;)*) => {$(
+        impl Field for $of {
+            fn read_text(&mut self, texts: &[&OsStr], _: Range) -> Result<(), String> {
+                let read: fn(&str) -> Result<Self, String> = $read;
+                *self = read(word(texts)?)?;
+                Ok(())
+            }
+
+            fn read_toml(&mut self, value: &DeValue<'_>, _: &Path, _: Range) -> Result<(), String> {
+                let read: fn(&str) -> Result<Self, String> = $read;
+                let text = value.as_str().ok_or_else(|| {
+                    format!("{} is not {}: a text in quotes is expected", found(value), $kind)
+                })?;
+                *self = read(text)?;
+                Ok(())
+            }
+
+            fn shown(&self) -> Option<String> {
+                let shown: fn(&Self) -> Option<String> = $shown;
+                shown(self).map(|text| quoted(&text))
+            }
+
+            fn kind(&self, _: Range) -> String {
+                $kind.to_owned()
+            }
+        }
+    )*};
+}
+
+texts! {
+    SocketAddr, "an address and a port, such as \"127.0.0.1:7171\"", address, |at| Some(at.to_string());
+    String, "a name: 1 to 64 letters, digits, `-` and `_`", name, |name| Some(name.clone());
+    IsolationArg, "one of \"auto\", \"cgroup\", \"subreaper\", \"process-group\"", choice, chosen;
+    LogFormat, "one of \"text\", \"json\"", choice, chosen;
+    Filter, "a level (off, error, warn, info, debug, trace), or levels by crate such as \"info,supervisor=debug\"",
+        Filter::parse, |filter| Some(filter.0.clone());
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        let hint = match text.rsplit_once(':') {
+            _ if text.parse::<u16>().is_ok() => format!(": write 127.0.0.1:{text}"),
+            Some(("" | "*", port)) => format!(": write 0.0.0.0:{port} for every address of the machine"),
+            Some(("localhost", port)) => format!(": write 127.0.0.1:{port}, names are not looked up"),
+            None if text.parse::<std::net::IpAddr>().is_ok() => {
+                ": the port is missing; write the address with one, such as 127.0.0.1:7171".to_owned()
+            }
+            _ => String::new(),
+        };
+        format!("`{text}` is an invalid address: numbers and a port are expected, as in 127.0.0.1:7171{hint}")
+    })
+}
+
+fn name(text: &str) -> Result<String, String> {
+    let fine = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if text.is_empty() || text.len() > 64 || !text.chars().all(fine) {
+        return Err(format!("`{text}` is no name: 1 to 64 letters, digits, `-` and `_` are expected"));
+    }
+    Ok(text.to_owned())
+}
+
+fn choice<T: ValueEnum>(text: &str) -> Result<T, String> {
+    T::from_str(text, false).map_err(|_| {
+        let known: Vec<String> = T::value_variants().iter().filter_map(chosen).collect();
+        format!("`{text}` is none of {}", known.join(", "))
+    })
+}
+
+fn chosen<T: ValueEnum>(value: &T) -> Option<String> {
+    value.to_possible_value().map(|value| value.get_name().to_owned())
+}
+
+/// How lines of the log look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line, for programs.
+    Json,
+}
+
+/// What is logged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Filter(String);
+
+impl Default for Filter {
+    fn default() -> Self {
+        Self("info".to_owned())
+    }
+}
+
+impl Filter {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+    /// Reads one. A word alone is a level: as the name of a crate, which the syntax allows too, a mistyped level
+    /// would switch everything off.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        for part in text.split(',').filter(|part| !part.contains('=')) {
+            if !Self::LEVELS.contains(&part.trim().to_ascii_lowercase().as_str()) {
+                return Err(format!(
+                    "`{}` is no level: {} are, and `crate=level` beside them",
+                    part.trim(),
+                    Self::LEVELS.join(", ")
+                ));
+            }
+        }
+        EnvFilter::try_new(text).map_err(|error| format!("`{text}` is not understood: {error}"))?;
+        Ok(Self(text.to_owned()))
+    }
+
+    /// As it was given.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Field for RuntimeUser {
+    fn read_text(&mut self, texts: &[&OsStr], _: Range) -> Result<(), String> {
+        let text = word(texts)?;
+        *self = text.parse().map_err(|why| format!("`{text}`: {why}"))?;
+        Ok(())
+    }
+
+    fn read_toml(&mut self, value: &DeValue<'_>, _: &Path, _: Range) -> Result<(), String> {
+        let text = match value {
+            DeValue::Integer(number) => number.as_str(),
+            DeValue::String(text) => text,
+            _ => {
+                return Err(format!(
+                    "{} is neither \"auto\", \"node\" nor the number of a user",
+                    found(value)
+                ));
+            }
+        };
+        *self = text.parse().map_err(|why| format!("`{text}`: {why}"))?;
+        Ok(())
+    }
+
+    fn shown(&self) -> Option<String> {
+        Some(match self {
+            Self::Auto => quoted("auto"),
+            Self::Node => quoted("node"),
+            Self::Number(number) => number.to_string(),
+        })
+    }
+
+    fn kind(&self, _: Range) -> String {
+        "\"auto\", \"node\", or the number of a user".to_owned()
+    }
+}
+
+fn path_of(value: &DeValue<'_>, folder: &Path) -> Result<PathBuf, String> {
+    match value.as_str() {
+        Some("") => Err("it is empty: a path is expected".to_owned()),
+        Some(path) => Ok(folder.join(path)),
+        None => Err(format!("{} is not a path: a text in quotes is expected", found(value))),
+    }
+}
+
+fn path(text: &OsStr) -> Result<PathBuf, String> {
+    if text.is_empty() { Err("it is empty: a path is expected".to_owned()) } else { Ok(PathBuf::from(text)) }
+}
+
+impl Field for PathBuf {
+    fn read_text(&mut self, texts: &[&OsStr], _: Range) -> Result<(), String> {
+        *self = path(texts.last().copied().unwrap_or_default())?;
+        Ok(())
+    }
+
+    fn read_toml(&mut self, value: &DeValue<'_>, folder: &Path, _: Range) -> Result<(), String> {
+        *self = path_of(value, folder)?;
+        Ok(())
+    }
+
+    fn shown(&self) -> Option<String> {
+        Some(quoted(&self.to_string_lossy()))
+    }
+
+    fn kind(&self, _: Range) -> String {
+        "a path".to_owned()
+    }
+}
+
+/// What need not be there.
+impl<T: Field + Placeholder> Field for Option<T> {
+    fn read_text(&mut self, texts: &[&OsStr], range: Range) -> Result<(), String> {
+        let mut value = T::placeholder();
+        value.read_text(texts, range)?;
+        *self = Some(value);
+        Ok(())
+    }
+
+    fn read_toml(&mut self, value: &DeValue<'_>, folder: &Path, range: Range) -> Result<(), String> {
+        let mut read = T::placeholder();
+        read.read_toml(value, folder, range)?;
+        *self = Some(read);
+        Ok(())
+    }
+
+    fn shown(&self) -> Option<String> {
+        self.as_ref().and_then(Field::shown)
+    }
+
+    fn kind(&self, range: Range) -> String {
+        T::placeholder().kind(range)
+    }
+}
+
+/// Something to read into.
+pub(crate) trait Placeholder {
+    fn placeholder() -> Self;
+}
+
+impl Placeholder for PathBuf {
+    fn placeholder() -> Self {
+        Self::new()
+    }
+}
+
+impl Placeholder for SocketAddr {
+    fn placeholder() -> Self {
+        Self::from(([127, 0, 0, 1], 0))
+    }
+}
+
+impl Field for Vec<PathBuf> {
+    fn read_text(&mut self, texts: &[&OsStr], _: Range) -> Result<(), String> {
+        // As in PATH, so that a variable can hold several.
+        let all = texts.iter().flat_map(std::env::split_paths);
+        *self = all.map(|one| path(one.as_os_str())).collect::<Result<_, _>>()?;
+        Ok(())
+    }
+
+    fn read_toml(&mut self, value: &DeValue<'_>, folder: &Path, _: Range) -> Result<(), String> {
+        let list = value
+            .as_array()
+            .ok_or_else(|| format!("{} is not a list of paths: [\"...\"] is expected", found(value)))?;
+        *self = list.iter().map(|one| path_of(one.get_ref(), folder)).collect::<Result<_, _>>()?;
+        Ok(())
+    }
+
+    fn shown(&self) -> Option<String> {
+        let all: Vec<String> = self.iter().filter_map(Field::shown).collect();
+        Some(format!("[{}]", all.join(", ")))
+    }
+
+    fn kind(&self, _: Range) -> String {
+        "a list of paths".to_owned()
+    }
+}

@@ -1,0 +1,219 @@
+//! Flags, environment, file and defaults, in this order: what comes first counts.
+
+use std::{
+    collections::HashMap,
+    ffi::{OsStr, OsString},
+    fmt,
+    path::PathBuf,
+};
+
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, parser::ValueSource, value_parser};
+
+use super::{File, IsolationArg, Mistakes, NodeSettings, SETTINGS, Setting, checks};
+
+/// The file that is read where none is named and there is one.
+pub(crate) const NAME: &str = "quell.toml";
+const CONFIG: &str = "config";
+const CONFIG_VARIABLE: &str = "QUELL_CONFIG";
+/// The flag that every command has.
+const LOG: &str = "log";
+
+/// Where a value comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    Default,
+    /// Where in the file.
+    File(String),
+    Environment,
+    Flag,
+}
+
+impl Origin {
+    /// Where to look when the value is wrong.
+    pub(super) fn place(&self, setting: &Setting) -> String {
+        match self {
+            Self::Default => setting.key.to_owned(),
+            Self::File(place) => place.clone(),
+            Self::Environment => setting.variable(),
+            Self::Flag => format!("--{}", setting.flag),
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(place) => f.write_str(place),
+            Self::Environment => f.write_str("environment"),
+            Self::Flag => f.write_str("flag"),
+        }
+    }
+}
+
+/// The command line and the environment of `quell serve`, unread.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Given {
+    config: Option<PathBuf>,
+    flags: HashMap<&'static str, Vec<OsString>>,
+    variables: HashMap<&'static str, OsString>,
+}
+
+/// What holds, and where each value comes from.
+#[derive(Clone, Debug)]
+pub(crate) struct Loaded {
+    pub(crate) settings: NodeSettings,
+    /// The file that was read.
+    pub(crate) file: Option<PathBuf>,
+    origins: HashMap<&'static str, Origin>,
+}
+
+impl Loaded {
+    pub(super) fn origin(&self, key: &str) -> &Origin {
+        self.origins.get(key).unwrap_or(&Origin::Default)
+    }
+}
+
+impl Given {
+    /// Nothing but a file: what `quell config check` looks at.
+    pub(crate) fn file(path: PathBuf) -> Self {
+        Self { config: Some(path), ..Self::default() }
+    }
+
+    /// The file that is to be read: the one that was named, else the one in this folder if there is one.
+    pub(crate) fn path(&self) -> Option<PathBuf> {
+        let usual = || Some(PathBuf::from(NAME)).filter(|path| path.exists());
+        self.config.clone().or_else(usual)
+    }
+
+    /// Reads all of it, and looks at the machine where a value names a file of it.
+    ///
+    /// # Errors
+    /// All that is wrong, at once. Nothing was opened, bound or made.
+    pub(crate) fn load(&self) -> Result<Loaded, Mistakes> {
+        let mut mistakes = Mistakes::default();
+        let mut loaded =
+            Loaded { settings: NodeSettings::default(), file: self.path(), origins: HashMap::new() };
+        if let Some((file, more)) = loaded.file.as_deref().map(File::read) {
+            loaded.settings = file.values;
+            let places = file.places.into_iter();
+            loaded.origins = places.map(|(key, place)| (key, Origin::File(place))).collect();
+            mistakes.extend(more);
+        }
+        for setting in SETTINGS {
+            let flag = self.flags.get(setting.key).map(|texts| (Origin::Flag, texts.as_slice()));
+            let variable = self.variables.get(setting.key);
+            let variable = variable.map(|text| (Origin::Environment, std::slice::from_ref(text)));
+            // A wrong variable is told of even where a flag counts in its place: it will be there without the flag.
+            for (origin, texts) in [variable, flag].into_iter().flatten() {
+                let texts: Vec<&OsStr> = texts.iter().map(OsString::as_os_str).collect();
+                match (setting.at.field)(&mut loaded.settings).read_text(&texts, setting.range) {
+                    Ok(()) => drop(loaded.origins.insert(setting.key, origin)),
+                    Err(why) => mistakes.add(origin.place(setting), why),
+                }
+            }
+        }
+        checks::check(&loaded, &mut mistakes);
+        mistakes.none_or(loaded)
+    }
+
+    /// The variables of this process. An empty one is as if it were not there: that is how unit files and
+    /// containers say so.
+    fn read_environment(&mut self) {
+        let some = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        for setting in SETTINGS {
+            if let Some(value) = some(&setting.variable()) {
+                self.variables.insert(setting.key, value);
+            }
+        }
+        if self.config.is_none() {
+            self.config = some(CONFIG_VARIABLE).map(PathBuf::from);
+        }
+    }
+}
+
+impl Args for Given {
+    fn augment_args(command: Command) -> Command {
+        let config = Arg::new(CONFIG)
+            .long(CONFIG)
+            .value_name("FILE")
+            .value_parser(value_parser!(PathBuf))
+            .help(format!(
+                "A file with these settings; flags and variables count more [env: {CONFIG_VARIABLE}] [default: \
+                 {NAME} in this folder, if there is one]"
+            ));
+        let flags = SETTINGS.iter().filter(|setting| setting.flag != LOG).map(flag);
+        command.arg(config).args(flags)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+fn flag(setting: &'static Setting) -> Arg {
+    let default = setting.shown(&NodeSettings::default()).filter(|shown| shown != "[]");
+    let default = default.map(|shown| format!(" [default: {}]", shown.trim_matches('"'))).unwrap_or_default();
+    let unit = if setting.unit.is_empty() { String::new() } else { format!(", in {}", setting.unit) };
+    let help = format!("{}{unit} [env: {}]{default}", setting.help, setting.variable());
+    // Read later, together with everything else, so that all that is wrong is told at once.
+    let long = (setting.key == "isolation").then(|| format!("{help}\n{}", isolations()));
+    let arg = Arg::new(setting.key)
+        .long(setting.flag)
+        .value_name(value_name(setting))
+        .value_parser(value_parser!(OsString))
+        .action(ArgAction::Append)
+        .allow_hyphen_values(true)
+        .help(help);
+    match long {
+        Some(long) => arg.long_help(long),
+        None => arg,
+    }
+}
+
+fn value_name(setting: &Setting) -> &'static str {
+    match setting.unit {
+        "" if setting.key.starts_with("tls") => "FILE",
+        "" if ["data", "images"].contains(&setting.key) => "DIR",
+        "" if setting.key.ends_with("listen") => "ADDRESS",
+        "" => "VALUE",
+        "seconds" => "SECONDS",
+        "MiB" => "MIB",
+        _ => "NUMBER",
+    }
+}
+
+fn isolations() -> String {
+    let one = |value: &IsolationArg| {
+        let value = clap::ValueEnum::to_possible_value(value)?;
+        Some(format!("- {}: {}", value.get_name(), value.get_help()?))
+    };
+    let all: Vec<String> =
+        <IsolationArg as clap::ValueEnum>::value_variants().iter().filter_map(one).collect();
+    all.join("\n")
+}
+
+impl FromArgMatches for Given {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut given = Self::default();
+        given.update_from_arg_matches(matches)?;
+        given.read_environment();
+        Ok(given)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.config = matches.get_one::<PathBuf>(CONFIG).cloned();
+        for setting in SETTINGS.iter().filter(|setting| setting.flag != LOG) {
+            if let Some(values) = matches.get_many::<OsString>(setting.key) {
+                self.flags.insert(setting.key, values.cloned().collect());
+            }
+        }
+        // That one belongs to all commands; its variable is read with the others.
+        if let Ok(Some(log)) = matches.try_get_one::<String>(LOG)
+            && matches.value_source(LOG) == Some(ValueSource::CommandLine)
+        {
+            self.flags.insert(LOG, vec![OsString::from(log)]);
+        }
+        Ok(())
+    }
+}
