@@ -102,12 +102,16 @@ async fn what_a_person_would_type_first_is_refused_with_what_to_write() {
         ("tls_cert = \"a.pem\"", "quell.toml:1:1: it needs tls_key beside it (--tls-key, QUELL_TLS_KEY)"),
         ("tls_cert = \"a.pem\"\ntls_key = \"b.pem\"", "a.pem cannot be read"),
         (
+            "listen = \"127.0.0.1:1\"\nmetrics_listen = \"127.0.0.1:1\"",
+            "quell.toml:2:1: metrics_listen and listen are both 127.0.0.1:1: give one of them another port",
+        ),
+        (
             "log_total_mib = 1\nlog_instance_mib = 2",
             "log_instance_mib is 2, more than log_total_mib, which is 1",
         ),
     ] {
         let (folder, _) = written(text);
-        for args in [&["config", "check"] as &[&str], &["serve", "--listen", "127.0.0.1:0"]] {
+        for args in [&["config", "check"] as &[&str], &["serve"]] {
             let (code, out, err) = quell(folder.path(), args, &[]).await;
             assert!(code == 2 && err.contains(said) && out.is_empty(), "{text:?}: {code} {err}");
             assert!(err.starts_with("quell: the configuration is wrong"), "{err}");

@@ -19,7 +19,7 @@ async fn the_first_signal_drains_what_runs_finishes_and_nothing_new_is_taken() {
         let mut ring = bell.ring().await;
         node.signal(signal);
         // Until it drains it takes requests as ever; its health tells when it does.
-        within("the drain", async { while node.get("/quell/v1/health").await.status == 200 {} }).await;
+        within("the drain", async { while node.get("/quell/v1/ready").await.status == 200 {} }).await;
         let refused = within("a refusal", node.invoke("f", &json!({}))).await.unwrap().error();
         assert_eq!((refused.0, refused.1.as_str()), (503, "FSS.0503"), "{signal}");
         assert!(!ring.process.is_gone(), "{signal}");

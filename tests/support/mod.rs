@@ -164,7 +164,8 @@ impl TestNode {
         let endpoint = loop {
             match log.recv_timeout(LIMIT) {
                 Ok(line) => match line.split_once("listening on ") {
-                    Some((_, endpoint)) => break endpoint.to_owned(),
+                    // In a log of JSON the line goes on behind it.
+                    Some((_, endpoint)) => break endpoint.split('"').next().unwrap_or_default().to_owned(),
                     None => said.push(line),
                 },
                 Err(_) => panic!("the node did not start; it said: {said:#?}"),

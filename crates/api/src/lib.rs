@@ -21,10 +21,12 @@ mod events;
 mod functions;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
+mod health;
 mod identity;
 mod invoke;
 mod list_invocations;
 mod logs;
+mod metrics;
 mod named;
 mod openapi;
 mod package;
@@ -48,4 +50,4 @@ pub use auth::{
 };
 pub use error::ApiError;
 pub use registry::{Api, ApiSettings};
-pub use router::router;
+pub use router::{open_router, router};

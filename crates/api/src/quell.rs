@@ -18,24 +18,11 @@ use crate::{
     error::ApiError,
     functions::number,
     list_invocations,
-    openapi::{ErrorBody, Refusals},
+    openapi::Refusals,
     registry::Api,
     settings::MAX_RECEIPTS,
     urn::Urn,
 };
-
-/// Whether the node takes requests.
-#[utoipa::path(get, path = "/quell/v1/health", tag = "node", security(()), responses(
-    (status = 200, description = "it does", body = serde_json::Value),
-    (status = 503, description = "it is draining", body = ErrorBody)))]
-pub(crate) async fn health(State(api): State<Arc<Api>>) -> Result<Json<Value>, ApiError> {
-    // A project nobody has: the cheapest look that the shell answers.
-    let view = api.handle.node(Some(String::new())).await;
-    match view {
-        Some(view) if !view.draining => Ok(Json(json!({ "status": "ok" }))),
-        _ => Err(ApiError::unavailable("the node is draining")),
-    }
-}
 
 /// What lives on the node, of the caller's project.
 #[utoipa::path(get, path = "/quell/v1/node", tag = "node", responses((status = 200, body = NodeView), Refusals))]

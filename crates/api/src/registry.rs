@@ -15,6 +15,8 @@ use crate::{
     auth::{Guard, Locks, RateLimits, secrets::NodeKey},
     backup,
     error::ApiError,
+    health::StoreTried,
+    metrics::HttpMetrics,
     package,
     spec::{FunctionConfig, bad},
 };
@@ -40,6 +42,8 @@ pub struct Api {
     pub(crate) settings: ApiSettings,
     pub(crate) key: NodeKey,
     pub(crate) guard: Guard,
+    pub(crate) metrics: HttpMetrics,
+    pub(crate) store_tried: StoreTried,
     /// Wrong passwords.
     pub(crate) logins: Locks,
     images: Vec<Arc<RuntimeImage>>,
@@ -67,6 +71,8 @@ impl Api {
             settings,
             key,
             guard,
+            metrics: HttpMetrics::default(),
+            store_tried: StoreTried::default(),
             logins: Locks::default(),
             images,
             functions: RwLock::default(),

@@ -14,7 +14,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     aliases, async_configs, auth, backup, cancel, console, create, credentials, error::ApiError, events,
-    functions, identity, invoke, list_invocations, logs, openapi, quell, quotas, refusals, registry::Api,
+    functions, health, identity, invoke, list_invocations, logs, metrics, openapi, quell, quotas, refusals,
+    registry::Api,
     reports, reserved, response, versions,
 };
 
@@ -81,13 +82,28 @@ pub fn router(api: Arc<Api>) -> Router {
         .fallback(response::unknown_route)
         .layer(middleware::from_fn_with_state(Arc::clone(&api), auth::authenticate))
         .layer(middleware::from_fn(response::complete))
+        .layer(middleware::from_fn_with_state(Arc::clone(&api), metrics::count))
+        .with_state(api)
+}
+
+/// What is told to whoever can reach a listener that asks nobody who he is: the figures, and whether the node lives and
+/// takes work.
+pub fn open_router(api: Arc<Api>) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics::open_metrics))
+        .route("/quell/v1/health", get(health::health))
+        .route("/quell/v1/ready", get(health::ready))
+        .fallback(response::unknown_route)
+        .layer(middleware::from_fn(response::complete))
         .with_state(api)
 }
 
 /// Quell's own routes, each with its description.
 fn own() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::with_openapi(openapi::Document::openapi())
-        .routes(routes!(quell::health))
+        .routes(routes!(health::health))
+        .routes(routes!(health::ready))
+        .routes(routes!(metrics::metrics))
         .routes(routes!(quell::node))
         .routes(routes!(events::events))
         .routes(routes!(quell::request))

@@ -147,7 +147,8 @@ async fn maybe(work: Option<impl Future<Output = ()>>) {
     }
 }
 
-fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+/// Binds an address for a server.
+pub(crate) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?; // connections of the last life may linger on the port
     socket.bind(address)?;

@@ -9,6 +9,7 @@ mod deploy;
 mod images;
 mod listeners;
 mod logs;
+mod open_listener;
 mod output;
 mod reload;
 mod runtime_user;

@@ -4,9 +4,13 @@
 use std::{
     io::{IsTerminal as _, Write},
     process::ExitCode,
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
+use serde_json::json;
 use tracing_subscriber::{EnvFilter, reload};
 
 use crate::{
@@ -41,9 +45,18 @@ pub(crate) fn wanted_line(text: impl std::fmt::Display) -> bool {
     }
 }
 
+/// Whether lines of the log are JSON: then all that goes to stderr is.
+static JSON: AtomicBool = AtomicBool::new(false);
+
 /// Prints one line beside the result. Nobody can be told that stderr is gone; the node goes on.
 pub(crate) fn note(text: impl std::fmt::Display) {
-    drop(writeln!(std::io::stderr(), "{text}"));
+    if !JSON.load(Ordering::Relaxed) {
+        return drop(writeln!(std::io::stderr(), "{text}"));
+    }
+    let timestamp = jiff::Timestamp::now().to_string();
+    let line =
+        json!({ "timestamp": timestamp, "level": "INFO", "message": text.to_string(), "target": "quell" });
+    drop(writeln!(std::io::stderr(), "{line}"));
 }
 
 /// stderr that is never full and never gone: a log that cannot be written must not take a node with it
@@ -86,6 +99,7 @@ pub(crate) fn start_logging(filter: &str, format: LogFormat) {
             Box::new(move |filter| handle.reload(filter))
         }
         LogFormat::Json => {
+            JSON.store(true, Ordering::Relaxed);
             let builder = builder.json().flatten_event(true).with_target(true).with_filter_reloading();
             let handle = builder.reload_handle();
             builder.init();

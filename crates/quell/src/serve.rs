@@ -20,6 +20,7 @@ use crate::{
     config::ClientConfig,
     images,
     listeners::{Listeners, Tls},
+    open_listener::OpenListener,
     output,
     reload::{Changeable, Reloads},
     runtime_user::{self, RuntimeUser},
@@ -37,6 +38,7 @@ pub(crate) struct Running {
     node: Node,
     store: Arc<dyn Store>,
     server: JoinHandle<()>,
+    open: Option<JoinHandle<()>>,
     end: CancellationToken,
 }
 
@@ -115,6 +117,7 @@ pub(crate) async fn start(args: &NodeSettings) -> anyhow::Result<Running> {
     let data = args.data.canonicalize()?;
     let store: Arc<dyn Store> = Arc::new(Embedded::open(&data)?);
     let listeners = Listeners::bind(args, tls)?;
+    let open = OpenListener::bind(args.metrics_listen)?;
     let (address, scheme) = (listeners.address(), listeners.scheme());
     let mut images = images::install(&data)?;
     for folder in &args.images {
@@ -155,8 +158,9 @@ pub(crate) async fn start(args: &NodeSettings) -> anyhow::Result<Running> {
     let end = CancellationToken::new();
     let certificates = listeners.certificates();
     let changeable = Changeable { handle: node.handle.clone(), api: Arc::clone(&api), certificates };
+    let open = open.map(|open| tokio::spawn(open.serve(Arc::clone(&api), end.clone())));
     let server = listeners.serve(api::router(api), args, end.clone());
-    Ok(Running { address, scheme, client, containment, changeable, node, store, server, end })
+    Ok(Running { address, scheme, client, containment, changeable, node, store, server, open, end })
 }
 
 /// Takes up what the last life of this node left in the store.
@@ -275,8 +279,10 @@ impl Running {
         if let Err(error) = self.containment.close() {
             tracing::warn!(%error, "the node's cgroup stays behind");
         }
-        if let Err(error) = self.server.await {
-            tracing::error!(%error, "the API's task ended badly");
+        for server in [Some(self.server), self.open].into_iter().flatten() {
+            if let Err(error) = server.await {
+                tracing::error!(%error, "a listener's task ended badly");
+            }
         }
         self.store.close().await.context("the store did not close cleanly")?;
         Ok(left)

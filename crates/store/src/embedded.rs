@@ -10,9 +10,16 @@ use bytes::Bytes;
 use cancel::{CancelId, RequestId};
 
 use crate::{
-    Store, StoreError, StoreFuture, Told, aliases, async_configs, backup::Backups, credentials,
-    fault::unopenable, folder, functions, invocations, reader::Readers, receipts, record::*, schema,
-    writer::Writer,
+    Store, StoreError, StoreFuture, Told, aliases, async_configs,
+    backup::Backups,
+    credentials,
+    fault::unopenable,
+    folder, functions, invocations,
+    reader::Readers,
+    receipts,
+    record::*,
+    schema,
+    writer::{StoreMetrics, Writer},
 };
 
 /// A store in a data folder, owned by this process alone.
@@ -51,6 +58,10 @@ impl Embedded {
 }
 
 impl Store for Embedded {
+    fn metrics(&self) -> Arc<StoreMetrics> {
+        self.writer.metrics()
+    }
+
     fn create_function(&self, record: FunctionRecord, code: Bytes) -> StoreFuture<()> {
         self.writer.admit(code.len(), move |db| functions::create(db, &record, &code))
     }

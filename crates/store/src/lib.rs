@@ -66,3 +66,4 @@ mod writer;
 pub use embedded::Embedded;
 pub use record::*;
 pub use store::{Store, StoreError, StoreFuture, Told};
+pub use writer::StoreMetrics;

@@ -5,7 +5,7 @@ use std::{future::Future, path::PathBuf, pin::Pin, sync::Arc};
 use bytes::Bytes;
 use cancel::{CancelId, RequestId};
 
-use crate::record::*;
+use crate::{record::*, writer::StoreMetrics};
 
 /// The future of a store call. Dropping it abandons the wait, not the write: what was asked for is
 /// still carried out, in the order of the asking.
@@ -44,6 +44,9 @@ pub enum StoreError {
 /// polled, and writes are committed in the order of the calls; a future resolves once its write is
 /// on the disk (I6).
 pub trait Store: Send + Sync + 'static {
+    /// What it has counted since it was opened.
+    fn metrics(&self) -> Arc<StoreMetrics>;
+
     /// Creates a function; [`StoreError::Exists`] if the key is taken. `code` is kept under
     /// `record.code_digest` in the same commit.
     fn create_function(&self, record: FunctionRecord, code: Bytes) -> StoreFuture<()>;

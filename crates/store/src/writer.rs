@@ -9,8 +9,10 @@ use std::{
     marker::PhantomData,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
+    time::Instant,
 };
 
+use meter::{Counter, Histogram};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -35,12 +37,24 @@ type Write = Box<dyn FnOnce(&mut Group<'_>) -> Tell + Send>;
 /// Gets the fate of the group.
 type Tell = Box<dyn FnOnce(&Result<(), StoreError>) + Send>;
 
+/// What the writer counts.
+#[derive(Debug, Default)]
+pub struct StoreMetrics {
+    /// Commits, those that failed too: from the first write of a group until the disk has it.
+    pub commits: Histogram,
+    /// Writes that were in them.
+    pub writes: Counter,
+    /// Commits that failed, and took their writes back.
+    pub failed: Counter,
+}
+
 /// The queue of writes and the thread behind it. Dropping it waits until all that was queued is
 /// written: nothing writes behind the back of who opens the folder next.
 pub(crate) struct Writer {
     queue: Mutex<Option<Queue>>,
     bytes: Arc<Semaphore>,
     thread: Option<JoinHandle<()>>,
+    metrics: Arc<StoreMetrics>,
 }
 
 struct Queue {
@@ -54,8 +68,10 @@ impl Writer {
     pub(crate) fn start(connection: Connection, held: impl Send + 'static) -> io::Result<Self> {
         let (writes, inbox) = mpsc::channel(WRITES);
         let (over, ended) = oneshot::channel();
+        let metrics = Arc::new(StoreMetrics::default());
+        let counted = Arc::clone(&metrics);
         let thread = thread::Builder::new().name("store-writer".into()).spawn(move || {
-            write_all(connection, inbox);
+            write_all(connection, inbox, &counted);
             drop(held);
             over.send(()).ok(); // nobody may wait for it
         })?;
@@ -63,7 +79,13 @@ impl Writer {
             queue: Mutex::new(Some(Queue { writes, ended })),
             bytes: Arc::new(Semaphore::new(WAITING_BYTES as usize)),
             thread: Some(thread),
+            metrics,
         })
+    }
+
+    /// What it has counted so far.
+    pub(crate) fn metrics(&self) -> Arc<StoreMetrics> {
+        Arc::clone(&self.metrics)
     }
 
     /// Queues a write now, in order; resolves once it is committed.
@@ -250,10 +272,16 @@ impl<'a> Group<'a> {
     }
 }
 
-fn write_all(mut connection: Connection, mut inbox: mpsc::Receiver<Write>) {
+fn write_all(mut connection: Connection, mut inbox: mpsc::Receiver<Write>, metrics: &StoreMetrics) {
     let mut waiting = Vec::with_capacity(GROUP);
     while inbox.blocking_recv_many(&mut waiting, GROUP) > 0 {
-        commit(&mut connection, &mut waiting);
+        let (begin, writes) = (Instant::now(), waiting.len());
+        let written = commit(&mut connection, &mut waiting);
+        metrics.commits.took(begin.elapsed());
+        metrics.writes.add(writes as u64);
+        if !written {
+            metrics.failed.count();
+        }
     }
     // Leaves a database of one file behind; if it cannot, the next opening does it.
     if let Err(error) = connection.pragma_update(None, "wal_checkpoint", "TRUNCATE") {
@@ -261,7 +289,8 @@ fn write_all(mut connection: Connection, mut inbox: mpsc::Receiver<Write>) {
     }
 }
 
-fn commit(connection: &mut Connection, waiting: &mut Vec<Write>) {
+/// Whether the disk has it.
+fn commit(connection: &mut Connection, waiting: &mut Vec<Write>) -> bool {
     let mut group = Group::begin(connection);
     let told: Vec<Tell> = waiting.drain(..).map(|write| write(&mut group)).collect();
     let fate = group.commit();
@@ -271,6 +300,7 @@ fn commit(connection: &mut Connection, waiting: &mut Vec<Write>) {
     for tell in told {
         tell(&fate);
     }
+    fate.is_ok()
 }
 
 /// What a sender's refusal means.

@@ -26,6 +26,7 @@ impl Shell {
         let Arrival { invocation, mode } = arrival;
         if let Err(error) = self.may_accept(&invocation, &mode) {
             self.counters.rejected(&invocation.function.key, now_ms());
+            self.metrics.refused(&error);
             return refuse(mode, error);
         }
         let Invocation { request, function, alias, payload, parent, detached, log } = invocation;
@@ -141,9 +142,13 @@ impl Shell {
         let parent = self.requests.get(&id).and_then(|request| self.durable_ancestor(request.parent));
         let Some(request) = self.requests.get_mut(&id) else { return };
         let Payload::Here(payload) = &request.payload else {
+            self.metrics.taken_up.count();
             return; // it is in the store, and waits for its time
         };
-        let Some(accepting) = request.accepting.take() else { return self.runnable(id) };
+        let Some(accepting) = request.accepting.take() else {
+            self.metrics.of(false).accepted.count();
+            return self.runnable(id);
+        };
         request.storing = true;
         let row = NewInvocation {
             request: id,
@@ -188,6 +193,7 @@ impl Shell {
         let Some(request) = self.requests.remove(&id) else { return };
         self.waiting_bytes -= request.payload.bytes_here();
         self.counters.rejected(&request.function.key, now_ms());
+        self.metrics.not_admitted(why);
         let error = match why {
             Refusal::ParentCanceled => InvokeError::ParentCanceled,
             Refusal::ParentGone => InvokeError::ParentGone,
@@ -202,6 +208,10 @@ impl Shell {
     pub(crate) fn stored(&mut self, id: RequestId, result: Result<(), StoreError>) {
         let Some(request) = self.requests.get_mut(&id) else { return };
         request.storing = false;
+        match &result {
+            Ok(()) => self.metrics.of(true).accepted.count(),
+            Err(error) => self.metrics.refused(&InvokeError::Store(error.clone())),
+        }
         if result.is_ok() {
             if self.waiting_bytes > self.settings.kept_bytes {
                 self.leave_to_the_store(id);
@@ -392,6 +402,7 @@ impl Shell {
         self.functions.remove(key);
         self.expire_between_attempts(key);
         self.counters.forget(key);
+        self.settled_of.forget(key);
         self.fork_servers.let_go(key, None);
         let Some(pool) = self.pools.get_mut(key) else { return };
         pool.release();

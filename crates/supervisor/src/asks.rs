@@ -223,13 +223,14 @@ impl Shell {
                 %cancel,
                 cause = receipt.cause,
                 scope = receipt.scope,
-                level = receipt.level,
+                hardest = receipt.level, // not `level`: in a log of JSON that is how grave the line is
                 requests = receipt.requests.len(),
                 co_tenants = receipt.co_tenants.len(),
                 took_us = receipt.took_us,
                 result = receipt.result,
                 "cancel"
             );
+            self.metrics.closed(receipt, self.drafts.recorded_after(cancel));
         }
         self.keep_receipt(cancel);
     }

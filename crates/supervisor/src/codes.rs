@@ -24,6 +24,11 @@ pub(crate) const TOO_OLD: u16 = 6039;
 /// The node stopped before the request could run (engine: "instance exiting").
 pub(crate) const NODE_STOPPING: u16 = 6033;
 
+/// Whether a request failed with this by the node's doing: no code of a function had a part in it.
+pub(crate) fn is_of_the_node(code: u16) -> bool {
+    matches!(code, NO_INSTANCE | TOO_OLD | NODE_STOPPING | NO_FUNCTION)
+}
+
 /// What a code says where nobody knows better.
 pub fn message(outcome: Outcome) -> &'static str {
     match outcome {

@@ -250,7 +250,7 @@ fn blame(outcome: Outcome) -> Blame {
     match outcome.code() {
         0 => Blame::Nobody,
         CODE_CANCELED => Blame::Canceled,
-        codes::NO_INSTANCE | codes::TOO_OLD | codes::NODE_STOPPING | codes::NO_FUNCTION => Blame::System,
+        code if codes::is_of_the_node(code) => Blame::System,
         _ => Blame::Function,
     }
 }

@@ -29,6 +29,8 @@ struct Draft {
     instances: HashMap<InstanceId, usize>,
     kill_started: HashMap<InstanceId, Instant>,
     fenced_at: Option<Instant>,
+    /// How long after that it was durable for the first time.
+    recorded_after: Option<Duration>,
     closed: bool,
     record_failure: String,
 }
@@ -66,6 +68,7 @@ impl Drafts {
             instances: HashMap::new(),
             kill_started: HashMap::new(),
             fenced_at: None,
+            recorded_after: None,
             closed: false,
             record_failure: String::new(),
         };
@@ -296,10 +299,17 @@ impl Drafts {
         match result {
             Ok(()) => {
                 draft.receipt.recorded_ms = Some(now_ms());
+                let after = draft.fenced_at.map(|at| at.elapsed());
+                draft.recorded_after = draft.recorded_after.or(after);
                 draft.record_failure.clear();
             }
             Err(error) => draft.record_failure = error.to_string(),
         }
+    }
+
+    /// How long after its fence a cancel was durable, if it is.
+    pub(crate) fn recorded_after(&self, cancel: CancelId) -> Option<Duration> {
+        self.drafts.get(&cancel)?.recorded_after
     }
 
     pub(crate) fn record_failure(&self, cancel: CancelId) -> String {

@@ -12,10 +12,12 @@ use store::{FunctionFilter, FunctionKey, StoreError};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
+    census::Census,
     counters::{Counts, Minute, Of},
     credentials::{AttemptCredentials, AttemptIdentity, AttemptSigner},
     logs::Logs,
     message::{Arrival, Message, Mode, Question},
+    metrics::Metrics,
     receipt::Receipt,
     settings::Tunable,
     spec::FunctionSpec,
@@ -187,6 +189,7 @@ pub struct Handle {
     pub(crate) credentials: Arc<AttemptCredentials>,
     pub(crate) store: Arc<dyn store::Store>,
     pub(crate) limits: Arc<RwLock<NodeLimits>>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) logs: Option<Logs>,
 }
 
@@ -226,20 +229,24 @@ impl Handle {
     }
 
     fn arrive(&self, arrival: Arrival) -> Result<(), InvokeError> {
-        match self.inbox.try_send(Message::Arrived(arrival)) {
-            Ok(()) => Ok(()),
-            Err(mpsc::error::TrySendError::Full(_)) => Err(InvokeError::Busy("the inbox is full")),
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(InvokeError::Stopping),
-        }
+        let refused = match self.inbox.try_send(Message::Arrived(arrival)) {
+            Ok(()) => return Ok(()),
+            Err(mpsc::error::TrySendError::Full(_)) => InvokeError::Busy("the inbox is full"),
+            Err(mpsc::error::TrySendError::Closed(_)) => InvokeError::Stopping,
+        };
+        self.metrics.refused(&refused);
+        Err(refused)
     }
 
     /// Cancels; resolves when it is stopped and recorded (or as `order.early` says).
     pub async fn cancel(&self, order: CancelOrder) -> CancelAnswer {
         let (respond, answer) = oneshot::channel();
-        if self.inbox.send(Message::Cancel { order, respond }).await.is_err() {
-            return CancelAnswer::Gone;
-        }
-        answer.await.unwrap_or(CancelAnswer::Gone)
+        let answer = match self.inbox.send(Message::Cancel { order, respond }).await {
+            Ok(()) => answer.await.unwrap_or(CancelAnswer::Gone),
+            Err(_) => CancelAnswer::Gone,
+        };
+        self.metrics.answered(&answer);
+        answer
     }
 
     /// What such a cancel would do now; `Err` is the answer it would get at once.
@@ -273,6 +280,22 @@ impl Handle {
     /// The functions of a project that have instances now or are to keep some.
     pub async fn instance_counts(&self, project: String) -> Vec<InstanceCount> {
         self.ask(|respond| Question::Counted { project, respond }).await.unwrap_or_default()
+    }
+
+    /// Everything that lives on the node, counted. `None`: it has ended.
+    pub async fn census(&self) -> Option<Census> {
+        self.ask(|respond| Question::Census { respond }).await
+    }
+
+    /// What has been counted since the start.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Messages that wait for the core, of so many that may.
+    pub fn inbox(&self) -> (usize, usize) {
+        let most = self.inbox.max_capacity();
+        (most - self.inbox.capacity(), most)
     }
 
     /// The bounds of the node that a caller may want to know.

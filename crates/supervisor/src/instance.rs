@@ -57,6 +57,8 @@ pub(crate) struct Instance {
     pub(crate) ended_by_itself: bool,
     pub(crate) start_timer: Option<delay_queue::Key>,
     pub(crate) idle_timer: Option<delay_queue::Key>,
+    /// When it was asked for.
+    pub(crate) asked_at: Instant,
     /// Since when it has had nothing to do.
     pub(crate) idle_since: Option<Instant>,
     /// Why it was executed although its function asks for a fork server.
@@ -100,6 +102,7 @@ impl Instance {
             ended_by_itself: false,
             start_timer: None,
             idle_timer: None,
+            asked_at: Instant::now(),
             idle_since: None,
             not_forked: None,
             start_failure: None,

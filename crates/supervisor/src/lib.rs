@@ -6,6 +6,7 @@
 
 mod admission;
 mod asks;
+mod census;
 mod codes;
 mod counters;
 mod credentials;
@@ -28,6 +29,7 @@ mod logs;
 mod look;
 mod measure;
 mod message;
+mod metrics;
 mod node;
 mod notices;
 mod own_network;
@@ -55,6 +57,7 @@ mod view;
 mod watch;
 mod workers;
 
+pub use census::{Census, FunctionCensus, INSTANCE_STATES};
 pub use codes::message as code_message;
 pub use counters::{Counts, MINUTES_KEPT, Minute, Of};
 pub use credentials::{AttemptCredentials, AttemptIdentity, AttemptSecrets, AttemptSigner, is_attempt_token};
@@ -62,6 +65,7 @@ pub use handle::{
     Actor, CancelAnswer, CancelOrder, Completion, Handle, Invocation, InvokeError, NodeLimits, RunLog, Stop,
 };
 pub use logs::{Follower, LogError, LogLine, LogOf, LogQuery, LogSettings, Logs, Stream};
+pub use metrics::{CancelTimes, Each, Each4, MODES, Metrics, OUTCOMES, Requests};
 pub use node::{Node, Recovered, StartError};
 pub use receipt::{AskedBy, Receipt, TouchedInstance, TouchedRequest};
 pub use settings::{MAX_RESPONSE_BYTES, Settings, Tunable};

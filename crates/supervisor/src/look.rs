@@ -31,6 +31,7 @@ impl Shell {
             }
             Question::Glimpse { project, respond } => drop(respond.send(self.glimpse(&project))),
             Question::Counted { project, respond } => drop(respond.send(self.instance_counts(&project))),
+            Question::Census { respond } => drop(respond.send(self.census())),
             Question::Receipt { cancel, respond } => {
                 drop(respond.send(self.drafts.receipt(cancel).cloned()));
             }

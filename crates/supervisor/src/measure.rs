@@ -24,7 +24,9 @@ impl Shell {
         if request.started.is_some() {
             self.counters.ended(key);
         }
+        let at = self.metrics.settled(request, outcome);
         if self.functions.contains_key(key) {
+            self.settled_of.count(key, at);
             let ran = request.started.map(|(at, _)| at.elapsed());
             self.counters.settled(key, outcome, ran, now_ms());
         }

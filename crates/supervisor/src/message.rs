@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    census::Census,
     counters::{Counts, Minute, Of},
     credentials::AttemptSecrets,
     fork_server::News,
@@ -163,6 +164,9 @@ pub(crate) enum Question {
     Glimpse {
         project: String,
         respond: oneshot::Sender<Glimpse>,
+    },
+    Census {
+        respond: oneshot::Sender<Census>,
     },
     Counted {
         project: String,

@@ -21,6 +21,7 @@ use crate::{
     http::{self, Serving},
     logs::Logs,
     message::{Arrival, Kept, Message, Mode},
+    metrics::Metrics,
     receipt, runtime_api,
     settings::{INBOX, Settings},
     shell::{Parts, Shell, now_ms},
@@ -90,12 +91,14 @@ impl Node {
         let limits =
             NodeLimits { max_instances: settings.max_instances, idle_release: settings.idle_release };
         let logs = settings.logs.clone().map(Logs::open).transpose().map_err(StartError::Logs)?;
+        let metrics = Arc::new(Metrics::default());
         let handle = Handle {
             inbox: inbox.clone(),
             credentials: Arc::clone(&credentials),
             store: Arc::clone(&store),
             limits: Arc::new(RwLock::new(limits)),
             logs: logs.clone(),
+            metrics: Arc::clone(&metrics),
         };
         let end = CancellationToken::new();
         let serving = Serving {
@@ -111,8 +114,17 @@ impl Node {
             move |ends| doors.admit(ends)
         };
         let runtime_api = tokio::spawn(http::serve(listener, router.clone(), serving, admit, end.clone()));
-        let parts =
-            Parts { store, spawner, credentials, doors, logs, inbox, runtime_port, runtime_api: router };
+        let parts = Parts {
+            store,
+            spawner,
+            credentials,
+            doors,
+            logs,
+            metrics,
+            inbox,
+            runtime_port,
+            runtime_api: router,
+        };
         let shell = tokio::spawn(Shell::new(settings, parts).run(messages));
         Ok(Self { handle, shell, runtime_api, end })
     }

@@ -231,6 +231,9 @@ impl Shell {
         let started = request.started.take();
         let delivered = started.is_some();
         if delivered {
+            self.metrics.requeued.count();
+        }
+        if delivered {
             self.counters.ended(&request.function.key);
         }
         let (from, timer) = (request.instance.take(), request.timer.take());

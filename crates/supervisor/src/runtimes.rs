@@ -47,6 +47,7 @@ impl Shell {
             return; // the first reason stays: what comes after it is of processes that are being ended
         }
         instance.start_failure = Some(why);
+        self.metrics.failed_starts.count();
         self.tell(Event::StartFailed { instance: id, code });
     }
 
@@ -79,6 +80,7 @@ impl Shell {
         }
         if !instance.ready {
             instance.is_ready_now();
+            self.metrics.start.took(instance.asked_at.elapsed());
             // Looked up once, now: a kill must not wait for it, nor a look at thousands of requests.
             instance.pid();
             let timer = instance.start_timer.take();
@@ -253,6 +255,7 @@ impl Shell {
             self.name_crash(tenant);
         }
         let changed = self.drafts.proven(id, proof.as_ref());
+        self.metrics.reaped.count();
         self.tell(Event::Reaped(id));
         for cancel in changed {
             self.keep_receipt(cancel);
@@ -264,6 +267,7 @@ impl Shell {
         let survivors: Vec<String> = why.survivors.iter().map(ToString::to_string).collect();
         tracing::error!(instance = %id, ?survivors, "could not be killed in time");
         self.drafts.not_proven(id, &survivors);
+        self.metrics.stuck.count();
         if let Some(instance) = self.instances.get_mut(&id) {
             instance.stuck = Some(why.to_string());
         }

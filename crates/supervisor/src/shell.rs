@@ -20,6 +20,7 @@ use tokio_util::{
 
 use crate::{
     asks::Asker,
+    census::SettledOf,
     counters::Counters,
     credentials::AttemptCredentials,
     doors::Doors,
@@ -31,6 +32,7 @@ use crate::{
     logged::Followers,
     logs::Logs,
     message::Message,
+    metrics::Metrics,
     pool::Pool,
     ports::Ports,
     remembered::Remembered,
@@ -98,6 +100,9 @@ pub(crate) struct Shell {
     /// Those that wanted an instance when the node had no room to start one.
     pub(crate) crowded_out: HashSet<Arc<FunctionKey>>,
     pub(crate) counters: Counters,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Of each version of a function there is, in this life.
+    pub(crate) settled_of: SettledOf,
     pub(crate) drafts: Drafts,
     /// Cancels that are over and whose receipts are not on their way to the store yet.
     pub(crate) closed: VecDeque<CancelId>,
@@ -140,6 +145,7 @@ pub(crate) struct Parts {
     pub(crate) credentials: Arc<AttemptCredentials>,
     pub(crate) doors: Doors,
     pub(crate) logs: Option<Logs>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) inbox: mpsc::Sender<Message>,
     pub(crate) runtime_port: u16,
     pub(crate) runtime_api: Router,
@@ -159,6 +165,8 @@ impl Shell {
             dirty: HashSet::new(),
             crowded_out: HashSet::new(),
             counters: Counters::default(),
+            metrics: parts.metrics,
+            settled_of: SettledOf::default(),
             drafts: Drafts::default(),
             closed: VecDeque::new(),
             unwritten: Unwritten::default(),
@@ -226,6 +234,7 @@ impl Shell {
     }
 
     fn receive(&mut self, message: Message) {
+        self.metrics.messages.count();
         match message {
             Message::Arrived(arrival) => self.arrived(arrival),
             Message::Stored(request, result) => self.stored(request, result),

@@ -57,6 +57,7 @@ impl Shell {
                 instance.start_failure = Some(why);
             }
             Ok((surroundings, port)) => {
+                self.metrics.starts.count();
                 instance.port = port;
                 let (control, commands) = mpsc::channel(lifecycle::CONTROLS);
                 instance.control = Some(control);
@@ -81,6 +82,7 @@ impl Shell {
         self.count_instances(key);
         self.tell(Event::InstanceStarted { instance: id, capacity: function.concurrency });
         if let Some(code) = failure {
+            self.metrics.failed_starts.count();
             // Somebody must be told: the request that asked for this instance.
             if let Some(first) = self.pools.get(key).and_then(|pool| pool.all_waiting().first().copied()) {
                 self.bind_and_fail(key, first, id);

@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc, time::Instant};
 use axum::{
     body::Body,
     extract::{Request, State},
-    http::{HeaderMap, Method, header, request::Parts},
+    http::{HeaderMap, HeaderValue, Method, header, header::ToStrError, request::Parts},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
@@ -42,6 +42,12 @@ pub(crate) async fn authenticate(State(api): State<Arc<Api>>, request: Request, 
     next.run(request).await
 }
 
+/// The token of `Authorization: Bearer`, which is how collectors of metrics send one.
+fn bearer(headers: &HeaderMap) -> Option<Result<&str, ToStrError>> {
+    let text = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    text.strip_prefix("Bearer ").map(|token| Ok(token.trim()))
+}
+
 impl Api {
     /// A valid token counts, whatever stands beside it; else a signature.
     async fn identify(
@@ -61,8 +67,11 @@ impl Api {
     }
 
     async fn by_token(&self, headers: &HeaderMap) -> Result<Identity, ApiError> {
-        let Some(token) = headers.get("x-auth-token") else { return Ok(Identity::Unknown(NONE)) };
-        let Ok(token) = token.to_str() else { return Ok(Identity::Unknown("unreadable token")) };
+        let Some(token) = headers.get("x-auth-token").map(HeaderValue::to_str).or_else(|| bearer(headers))
+        else {
+            return Ok(Identity::Unknown(NONE));
+        };
+        let Ok(token) = token else { return Ok(Identity::Unknown("unreadable token")) };
         if supervisor::is_attempt_token(token) {
             let identity = self.handle.identify(token).map(running);
             return Ok(identity.unwrap_or(Identity::Unknown("the request of the token has ended")));

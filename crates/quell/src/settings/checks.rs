@@ -18,6 +18,15 @@ pub(super) fn check(loaded: &Loaded, mistakes: &mut Mistakes) {
             mistakes.add(place(loaded, "images"), format!("{} cannot be read: {error}", folder.display()));
         }
     }
+    if let Some(open) = settings.metrics_listen
+        && open == settings.listen
+        && open.port() != 0
+    {
+        mistakes.add(
+            place(loaded, "metrics_listen"),
+            format!("metrics_listen and listen are both {open}: give one of them another port"),
+        );
+    }
     let root = nix::unistd::geteuid().is_root();
     if let (RuntimeUser::Number(user), false) = (settings.runtime_user, root) {
         mistakes.add(

@@ -321,6 +321,17 @@ pub(crate) static SETTINGS: &[Setting] = &[
         at: at!(refusal_limit),
     },
     Setting {
+        key: "metrics_listen",
+        flag: "metrics-listen",
+        help: "A second address, where `/metrics`, health and readiness are told to everybody who can reach it. Without \
+               it `/metrics` is on the API, for a credential with the scope `operator`",
+        why: "names of functions and how they are used are nobody's business",
+        unit: "",
+        range: ANY,
+        reload: BOUND,
+        at: at!(metrics_listen),
+    },
+    Setting {
         key: "log",
         flag: "log",
         help: "What the node logs on stderr: a level, or levels by crate",
