@@ -101,6 +101,7 @@ async fn what_a_person_would_type_first_is_refused_with_what_to_write() {
         ("data = \"\"", "data: it is empty: a path is expected"),
         ("tls_cert = \"a.pem\"", "quell.toml:1:1: it needs tls_key beside it (--tls-key, QUELL_TLS_KEY)"),
         ("tls_cert = \"a.pem\"\ntls_key = \"b.pem\"", "a.pem cannot be read"),
+        ("otlp_endpoint = \"collector:4318\"", "is no endpoint: http:// or https:// and a host are expected"),
         (
             "listen = \"127.0.0.1:1\"\nmetrics_listen = \"127.0.0.1:1\"",
             "quell.toml:2:1: metrics_listen and listen are both 127.0.0.1:1: give one of them another port",

@@ -12,7 +12,7 @@ use axum::{
 use bytes::Bytes;
 use cancel::{Outcome, RequestId};
 use serde_json::{Value, json};
-use supervisor::{Completion, FunctionSpec, Invocation, InvokeError};
+use supervisor::{Completion, FunctionSpec, Invocation, InvokeError, TraceContext};
 
 use crate::{
     auth::{Caller, Head, Right},
@@ -135,7 +135,16 @@ fn invocation(
         parent: caller.request,
         detached: head.get("x-quell-detached").is_some_and(|detached| detached == "true"),
         log: false,
+        trace: trace(head),
     }
+}
+
+/// The trace that the caller is in (W3C trace context). What cannot be read is as if it were not there.
+fn trace(head: &Head) -> Option<TraceContext> {
+    let parent = head.get("traceparent")?.to_str().ok()?;
+    let states = head.get_all("tracestate").iter().map(|state| state.to_str().unwrap_or_default());
+    let state = states.collect::<Vec<_>>().join(",");
+    TraceContext::read(parent, &state)
 }
 
 fn answer(request: RequestId, completion: &Completion, wrapped: bool, function: &FunctionSpec) -> Response {

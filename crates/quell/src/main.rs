@@ -10,6 +10,8 @@ mod images;
 mod listeners;
 mod logs;
 mod open_listener;
+#[cfg_attr(not(feature = "otlp"), path = "no_otlp.rs")]
+mod otlp;
 mod output;
 mod reload;
 mod runtime_user;

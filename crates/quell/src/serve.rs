@@ -21,6 +21,7 @@ use crate::{
     images,
     listeners::{Listeners, Tls},
     open_listener::OpenListener,
+    otlp::{Exporter, Exporting},
     output,
     reload::{Changeable, Reloads},
     runtime_user::{self, RuntimeUser},
@@ -39,6 +40,7 @@ pub(crate) struct Running {
     store: Arc<dyn Store>,
     server: JoinHandle<()>,
     open: Option<JoinHandle<()>>,
+    exporting: Option<Exporting>,
     end: CancellationToken,
 }
 
@@ -97,6 +99,22 @@ pub(crate) fn tunable(settings: &NodeSettings) -> Tunable {
     }
 }
 
+fn node_settings(args: &NodeSettings, data: &Path, listeners: &Listeners) -> Settings {
+    let mut settings = Settings {
+        logs: Some(LogSettings {
+            dir: data.join("logs"),
+            instance_bytes: args.log_instance_mib << 20,
+            function_bytes: args.log_function_mib << 20,
+            total_bytes: args.log_total_mib << 20,
+            keep: days(args.keep_days),
+        }),
+        api_endpoint: listeners.runtime_endpoint(),
+        ..Settings::default()
+    };
+    settings.tune(tunable(args));
+    settings
+}
+
 fn days(days: u64) -> Duration {
     Duration::from_secs(days * 24 * 3_600)
 }
@@ -131,18 +149,9 @@ pub(crate) async fn start(args: &NodeSettings) -> anyhow::Result<Running> {
         _ => tracing::info!("{chosen}"),
     }
     let (containment, spawner) = contain(args, chosen.user, store.as_ref()).await?;
-    let mut settings = Settings {
-        logs: Some(LogSettings {
-            dir: data.join("logs"),
-            instance_bytes: args.log_instance_mib << 20,
-            function_bytes: args.log_function_mib << 20,
-            total_bytes: args.log_total_mib << 20,
-            keep: days(args.keep_days),
-        }),
-        api_endpoint: listeners.runtime_endpoint(),
-        ..Settings::default()
-    };
-    settings.tune(tunable(args));
+    let name = store.fact("node").await?.unwrap_or_default();
+    let (exporter, spans) = Exporter::of(args, &name)?.unzip();
+    let settings = Settings { spans, ..node_settings(args, &data, &listeners) };
     // Everything that may fail comes before the node, which takes up the work of its last life.
     let key = NodeKey::of(store.as_ref()).await?;
     let client = credential(args, &data, store.as_ref(), &key, &listeners).await?;
@@ -155,12 +164,25 @@ pub(crate) async fn start(args: &NodeSettings) -> anyhow::Result<Running> {
         node.ended().await;
         return Err(error);
     }
+    let exporting = exporter.map(|exporter| exporter.start(node.handle.clone()));
     let end = CancellationToken::new();
     let certificates = listeners.certificates();
     let changeable = Changeable { handle: node.handle.clone(), api: Arc::clone(&api), certificates };
     let open = open.map(|open| tokio::spawn(open.serve(Arc::clone(&api), end.clone())));
     let server = listeners.serve(api::router(api), args, end.clone());
-    Ok(Running { address, scheme, client, containment, changeable, node, store, server, open, end })
+    Ok(Running {
+        address,
+        scheme,
+        client,
+        containment,
+        changeable,
+        node,
+        store,
+        server,
+        open,
+        exporting,
+        end,
+    })
 }
 
 /// Takes up what the last life of this node left in the store.
@@ -283,6 +305,9 @@ impl Running {
             if let Err(error) = server.await {
                 tracing::error!(%error, "a listener's task ended badly");
             }
+        }
+        if let Some(exporting) = self.exporting {
+            exporting.ended().await;
         }
         self.store.close().await.context("the store did not close cleanly")?;
         Ok(left)

@@ -51,6 +51,8 @@ struct Inner {
     token: String,
     function_urn: String,
     alias: Option<String>,
+    traceparent: Option<String>,
+    tracestate: Option<String>,
     asynchronous: bool,
     deadline_ms: i64,
     stopping: Stopping,
@@ -67,6 +69,8 @@ impl Context {
             token: header("x-cff-auth-token"),
             function_urn: header("x-quell-function-urn"),
             alias: Some(header("x-quell-alias")).filter(|alias| !alias.is_empty()),
+            traceparent: Some(header("traceparent")).filter(|trace| !trace.is_empty()),
+            tracestate: Some(header("tracestate")).filter(|state| !state.is_empty()),
             asynchronous: delivery.header("x-cff-invoke-type") == "async",
             deadline_ms: delivery.header("x-quell-deadline-ms").parse().unwrap_or(i64::MAX),
             stopping,
@@ -92,6 +96,16 @@ impl Context {
     /// The alias by which it was invoked.
     pub fn alias(&self) -> Option<&str> {
         self.0.alias.as_deref()
+    }
+
+    /// The W3C trace context of this request, if it is in a trace: what is begun in it is below that.
+    pub fn traceparent(&self) -> Option<&str> {
+        self.0.traceparent.as_deref()
+    }
+
+    /// The tracestate that goes with it.
+    pub fn tracestate(&self) -> Option<&str> {
+        self.0.tracestate.as_deref()
     }
 
     /// Whether nobody waits for the result.

@@ -29,7 +29,8 @@ impl Shell {
             self.metrics.refused(&error);
             return refuse(mode, error);
         }
-        let Invocation { request, function, alias, payload, parent, detached, log } = invocation;
+        let Invocation { request, function, alias, payload, parent, detached, log, trace } = invocation;
+        let trace = self.trace_of(request, trace, parent);
         let (asynchronous, is_kept) = match &mode {
             Mode::Sync(_) => (false, false),
             Mode::Async(_) => (true, false),
@@ -48,12 +49,8 @@ impl Shell {
         self.waiting_bytes += payload.len();
         let order = self.next_order;
         self.next_order += 1;
-        let policy = Policy {
-            on_grace: function.on_grace,
-            on_collateral: function.on_collateral,
-            asynchronous,
-            retries: if asynchronous { left_retries(&function, kept.failures) } else { 0 },
-        };
+        let policy = policy_of(&function, asynchronous, kept.failures);
+        let now = Instant::now();
         let record = Request {
             function,
             alias,
@@ -67,7 +64,10 @@ impl Shell {
             accepting,
             order,
             created_ms: kept.created_ms,
-            taken_up: (Instant::now(), Duration::from_millis(age_ms)),
+            taken_up: (now, Duration::from_millis(age_ms)),
+            waits_since: now,
+            placed_at: None,
+            trace,
             started: None,
             instance: None,
             attempt: Attempt(0),
@@ -313,6 +313,7 @@ impl Shell {
     fn place(&mut self, key: &FunctionKey, id: RequestId, instance: InstanceId) {
         let Some(request) = self.requests.get_mut(&id) else { return };
         let from = request.instance.replace(instance);
+        request.placed_at = Some(Instant::now());
         let order = request.order;
         if let Some(pool) = self.pools.get_mut(key) {
             pool.leave(order);
@@ -419,6 +420,16 @@ impl Shell {
             self.tell(Event::Expired { request, code: codes::NO_FUNCTION });
         }
         self.dirty.insert(Arc::new(key.clone()));
+    }
+}
+
+/// What the engine has to know of a request.
+fn policy_of(function: &FunctionSpec, asynchronous: bool, failures: u32) -> Policy {
+    Policy {
+        on_grace: function.on_grace,
+        on_collateral: function.on_collateral,
+        asynchronous,
+        retries: if asynchronous { left_retries(function, failures) } else { 0 },
     }
 }
 

@@ -136,7 +136,8 @@ impl Shell {
                 None => return,
             },
         };
-        self.drafts.open(cancel, target, &function, cause);
+        let trace = self.requests.get(&target).and_then(|request| request.trace.clone());
+        self.drafts.open(cancel, target, &function, cause, trace);
         self.drafts.name(cancel, &actor.unwrap_or_default(), scope, level);
     }
 
@@ -231,6 +232,7 @@ impl Shell {
                 "cancel"
             );
             self.metrics.closed(receipt, self.drafts.recorded_after(cancel));
+            self.cancel_over(cancel);
         }
         self.keep_receipt(cancel);
     }

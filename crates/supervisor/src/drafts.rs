@@ -17,7 +17,26 @@ use crate::{
     settings::MAX_NAMED_ASKERS,
     shell::{micros, now_ms},
     spec::FunctionSpec,
+    trace::TraceContext,
 };
+
+/// How an instance ended: times from the first strike.
+pub(crate) struct Ended {
+    pub(crate) instance: InstanceId,
+    pub(crate) proven_at: Instant,
+    pub(crate) exited: Duration,
+    pub(crate) emptied: Duration,
+    pub(crate) proven: Duration,
+}
+
+/// What is told of a cancel to a collector of traces, beside its receipt.
+pub(crate) struct Traced<'a> {
+    pub(crate) trace: Option<&'a TraceContext>,
+    pub(crate) target: RequestId,
+    pub(crate) fenced_at: Option<Instant>,
+    pub(crate) recorded_after: Option<Duration>,
+    pub(crate) ends: &'a [Ended],
+}
 
 struct Draft {
     receipt: Receipt,
@@ -31,6 +50,9 @@ struct Draft {
     fenced_at: Option<Instant>,
     /// How long after that it was durable for the first time.
     recorded_after: Option<Duration>,
+    /// The trace of its target, and then how its instances ended.
+    trace: Option<Box<TraceContext>>,
+    ends: Vec<Ended>,
     closed: bool,
     record_failure: String,
 }
@@ -49,6 +71,7 @@ impl Drafts {
         target: RequestId,
         function: &FunctionSpec,
         cause: Cause,
+        trace: Option<Box<TraceContext>>,
     ) {
         let receipt = Receipt {
             cancel_id: cancel.to_string(),
@@ -69,6 +92,8 @@ impl Drafts {
             kill_started: HashMap::new(),
             fenced_at: None,
             recorded_after: None,
+            trace,
+            ends: Vec::new(),
             closed: false,
             record_failure: String::new(),
         };
@@ -231,6 +256,15 @@ impl Drafts {
                 continue;
             }
             let took = draft.kill_started.remove(&id).map(micros);
+            if let (Some(proof), true) = (proof, draft.trace.is_some()) {
+                draft.ends.push(Ended {
+                    instance: id,
+                    proven_at: Instant::now(),
+                    exited: proof.phases.main_exited,
+                    emptied: proof.phases.emptied,
+                    proven: proof.took,
+                });
+            }
             let row = draft.instance_row(id);
             row.took_us = took;
             row.survivors.clear();
@@ -305,6 +339,19 @@ impl Drafts {
             }
             Err(error) => draft.record_failure = error.to_string(),
         }
+    }
+
+    /// A cancel as a collector of traces is told of it.
+    pub(crate) fn traced(&self, cancel: CancelId) -> Option<(&Receipt, Traced<'_>)> {
+        let draft = self.drafts.get(&cancel)?;
+        let traced = Traced {
+            trace: draft.trace.as_deref(),
+            target: draft.target,
+            fenced_at: draft.fenced_at,
+            recorded_after: draft.recorded_after,
+            ends: &draft.ends,
+        };
+        Some((&draft.receipt, traced))
     }
 
     /// How long after its fence a cancel was durable, if it is.

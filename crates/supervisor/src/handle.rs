@@ -21,6 +21,7 @@ use crate::{
     receipt::Receipt,
     settings::Tunable,
     spec::FunctionSpec,
+    trace::TraceContext,
     view::{InstanceCount, NodeView, PlanView, TreeView},
 };
 
@@ -41,6 +42,8 @@ pub struct Invocation {
     pub detached: bool,
     /// The caller wants to know what the instance printed meanwhile.
     pub log: bool,
+    /// The trace that its caller is in, if it said so. Kept in memory alone: a later life knows none.
+    pub trace: Option<TraceContext>,
 }
 
 /// What became of a synchronous invocation.

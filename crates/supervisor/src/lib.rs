@@ -50,8 +50,10 @@ mod runtimes;
 mod seen;
 mod settings;
 mod shell;
+mod spans;
 mod spec;
 mod starting;
+mod trace;
 mod unwritten;
 mod view;
 mod watch;
@@ -69,7 +71,9 @@ pub use metrics::{CancelTimes, Each, Each4, MODES, Metrics, OUTCOMES, Requests};
 pub use node::{Node, Recovered, StartError};
 pub use receipt::{AskedBy, Receipt, TouchedInstance, TouchedRequest};
 pub use settings::{MAX_RESPONSE_BYTES, Settings, Tunable};
+pub use spans::{Span, Spans};
 pub use spec::{AsyncPolicy, FunctionSpec, Network, OnDisconnect, PreStop, RuntimeImage};
+pub use trace::TraceContext;
 pub use view::{
     ForkServerRow, InstanceCount, InstanceRow, NodeView, PlanRow, PlanView, ProcessRow, RequestRow, TreeView,
 };

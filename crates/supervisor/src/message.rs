@@ -21,6 +21,7 @@ use crate::{
     seen::Glimpse,
     settings::Tunable,
     spec::FunctionSpec,
+    trace::TraceContext,
     unwritten::Write,
     view::{InstanceCount, NodeView, PlanView, TreeView},
     watch::{Place, WatchError},
@@ -72,6 +73,8 @@ pub(crate) struct Delivery {
     pub(crate) function_urn: String,
     /// The alias it was invoked by.
     pub(crate) alias: Option<Arc<str>>,
+    /// The trace that what it begins belongs to.
+    pub(crate) trace: Option<TraceContext>,
     /// Cancelled when the request is fenced: the last look before the wire.
     pub(crate) fence: CancellationToken,
 }

@@ -125,6 +125,8 @@ pub struct Metrics {
     pub reaped: Counter,
     /// Instances that could not be proven gone in time.
     pub stuck: Counter,
+    /// Spans that found the way to the collector full.
+    pub spans_lost: Counter,
     /// Messages that the core has worked off.
     pub messages: Counter,
 }
@@ -156,6 +158,7 @@ impl Default for Metrics {
             start: Histogram::default(),
             reaped: Counter::default(),
             stuck: Counter::default(),
+            spans_lost: Counter::default(),
             messages: Counter::default(),
         }
     }
@@ -248,7 +251,7 @@ impl Metrics {
     }
 }
 
-fn outcome_word(outcome: Outcome) -> &'static str {
+pub(crate) fn outcome_word(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Returned => "returned",
         Outcome::Canceled => "canceled",

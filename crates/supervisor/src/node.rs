@@ -178,6 +178,7 @@ impl Node {
                         parent,
                         detached: false,
                         log: false,
+                        trace: None,
                     };
                     if row.status == Status::Running && !given_up {
                         store.mark_waiting(request, row.failures, row.not_before_ms).await?;

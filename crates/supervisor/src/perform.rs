@@ -49,6 +49,7 @@ impl Shell {
         let Some(poll) = self.instances.get_mut(&instance).and_then(|to| to.taking.take()) else {
             return self.follow_up.push_back(failed);
         };
+        let trace = self.requests.get(&id).and_then(|request| self.trace_inside(id, request, attempt));
         let Some(request) = self.requests.get_mut(&id) else { return };
         let Payload::Here(payload) = &request.payload else {
             return self.follow_up.push_back(failed); // cannot be: it is handed over when it is here
@@ -72,6 +73,7 @@ impl Shell {
             deadline_ms: now.saturating_add(i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX)),
             function_urn: request.function.urn.clone(),
             alias: request.alias.clone(),
+            trace,
             fence,
         };
         // Before it is on its way: the runtime may be done with it before this function is.
@@ -227,12 +229,15 @@ impl Shell {
             let open = self.open_cancels_on(from);
             self.name_bystander(id, &open);
         }
-        let Some(request) = self.requests.get_mut(&id) else { return };
-        let started = request.started.take();
-        let delivered = started.is_some();
+        let Some(request) = self.requests.get(&id) else { return };
+        let delivered = request.started.is_some();
         if delivered {
             self.metrics.requeued.count();
+            self.attempt_ends(id);
         }
+        let Some(request) = self.requests.get_mut(&id) else { return };
+        let started = request.started.take();
+        (request.waits_since, request.placed_at) = (Instant::now(), None);
         if delivered {
             self.counters.ended(&request.function.key);
         }
@@ -296,6 +301,7 @@ impl Shell {
             self.settle_durably(settlement);
         }
         self.count_end(&request, outcome);
+        self.request_over(id, &request, outcome);
         if let Some(caller) = request.caller.take() {
             drop(caller.send(Ok(self.completion(&request, outcome, body, message)))); // it may be gone
         }

@@ -15,6 +15,7 @@ use crate::{
     logged::Followers,
     message::ReportKind,
     spec::FunctionSpec,
+    trace::TraceContext,
 };
 
 /// The event of a live request.
@@ -61,6 +62,12 @@ pub(crate) struct Request {
     /// When this life took it up, and how old it was then. Its age goes on by the monotonic clock: a clock
     /// that is set must not make a queue too old at once.
     pub(crate) taken_up: (Instant, Duration),
+    /// Since when its present attempt waits.
+    pub(crate) waits_since: Instant,
+    /// When it was given its present place on an instance.
+    pub(crate) placed_at: Option<Instant>,
+    /// The trace it is in.
+    pub(crate) trace: Option<Box<TraceContext>>,
     pub(crate) started: Option<(Instant, i64)>,
     pub(crate) instance: Option<InstanceId>,
     pub(crate) attempt: Attempt,

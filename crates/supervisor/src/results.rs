@@ -91,6 +91,7 @@ impl Shell {
             parent: None,
             detached: false,
             log: false,
+            trace: None,
         };
         self.arrived(Arrival { invocation, mode: Mode::Kept(kept) });
     }

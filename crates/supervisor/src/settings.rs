@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cancel::Bounds;
 
-use crate::logs::LogSettings;
+use crate::{logs::LogSettings, spans::Spans};
 
 /// Messages the inbox holds. At about 10 us a message this is 40 ms of work: enough to ride out a
 /// burst, short enough that a cancel in it is not late. When it is full, new invocations are refused
@@ -76,6 +76,8 @@ pub struct Settings {
     pub retention: Duration,
     /// Where what functions print is kept; `None`: it is not.
     pub logs: Option<LogSettings>,
+    /// Where spans of requests and cancels go; `None`: nobody collects them.
+    pub spans: Option<Spans>,
     /// Bounds of the request tree.
     pub bounds: Bounds,
     /// Where runtimes reach the node's own API, `http://host:port`.
@@ -112,6 +114,7 @@ impl Default for Settings {
             retry_backoff: Duration::from_secs(1),
             retention: Duration::from_secs(7 * 24 * 3_600),
             logs: None,
+            spans: None,
             bounds: Bounds::default(),
             api_endpoint: String::new(),
         }

@@ -99,6 +99,16 @@ class Context {
     return this.#headers['x-quell-alias'] ?? '';
   }
 
+  /** The W3C trace context of this request: what is begun in it is below that; "" if it is in no trace. */
+  getTraceparent() {
+    return this.#headers.traceparent ?? '';
+  }
+
+  /** The tracestate that goes with it. */
+  getTracestate() {
+    return this.#headers.tracestate ?? '';
+  }
+
   /** The memory of the function, in MB. */
   getMemorySize() {
     return this.#settings.memoryMb;

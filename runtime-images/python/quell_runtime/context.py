@@ -89,6 +89,14 @@ class Context:
         """The alias it was invoked by; "" if by version."""
         return self._headers.get("x-quell-alias", "")
 
+    def getTraceparent(self):
+        """The W3C trace context of this request: what is begun in it is below that; "" if it is in no trace."""
+        return self._headers.get("traceparent", "")
+
+    def getTracestate(self):
+        """The tracestate that goes with it."""
+        return self._headers.get("tracestate", "")
+
     def getMemorySize(self):
         """The memory of the function, in MB."""
         return self._settings.memory_mb

@@ -187,6 +187,8 @@ fn node(page: &mut Page<'_, '_>, seen: &Seen) -> Written {
         "Messages that the core has worked off",
         seen.handle.metrics().messages.get(),
     )?;
+    let lost = seen.handle.metrics().spans_lost.get();
+    page.counter("quell_spans_lost", "Spans that a collector of traces did not take in time", lost)?;
     page.counter("quell_log_lines_lost", "Lines of functions that are in no log", census.log_lines_lost)
 }
 

@@ -27,6 +27,12 @@ pub(super) fn check(loaded: &Loaded, mistakes: &mut Mistakes) {
             format!("metrics_listen and listen are both {open}: give one of them another port"),
         );
     }
+    if settings.otlp_endpoint.is_some() && !cfg!(feature = "otlp") {
+        mistakes.add(
+            place(loaded, "otlp_endpoint"),
+            "this binary was built without the feature `otlp`: build it with `cargo build --release --features otlp`",
+        );
+    }
     let root = nix::unistd::geteuid().is_root();
     if let (RuntimeUser::Number(user), false) = (settings.runtime_user, root) {
         mistakes.add(

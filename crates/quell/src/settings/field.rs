@@ -176,8 +176,31 @@ texts! {
     String, "a name: 1 to 64 letters, digits, `-` and `_`", name, |name| Some(name.clone());
     IsolationArg, "one of \"auto\", \"cgroup\", \"subreaper\", \"process-group\"", choice, chosen;
     LogFormat, "one of \"text\", \"json\"", choice, chosen;
+    Endpoint, "an endpoint, such as \"http://127.0.0.1:4318\"", Endpoint::parse, |to| Some(to.0.clone());
     Filter, "a level (off, error, warn, info, debug, trace), or levels by crate such as \"info,supervisor=debug\"",
         Filter::parse, |filter| Some(filter.0.clone());
+}
+
+/// Where a server of HTTP is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Endpoint(String);
+
+impl Endpoint {
+    fn parse(text: &str) -> Result<Self, String> {
+        let host = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+        match host {
+            Some(host) if !host.is_empty() && !host.contains(char::is_whitespace) => {
+                Ok(Self(text.to_owned()))
+            }
+            _ => Err(format!("`{text}` is no endpoint: http:// or https:// and a host are expected")),
+        }
+    }
+
+    /// As it was given.
+    #[cfg_attr(not(feature = "otlp"), expect(dead_code, reason = "nothing else has an endpoint"))]
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
@@ -358,6 +381,12 @@ pub(crate) trait Placeholder {
 impl Placeholder for PathBuf {
     fn placeholder() -> Self {
         Self::new()
+    }
+}
+
+impl Placeholder for Endpoint {
+    fn placeholder() -> Self {
+        Self(String::new())
     }
 }
 

@@ -17,6 +17,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::ValueEnum;
 use supervisor::LogSettings;
 
+#[cfg(feature = "otlp")]
+pub(crate) use self::field::Endpoint;
+#[cfg(not(feature = "otlp"))]
+use self::field::Endpoint;
 pub(crate) use self::{
     field::{Filter, LogFormat},
     given::{Given, Loaded},
@@ -45,6 +49,7 @@ pub(crate) struct NodeSettings {
     pub(crate) max_processes: u32,
     pub(crate) tmp_mib: u64,
     pub(crate) retry_backoff: Duration,
+    pub(crate) otlp_endpoint: Option<Endpoint>,
     pub(crate) log: Filter,
     pub(crate) log_format: LogFormat,
     pub(crate) log_instance_mib: u64,
@@ -80,6 +85,7 @@ impl Default for NodeSettings {
             max_processes: 1_024,
             tmp_mib: 512,
             retry_backoff: Duration::from_secs(1),
+            otlp_endpoint: None,
             log: Filter::default(),
             log_format: LogFormat::Text,
             log_instance_mib: LogSettings::INSTANCE_BYTES >> 20,

@@ -332,6 +332,17 @@ pub(crate) static SETTINGS: &[Setting] = &[
         at: at!(metrics_listen),
     },
     Setting {
+        key: "otlp_endpoint",
+        flag: "otlp-endpoint",
+        help: "A collector of traces that takes OTLP over HTTP: spans of requests and cancels go to its `/v1/traces`. \
+               Only in a binary with the feature `otlp`",
+        why: "nobody is told what runs here unless somebody says whom to tell",
+        unit: "",
+        range: ANY,
+        reload: Reload::Restart("the way to the collector is opened once"),
+        at: at!(otlp_endpoint),
+    },
+    Setting {
         key: "log",
         flag: "log",
         help: "What the node logs on stderr: a level, or levels by crate",

@@ -123,6 +123,11 @@ impl Driving {
         };
         let (any_status, what) = (call.any_status, format!("{} {}", call.method, call.target.path()));
         let mut own = runtime_api::functiongraph_headers(&delivery);
+        if call.headers.contains_key(runtime_api::TRACEPARENT) {
+            // Of the call that the event is of: nearer to the function than whoever brought the event.
+            own.remove(runtime_api::TRACEPARENT);
+            own.remove(runtime_api::TRACESTATE);
+        }
         own.extend(runtime_api::headers_of(function_headers(&self.driver.function)));
         let broken = match self.way.connect(self.driver.port).await {
             Err(error) => format!("no connection to port {}: {error}", self.driver.port),

@@ -27,6 +27,9 @@ const INVOKE_TYPE: HeaderName = HeaderName::from_static("x-cff-invoke-type");
 const INVOCATION_ID: HeaderName = HeaderName::from_static("x-quell-invocation-id");
 const DEADLINE: HeaderName = HeaderName::from_static("x-quell-deadline-ms");
 const FUNCTION_URN: HeaderName = HeaderName::from_static("x-quell-function-urn");
+/// W3C trace context: what the function begins is below that.
+pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(crate) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const ALIAS: HeaderName = HeaderName::from_static("x-quell-alias");
 
 pub(super) fn routes() -> Router<mpsc::Sender<Message>> {
@@ -60,6 +63,12 @@ pub(crate) fn functiongraph_headers(delivery: &Delivery) -> HeaderMap {
     ]);
     if let Some(alias) = delivery.alias.as_ref().and_then(|alias| HeaderValue::from_str(alias).ok()) {
         headers.insert(ALIAS, alias);
+    }
+    if let Some(trace) = &delivery.trace {
+        headers.extend(headers_of([(TRACEPARENT, trace.to_string())]));
+        if !trace.state().is_empty() {
+            headers.extend(headers_of([(TRACESTATE, trace.state().to_owned())]));
+        }
     }
     headers
 }

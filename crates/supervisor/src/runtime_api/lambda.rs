@@ -23,6 +23,7 @@ use crate::{
     doors::Doors,
     http::Ends,
     message::{Delivery, Message, ReportKind},
+    trace::TraceContext,
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("lambda-runtime-aws-request-id");
@@ -61,7 +62,7 @@ fn deliver(delivery: Delivery) -> Response {
         (REQUEST_ID, delivery.request.to_string()),
         (DEADLINE, delivery.deadline_ms.to_string()),
         (FUNCTION, delivery.function_urn.clone()),
-        (TRACE_ID, trace_id(&delivery)),
+        (TRACE_ID, trace(&delivery).xray()),
         (CLIENT_CONTEXT, client_context(&delivery, &invocation)),
         (INVOCATION_ID, invocation.clone()),
         (OWN_INVOCATION_ID, invocation),
@@ -72,10 +73,11 @@ fn deliver(delivery: Delivery) -> Response {
     (headers, delivery.payload).into_response()
 }
 
-/// A trace of one request, whose parent is this attempt of it. Nothing is sampled: nobody collects it.
-fn trace_id(delivery: &Delivery) -> String {
-    let id = format!("{:032x}", delivery.request.0);
-    format!("Root=1-{}-{};Parent={:016x};Sampled=0", &id[..8], &id[8..], delivery.attempt.0)
+/// The trace of the request, else one of its own, whose parent is this attempt of it: then nothing is sampled, as nobody
+/// collects it.
+fn trace(delivery: &Delivery) -> TraceContext {
+    let own = || TraceContext::of(delivery.request, false).below(u64::from(delivery.attempt.0));
+    delivery.trace.clone().unwrap_or_else(own)
 }
 
 /// What the handler finds in its context: the credentials of this very request, with which it invokes its
@@ -96,8 +98,12 @@ fn client_context(delivery: &Delivery, invocation: &str) -> String {
     if let Some(alias) = &delivery.alias {
         custom.insert("quell-alias".to_owned(), json!(**alias));
     }
-    let traceparent = format!("00-{:032x}-{:016x}-00", delivery.request.0, delivery.attempt.0);
-    json!({ "custom": custom, "w3c": { "traceparent": traceparent } }).to_string()
+    let trace = trace(delivery);
+    let mut w3c = json!({ "traceparent": trace.to_string() });
+    if !trace.state().is_empty() {
+        w3c["tracestate"] = json!(trace.state());
+    }
+    json!({ "custom": custom, "w3c": w3c }).to_string()
 }
 
 async fn response(

@@ -18,7 +18,7 @@ mod worker;
 
 pub(crate) use cancellation::Carried;
 
-pub(crate) use functiongraph::functiongraph_headers;
+pub(crate) use functiongraph::{TRACEPARENT, TRACESTATE, functiongraph_headers};
 
 use std::{
     io,
@@ -304,6 +304,7 @@ mod tests {
             deadline_ms: 0,
             function_urn: String::new(),
             alias: None,
+            trace: None,
             fence: tokio_util::sync::CancellationToken::new(),
         };
         assert!(poll.send(delivery).is_ok());

@@ -27,6 +27,7 @@ fn delivery() -> Delivery {
         deadline_ms: 7_000,
         function_urn: "urn:fss:here:project:function:default:f:latest".into(),
         alias: Some("prod".into()),
+        trace: None,
         fence: CancellationToken::new(),
     }
 }
