@@ -82,9 +82,16 @@ async fn on_a_full_disk_a_cancel_stops_says_what_it_could_not_record_and_records
     finishes.release().await;
     within("what it owes the disk", async { while node.view().await["unwritten"].as_u64() < Some(3) {} })
         .await;
+    let (status, _, why) = node.get("/quell/v1/ready").await.error();
+    assert!(
+        status == 503 && why.contains("the store refuses to write") && why.contains("wait for the disk"),
+        "{why}"
+    );
+    assert_eq!(node.get("/quell/v1/health").await.status, 200, "it lives all the same");
 
     disk.make_room();
     within("the late record", async { while node.view().await["unwritten"] != 0 {} }).await;
+    within("readiness", async { while node.get("/quell/v1/ready").await.status != 200 {} }).await;
     assert_eq!(node.listed("f", &finishing).await, ("SUCCESS".to_owned(), 0));
     let again = node.cancel("f", &request, Mode::Force).await;
     assert_eq!((again.status, again.header("x-quell-stop")), (200, "stopped"), "{}", again.text());

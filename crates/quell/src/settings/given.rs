@@ -154,7 +154,12 @@ impl Args for Given {
 fn flag(setting: &'static Setting) -> Arg {
     let default = setting.shown(&NodeSettings::default()).filter(|shown| shown != "[]");
     let default = default.map(|shown| format!(" [default: {}]", shown.trim_matches('"'))).unwrap_or_default();
-    let unit = if setting.unit.is_empty() { String::new() } else { format!(", in {}", setting.unit) };
+    // What else is counted is said in the text.
+    let unit = if ["seconds", "MiB", "days"].contains(&setting.unit) {
+        format!(" ({})", setting.unit)
+    } else {
+        String::new()
+    };
     let help = format!("{}{unit} [env: {}]{default}", setting.help, setting.variable());
     // Read later, together with everything else, so that all that is wrong is told at once.
     let long = (setting.key == "isolation").then(|| format!("{help}\n{}", isolations()));
