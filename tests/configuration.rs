@@ -192,6 +192,16 @@ async fn the_example_is_a_file_to_begin_with_and_a_right_file_is_called_so() {
     assert_eq!(shown(folder.path(), &[], &[]).await("drain_s").0, 31);
 }
 
+#[tokio::test]
+async fn a_mistyped_variable_is_told_in_the_log() {
+    let (folder, _) =
+        written("listen = \"127.0.0.1:0\"\nisolation = \"cgroup\"\ndata = \"/dev/null/nowhere\"");
+    let variables = [("QUELL_MAX_INSTANCE", "4"), ("QUELL_SERVICE_HOST", "10.0.0.1")];
+    let (code, _, err) = quell(folder.path(), &["serve"], &variables).await;
+    assert!(code == 1 && err.contains("did you mean QUELL_MAX_INSTANCES?"), "{code} {err}");
+    assert!(err.contains("variable=\"QUELL_MAX_INSTANCE\"") && !err.contains("SERVICE_HOST"), "{err}");
+}
+
 async fn most_instances(node: &TestNode) -> Value {
     let quotas = node.get("/v2/default/fgs/quotas").await.json();
     let all = quotas["quotas"]["resources"].as_array().unwrap_or_else(|| panic!("{quotas}")).clone();

@@ -48,6 +48,7 @@ pub(crate) struct Running {
 pub(crate) async fn serve(given: Given, loaded: Loaded) -> anyhow::Result<ExitCode> {
     let mut signals = EndSignals::listen()?;
     raise_descriptor_limit();
+    given.warn();
     if let Some(file) = &loaded.file {
         tracing::info!(file = %file.display(), "read the configuration");
     }

@@ -10,6 +10,8 @@ use super::{Mistakes, NodeSettings, SETTINGS, Setting};
 const MAX_BYTES: u64 = 1 << 20;
 /// A key that is further from all known ones than this was not meant to be one of them.
 const NEAR: usize = 3;
+/// The same of a variable.
+const NEAR_VARIABLE: usize = 2;
 
 /// What a file says.
 #[derive(Clone, Debug)]
@@ -127,6 +129,14 @@ fn nearest(key: &str) -> Option<&'static str> {
     };
     let nearest = || SETTINGS.iter().min_by_key(|one| distance(one)).filter(|one| distance(one) <= NEAR);
     by_flag.or_else(nearest).map(|one| one.key)
+}
+
+/// The setting whose key, without its `QUELL_` and in capitals, this nearly is. Stricter than in a file, where whatever
+/// stands was meant for a node.
+pub(super) fn mistyped(name: &str) -> Option<&'static Setting> {
+    let name = name.to_lowercase();
+    let near = |one: &&Setting| one.key.len() > 5 && edits(&name, one.key) <= NEAR_VARIABLE;
+    SETTINGS.iter().find(near)
 }
 
 /// How many letters are to be put in, left out or exchanged. Keys are short: a mistyped one that is not is cut.

@@ -9,7 +9,7 @@ use std::{
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, parser::ValueSource, value_parser};
 
-use super::{File, IsolationArg, Mistakes, NodeSettings, SETTINGS, Setting, checks};
+use super::{File, IsolationArg, Mistakes, NodeSettings, SETTINGS, Setting, checks, file};
 
 /// The file that is read where none is named and there is one.
 pub(crate) const NAME: &str = "quell.toml";
@@ -57,6 +57,8 @@ pub(crate) struct Given {
     config: Option<PathBuf>,
     flags: HashMap<&'static str, Vec<OsString>>,
     variables: HashMap<&'static str, OsString>,
+    /// Variables that look like one of a setting and are none, with that one.
+    mistyped: Vec<(String, String)>,
 }
 
 /// What holds, and where each value comes from.
@@ -84,6 +86,13 @@ impl Given {
     pub(crate) fn path(&self) -> Option<PathBuf> {
         let usual = || Some(PathBuf::from(NAME)).filter(|path| path.exists());
         self.config.clone().or_else(usual)
+    }
+
+    /// Says what is probably not what was meant, and yet no mistake.
+    pub(crate) fn warn(&self) {
+        for (name, meant) in &self.mistyped {
+            tracing::warn!(variable = name, "it is no setting; did you mean {meant}?");
+        }
     }
 
     /// Reads all of it, and looks at the machine where a value names a file of it.
@@ -125,6 +134,12 @@ impl Given {
             if let Some(value) = some(&setting.variable()) {
                 self.variables.insert(setting.key, value);
             }
+        }
+        let unknown = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        for name in unknown.filter(|name| SETTINGS.iter().all(|setting| setting.variable() != *name)) {
+            // Not refused: containers are given variables by names that nobody here chose.
+            let near = name.strip_prefix("QUELL_").and_then(file::mistyped);
+            self.mistyped.extend(near.map(|setting| (name, setting.variable())));
         }
         if self.config.is_none() {
             self.config = some(CONFIG_VARIABLE).map(PathBuf::from);
