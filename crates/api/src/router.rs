@@ -15,8 +15,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     aliases, async_configs, auth, backup, cancel, console, create, credentials, error::ApiError, events,
     functions, health, identity, invoke, list_invocations, logs, metrics, openapi, quell, quotas, refusals,
-    registry::Api,
-    reports, reserved, response, versions,
+    registry::Api, reports, reserved, response, versions,
 };
 
 /// Literal segments where a URN could stand: without these routes what is below them would be taken for
