@@ -23,6 +23,7 @@ mod functions;
 pub mod fuzzing;
 mod identity;
 mod invoke;
+mod labels;
 mod list_invocations;
 mod logs;
 mod named;

@@ -63,6 +63,10 @@ enum Command {
         /// Return the request id as soon as the request is durable.
         #[arg(long = "async")]
         asynchronous: bool,
+        /// A label of the request, name=value, by which it is found and cancelled later. May be given more than
+        /// once.
+        #[arg(long = "label", value_name = "NAME=VALUE")]
+        labels: Vec<String>,
         #[command(flatten)]
         node: NodeArgs,
     },
@@ -350,8 +354,8 @@ impl Cli {
         match self.command {
             Command::Serve(args) => serve::serve(args).await,
             Command::Deploy { dir, node } => deploy::deploy(&dir, &node).await,
-            Command::Invoke { function, event, asynchronous, node } => {
-                verbs::invoke(&function, &event, asynchronous, &node).await
+            Command::Invoke { function, event, asynchronous, labels, node } => {
+                verbs::invoke(&function, &event, asynchronous, &labels, &node).await
             }
             Command::Cancel(args) => verbs::cancel(&args).await,
             Command::Tree { request, node } => verbs::tree(&request, &node).await,

@@ -23,6 +23,7 @@ pub(crate) async fn invoke(
     function: &str,
     event: &str,
     asynchronous: bool,
+    labels: &[String],
     node: &NodeArgs,
 ) -> anyhow::Result<ExitCode> {
     let client = Client::new(ClientConfig::of(node)?)?;
@@ -33,7 +34,10 @@ pub(crate) async fn invoke(
     }
     let verb = if asynchronous { "/invocations-async" } else { "/invocations" };
     let path = client.function(function, verb);
-    let reply = client.send(Method::POST, &path, &[], Some(event.into_bytes())).await?;
+    let labels = labels.join(",");
+    let headers = [("X-Quell-Labels", labels.as_str())];
+    let headers = if labels.is_empty() { &headers[..0] } else { &headers[..] };
+    let reply = client.send(Method::POST, &path, headers, Some(event.into_bytes())).await?;
     if asynchronous {
         let id = reply.json()?.get("request_id").and_then(Value::as_str).map(str::to_owned);
         output::line(id.context("the node's answer has no request_id")?);

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cancel::{CancelId, RequestId};
 
+use crate::Labels;
+
 /// The version that changes; every other one is as it was published.
 pub const LATEST: &str = "latest";
 
@@ -122,6 +124,8 @@ pub struct NewInvocation {
     pub created_ms: i64,
     /// How many results were handed on, one to the next function, to come to this one.
     pub hops: u32,
+    /// What whoever invoked it says of it.
+    pub labels: Labels,
 }
 
 /// An asynchronous request as it is kept.
@@ -153,6 +157,8 @@ pub struct InvocationRecord {
     pub not_before_ms: i64,
     /// How many results were handed on to come to this one.
     pub hops: u32,
+    /// What whoever invoked it says of it.
+    pub labels: Labels,
     /// When it was accepted.
     pub created_ms: i64,
     /// When its last attempt was handed to a runtime.
@@ -262,6 +268,8 @@ pub struct InvocationQuery {
     pub status: Option<Status>,
     /// Only what is not final.
     pub unsettled: bool,
+    /// Only what has these (none: all).
+    pub labels: Labels,
     /// Accepted at or after.
     pub from_ms: i64,
     /// Accepted at or before.

@@ -21,7 +21,7 @@ const CHECKPOINT_PAGES: i64 = 4_096;
 const STATEMENTS: usize = 48;
 
 /// What takes a database from version n, its place here, to n + 1. Never edit one that was released.
-const STEPS: [&str; 4] = [TABLES, ASYNCHRONOUS, CREDENTIALS, VERSIONS];
+const STEPS: [&str; 5] = [TABLES, ASYNCHRONOUS, CREDENTIALS, VERSIONS, LABELS];
 /// The newest version this program knows.
 const KNOWN: usize = STEPS.len();
 
@@ -124,6 +124,9 @@ ALTER TABLE invocations ADD COLUMN version TEXT NOT NULL DEFAULT 'latest';
 ALTER TABLE invocations ADD COLUMN alias TEXT;
 ALTER TABLE receipts ADD COLUMN version TEXT NOT NULL DEFAULT 'latest';
 ";
+
+/// An object of texts by name; nothing where a request has none.
+const LABELS: &str = "ALTER TABLE invocations ADD COLUMN labels TEXT;";
 
 /// Opens the database for writing: checks that it is ours and whole, and brings its tables up to date.
 /// One that is refused is left as it is.

@@ -28,7 +28,7 @@ impl Shell {
             self.counters.rejected(&invocation.function.key, now_ms());
             return refuse(mode, error);
         }
-        let Invocation { request, function, alias, payload, parent, detached, log } = invocation;
+        let Invocation { request, function, alias, payload, parent, detached, labels, log } = invocation;
         let (asynchronous, is_kept) = match &mode {
             Mode::Sync(_) => (false, false),
             Mode::Async(_) => (true, false),
@@ -59,6 +59,7 @@ impl Shell {
             payload: if is_kept { Payload::Kept } else { Payload::Here(payload) },
             parent,
             orphan_of,
+            labels,
             asynchronous,
             runnable: accepting.is_none() && !is_kept,
             caller,
@@ -153,6 +154,7 @@ impl Shell {
             payload: payload.clone(),
             created_ms: request.created_ms,
             hops: request.hops,
+            labels: request.labels.clone(),
         };
         let (inbox, runtime) = (self.inbox.clone(), runtime::Handle::current());
         let told = move |result: Result<(), StoreError>| {

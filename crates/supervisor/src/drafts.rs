@@ -405,6 +405,7 @@ fn touched(id: RequestId, request: &Request) -> TouchedRequest {
         parent: request.parent.map(|parent| parent.to_string()),
         function: shown(&request.function),
         version: request.function.key.version.clone(),
+        labels: request.labels.to_map(),
         found: found.to_owned(),
         instance: request.instance.map(|instance| instance.to_string()),
         ..TouchedRequest::default()

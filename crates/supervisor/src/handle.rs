@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use cancel::{CancelId, Cause, Level, Outcome, RequestId, Scope};
-use store::{FunctionFilter, FunctionKey, StoreError};
+use store::{FunctionFilter, FunctionKey, Labels, StoreError};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -32,6 +32,8 @@ pub struct Invocation {
     pub parent: Option<RequestId>,
     /// It becomes a root though a request makes it.
     pub detached: bool,
+    /// What whoever invokes it says of it. What it invokes in turn has labels of its own.
+    pub labels: Labels,
     /// The caller wants to know what the instance printed meanwhile.
     pub log: bool,
 }

@@ -165,6 +165,7 @@ impl Node {
                         payload: Bytes::new(), // read when its turn comes
                         parent,
                         detached: false,
+                        labels: row.labels,
                         log: false,
                     };
                     if row.status == Status::Running && !given_up {
