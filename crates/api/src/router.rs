@@ -13,9 +13,9 @@ use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    aliases, async_configs, auth, backup, cancel, console, create, credentials, error::ApiError, events,
-    functions, identity, invoke, list_invocations, logs, openapi, quell, quotas, refusals, registry::Api,
-    reports, reserved, response, versions,
+    aliases, async_configs, auth, backup, bulk, cancel, console, create, credentials, error::ApiError,
+    events, functions, identity, invoke, list_invocations, logs, openapi, quell, quotas, refusals,
+    registry::Api, reports, reserved, response, versions,
 };
 
 /// Literal segments where a URN could stand: without these routes what is below them would be taken for
@@ -90,6 +90,7 @@ fn own() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(quell::health))
         .routes(routes!(quell::node))
         .routes(routes!(events::events))
+        .routes(routes!(bulk::requests))
         .routes(routes!(quell::request))
         .routes(routes!(quell::tree))
         .routes(routes!(quell::plan))
@@ -97,7 +98,9 @@ fn own() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(logs::request))
         .routes(routes!(logs::instance))
         .routes(routes!(logs::function))
-        .routes(routes!(quell::receipts))
+        .routes(routes!(quell::receipts, bulk::ask))
+        .routes(routes!(bulk::list))
+        .routes(routes!(bulk::one))
         .routes(routes!(quell::receipt))
         .routes(routes!(credentials::list, credentials::create))
         .routes(routes!(credentials::revoke))

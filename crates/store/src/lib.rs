@@ -39,6 +39,7 @@
 //! | `code` | digest | the package's bytes; gone with the last function that names it | digest |
 //! | `invocations` | request | `seq` (order of acceptance), function and version, alias, parent, payload, labels, status, error, attempts, times, `fenced_by` | request; function and time; not settled, by `seq`; end |
 //! | `receipts` | cancel | `seq`, target, function and version, body, time | cancel; function and time; project and time; time |
+//! | `bulks` | project, key | `seq`, body, the requests that are not done | key |
 //! | `fences` | request, cancel | `seq` (the first counts) | request; cancel |
 //! | `credentials` | key id | hash of the secret, project, note, scopes, login and hash of its password, times, generation | key id; login |
 //! | `facts` | name | text | name |
@@ -50,6 +51,7 @@
 mod aliases;
 mod async_configs;
 mod backup;
+mod bulks;
 mod credentials;
 mod embedded;
 mod fault;

@@ -257,6 +257,19 @@ pub struct ReceiptRecord {
     pub created_ms: i64,
 }
 
+/// A cancel of many requests at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BulkRecord {
+    /// Whose.
+    pub project: String,
+    /// The name its asker gave it: there is one of a name.
+    pub key: String,
+    /// What was asked, and what came of it, JSON, owned by the supervisor crate.
+    pub body: String,
+    /// Which requests it is about, JSON; nothing once it is done.
+    pub requests: Option<String>,
+}
+
 /// Which asynchronous requests to list; every given field narrows.
 #[derive(Clone, Debug)]
 pub struct InvocationQuery {

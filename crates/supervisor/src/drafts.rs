@@ -88,6 +88,7 @@ impl Drafts {
                 credential: actor.credential.clone(),
                 remote: actor.remote.map(|remote| remote.to_string()),
                 reason: actor.reason.clone(),
+                bulk: actor.bulk.clone(),
                 scope: scope.to_owned(),
                 level: level.to_owned(),
                 at_ms: now_ms(),
@@ -435,7 +436,7 @@ fn cause_word(cause: Cause) -> &'static str {
     }
 }
 
-fn scope_word(scope: Scope) -> &'static str {
+pub(crate) fn scope_word(scope: Scope) -> &'static str {
     match scope {
         Scope::Request => "request",
         Scope::Subtree => "subtree",

@@ -8,11 +8,13 @@ use store::{FunctionFilter, FunctionKey, Labels, StoreError};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
+    bulk::Bulks,
     counters::{Counts, Minute, Of},
     credentials::{AttemptCredentials, AttemptIdentity, AttemptSigner},
     logs::Logs,
     message::{Arrival, Message, Mode, Question},
     receipt::Receipt,
+    selection::{ListedPage, NotSelected, Selection},
     spec::FunctionSpec,
     view::{InstanceCount, NodeView, PlanView, TreeView},
 };
@@ -108,6 +110,8 @@ pub struct Actor {
     pub remote: Option<IpAddr>,
     /// Why, in the asker's words.
     pub reason: Option<String>,
+    /// The key of the bulk cancel that this is a part of.
+    pub bulk: Option<String>,
 }
 
 /// One ask to cancel.
@@ -185,6 +189,7 @@ pub struct Handle {
     pub(crate) store: Arc<dyn store::Store>,
     pub(crate) limits: NodeLimits,
     pub(crate) logs: Option<Logs>,
+    pub(crate) bulks: Bulks,
 }
 
 /// What a node has room for.
@@ -282,6 +287,20 @@ impl Handle {
         self.ask(|respond| Question::Output { instance, project, respond }).await.flatten()
     }
 
+    /// A page of live requests, of those that arrived after the one with this number.
+    ///
+    /// # Errors
+    /// See [`NotSelected`].
+    pub async fn list(
+        &self,
+        selection: Selection,
+        after: u64,
+        limit: usize,
+    ) -> Result<ListedPage, NotSelected> {
+        let asked = |respond| Question::List { selection, after, limit, respond };
+        self.ask(asked).await.unwrap_or(Err(NotSelected::Gone))
+    }
+
     /// A receipt: from memory while it is being written, else from the store.
     ///
     /// # Errors
@@ -329,7 +348,7 @@ impl Handle {
         }
     }
 
-    async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> Option<T> {
+    pub(crate) async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> Option<T> {
         let (respond, answer) = oneshot::channel();
         self.inbox.send(Message::Ask(question(respond))).await.ok()?;
         answer.await.ok()

@@ -5,7 +5,9 @@
 //! only crate of the workspace that may hold `unsafe`. What others hold is the [`Handle`].
 
 mod admission;
+mod answers;
 mod asks;
+mod bulk;
 mod codes;
 mod counters;
 mod credentials;
@@ -46,6 +48,7 @@ mod retries;
 mod runtime_api;
 mod runtimes;
 mod seen;
+mod selection;
 mod settings;
 mod shell;
 mod spec;
@@ -55,6 +58,7 @@ mod view;
 mod watch;
 mod workers;
 
+pub use bulk::{Bulk, BulkDraining, BulkFailure, BulkOrder, BulkPlan, BulkRefusal, FirstIds, MAX_BULK_RATE};
 pub use codes::message as code_message;
 pub use counters::{Counts, MINUTES_KEPT, Minute, Of};
 pub use credentials::{AttemptCredentials, AttemptIdentity, AttemptSecrets, AttemptSigner, is_attempt_token};
@@ -64,6 +68,7 @@ pub use handle::{
 pub use logs::{Follower, LogError, LogLine, LogOf, LogQuery, LogSettings, Logs, Stream};
 pub use node::{Node, Recovered, StartError};
 pub use receipt::{AskedBy, Receipt, TouchedInstance, TouchedRequest};
+pub use selection::{AsOf, ListedPage, NotSelected, Selection, Standing};
 pub use settings::{MAX_RESPONSE_BYTES, Settings};
 pub use spec::{AsyncPolicy, FunctionSpec, Network, OnDisconnect, PreStop, RuntimeImage};
 pub use view::{

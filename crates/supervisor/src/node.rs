@@ -14,6 +14,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    bulk::{self, Bulks},
     credentials::AttemptCredentials,
     doors::Doors,
     group::Spawner,
@@ -96,6 +97,7 @@ impl Node {
             store: Arc::clone(&store),
             limits,
             logs: logs.clone(),
+            bulks: Bulks::default(),
         };
         let end = CancellationToken::new();
         let serving = Serving {
@@ -134,7 +136,11 @@ impl Node {
         let mut taken_up = HashSet::new();
         loop {
             let page = store.unsettled(after, RECOVERY_PAGE).await?;
-            let Some(last) = page.last() else { return Ok(recovered) };
+            let Some(last) = page.last() else {
+                // Behind all that they are about.
+                bulk::resume(&self.handle).await?;
+                return Ok(recovered);
+            };
             after = Some(last.request);
             for row in page {
                 let request = row.request;

@@ -65,6 +65,9 @@ pub struct AskedBy {
     pub remote: Option<String>,
     /// In the asker's words.
     pub reason: Option<String>,
+    /// The key of the bulk cancel that this ask was a part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bulk: Option<String>,
     /// How wide.
     pub scope: String,
     /// How hard.
