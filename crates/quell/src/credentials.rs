@@ -13,7 +13,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{
-    cli::{CredentialsCommand, NewCredentialArgs, NodeArgs, Output},
+    args::{CredentialsCommand, NewCredentialArgs, NodeArgs, Output},
     client::{Client, Reply, encode},
     config::ClientConfig,
     output,
@@ -94,15 +94,16 @@ async fn rotate(key: &str, node: &NodeArgs) -> anyhow::Result<ExitCode> {
     let reply = client.send(Method::POST, &format!("{PATH}/{}/rotate", encode(key)), &[], None).await?;
     let made = done(reply)?.json()?;
     // The file this command found the node by would open nothing any more.
-    let kept = ClientConfig::read(&node.data)?.filter(|kept| kept.token == config.token);
+    let data = node.data_folder();
+    let kept = ClientConfig::read(&data)?.filter(|kept| kept.token == config.token);
     match kept.filter(|kept| kept.access_key == key) {
         Some(kept) => {
             let text = |name: &str| made[name].as_str().unwrap_or_default().to_owned();
             let (token, secret_key) = (text("token"), text("secret_key"));
-            ClientConfig { token, secret_key, ..kept }.write(&node.data)?;
+            ClientConfig { token, secret_key, ..kept }.write(&data)?;
             output::note(format_args!(
                 "quell: rotated; {} has the new secrets",
-                node.data.join("client.json").display()
+                data.join("client.json").display()
             ));
         }
         None => show_secrets(&made, node.output),
