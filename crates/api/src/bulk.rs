@@ -34,7 +34,7 @@ use crate::{
 const DEFAULT_RATE: u32 = 1_000;
 /// Bytes of a key: a UUID, a date, a ticket.
 const MAX_KEY: usize = 128;
-/// Two numbers with a dot.
+/// Three numbers with dots.
 const MAX_AS_OF: usize = 64;
 
 /// A cancel of many requests.
@@ -63,7 +63,7 @@ pub(crate) struct BulkAsk {
 }
 
 /// What was understood.
-struct Ask {
+pub(crate) struct Ask {
     wanted: Where,
     how: How,
     key: Option<String>,
@@ -108,7 +108,7 @@ pub(crate) async fn ask(State(api): State<Arc<Api>>, head: Head, body: Body) -> 
     Ok((status, Json(bulk)).into_response())
 }
 
-fn parse(body: &[u8]) -> Result<Ask, String> {
+pub(crate) fn parse(body: &[u8]) -> Result<Ask, String> {
     let object = body::object(body)?;
     let how = cancel::how(&object)?;
     let wanted = object.get("where").ok_or("where is missing: which requests")?;
@@ -267,7 +267,7 @@ mod tests {
         use serde_json::json;
         let ask = read(&json!({
             "where": "function=f", "key": "k-1", "type": "recursive", "force": true, "reason": "why",
-            "rate": 5, "as_of": "1764.7",
+            "rate": 5, "as_of": "1764.7.9",
         }))
         .unwrap();
         assert_eq!((ask.how.scope, ask.how.level, ask.rate), (Scope::Subtree, Level::Kill, 5));

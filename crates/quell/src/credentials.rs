@@ -17,6 +17,7 @@ use crate::{
     client::{Client, Reply, encode},
     config::ClientConfig,
     output,
+    terminal::Progress,
 };
 
 const PATH: &str = "/quell/v1/credentials";
@@ -161,10 +162,11 @@ async fn fetch(client: &Client, part: &Path) -> anyhow::Result<u64> {
         .mode(0o600)
         .open(part)
         .with_context(failed)?;
-    let mut size = 0;
+    let (mut size, mut progress) = (0, Progress::new());
     while let Some(piece) = answer.chunk().await.context("the node's answer broke off")? {
         file.write_all(&piece).with_context(failed)?;
         size += piece.len() as u64;
+        progress.say(format!("{} MiB of {} MiB", size >> 20, expected.unwrap_or(size) >> 20));
     }
     if expected.is_some_and(|expected| expected != size) {
         bail!("the node's answer broke off after {size} bytes");

@@ -20,6 +20,7 @@ use crate::{
     client::{Client, ClientError},
     config::ClientConfig,
     output,
+    terminal::Progress,
 };
 
 /// The API takes packages up to 50 MB; a folder larger than this is most likely the wrong one.
@@ -89,7 +90,10 @@ pub(crate) async fn deploy_folder(client: &Client, dir: &Path) -> anyhow::Result
     })?;
     let function: FunctionFile =
         toml::from_str(&text).with_context(|| format!("{} is not understood", path.display()))?;
+    let mut progress = Progress::new();
+    progress.say(format!("packing {}", dir.display()));
     let package = base64::engine::general_purpose::STANDARD.encode(zip_folder(dir)?);
+    progress.say(format!("sending {} KiB, and waiting for the node to unpack them", package.len() >> 10));
     let code = json!({ "code_type": "zip", "code_filename": "code.zip", "func_code": { "file": package } });
     let config = function.config();
     let mut create = config.clone();

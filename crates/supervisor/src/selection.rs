@@ -5,7 +5,7 @@
 use std::{
     fmt::{self, Display},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use cancel::{RequestId, State};
@@ -13,7 +13,12 @@ use serde::Serialize;
 use store::{FunctionFilter, FunctionKey, Labels};
 use utoipa::ToSchema;
 
-use crate::{request::Request, settings::MAX_SELECTED, shell::Shell, view::RequestRow};
+use crate::{
+    request::Request,
+    settings::MAX_SELECTED,
+    shell::{Shell, micros},
+    view::RequestRow,
+};
 
 /// Where a request stands, as a selection may ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,24 +50,28 @@ pub struct Selection {
     pub as_of: Option<AsOf>,
 }
 
-/// A moment in the order of arrivals of one life of a node. A text of two numbers for everybody else.
+/// A moment in one life of a node: in the order of arrivals, and by its monotonic clock. A text of numbers for
+/// everybody else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AsOf {
     life_ms: i64,
     order: u64,
+    /// Since the life began.
+    at_us: u64,
 }
 
 impl AsOf {
     /// Reads what [`Display`] wrote.
     pub fn parse(text: &str) -> Option<Self> {
-        let (life, order) = text.split_once('.')?;
-        Some(Self { life_ms: life.parse().ok()?, order: order.parse().ok()? })
+        let (life, rest) = text.split_once('.')?;
+        let (order, at) = rest.split_once('.')?;
+        Some(Self { life_ms: life.parse().ok()?, order: order.parse().ok()?, at_us: at.parse().ok()? })
     }
 }
 
 impl Display for AsOf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.life_ms, self.order)
+        write!(f, "{}.{}.{}", self.life_ms, self.order, self.at_us)
     }
 }
 
@@ -118,7 +127,8 @@ impl Shell {
             let function = Arc::clone(&self.requests.get(&request)?.function.key);
             Some(Found { request, function, standing })
         });
-        let as_of = AsOf { life_ms: self.life_began_ms, order: self.next_order };
+        let (began, life_ms) = self.life_began;
+        let as_of = AsOf { life_ms, order: self.next_order, at_us: micros(began) };
         Ok(Selected { as_of, requests: requests.collect() })
     }
 
@@ -140,16 +150,25 @@ impl Shell {
     }
 
     fn matching(&self, selection: &Selection) -> Result<Vec<(u64, RequestId, Standing)>, NotSelected> {
-        let before = match selection.as_of {
-            Some(as_of) if as_of.life_ms != self.life_began_ms => return Err(NotSelected::EarlierLife),
-            Some(as_of) => as_of.order,
-            None => u64::MAX,
+        let (began, life_ms) = self.life_began;
+        let now = Instant::now();
+        let (before, moment) = match selection.as_of {
+            Some(as_of) if as_of.life_ms != life_ms => return Err(NotSelected::EarlierLife),
+            Some(as_of) => {
+                (as_of.order, began.checked_add(Duration::from_micros(as_of.at_us)).unwrap_or(now))
+            }
+            None => (u64::MAX, now),
         };
-        let fits =
-            self.requests.iter().filter(|(_, request)| request.order < before && selection.fits(request));
+        let moment = moment.min(now);
+        let fits = self
+            .requests
+            .iter()
+            .filter(|(_, request)| request.order < before && selection.fits(request, moment));
         let found = fits.filter_map(|(id, request)| {
             let standing = self.standing(*id)?;
-            selection.wants(standing).then_some((request.order, *id, standing))
+            // Whoever has begun to run since did not run then.
+            let stood = standing != Standing::Running || selection.standing.is_none() || ran(request, moment);
+            (stood && selection.wants(standing)).then_some((request.order, *id, standing))
         });
         Ok(found.collect())
     }
@@ -164,16 +183,23 @@ impl Shell {
     }
 }
 
+/// Whether a runtime held it at that moment already.
+fn ran(request: &Request, moment: Instant) -> bool {
+    request.started.is_some_and(|(started, _)| started <= moment)
+}
+
 impl Selection {
-    fn fits(&self, request: &Request) -> bool {
+    /// Whether it is meant, as things were at that moment: nobody grows older after it.
+    fn fits(&self, request: &Request, moment: Instant) -> bool {
         let key = &request.function.key;
         let (then, age) = request.taken_up;
+        let age = moment.saturating_duration_since(then) + age;
         // What was taken up from an earlier life and hangs below nothing was made by the nearest that is over.
         let made_by =
             |parent: &RequestId| request.parent.as_ref().or(request.orphan_of.first()) == Some(parent);
         key.project == self.project
             && self.function.as_ref().is_none_or(|function| function.fits(key))
-            && self.older_than.is_none_or(|limit| then.elapsed() + age > limit)
+            && self.older_than.is_none_or(|limit| age > limit)
             && self.parent.as_ref().is_none_or(made_by)
             && request.labels.include(&self.labels)
     }
@@ -189,9 +215,9 @@ mod tests {
 
     #[test]
     fn a_moment_comes_back_from_its_text() {
-        let moment = AsOf { life_ms: 1_764_000_000_123, order: 20_501 };
+        let moment = AsOf { life_ms: 1_764_000_000_123, order: 20_501, at_us: 7 };
         assert_eq!(AsOf::parse(&moment.to_string()), Some(moment));
-        for wrong in ["", "1", "1.", ".1", "1.2.3", "a.b", "1.-2"] {
+        for wrong in ["", "1", "1.2", "1.2.", ".1.2", "1.2.3.4", "a.b.c", "1.-2.3"] {
             assert_eq!(AsOf::parse(wrong), None, "{wrong:?}");
         }
     }
