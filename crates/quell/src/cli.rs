@@ -48,6 +48,25 @@ QUELL_DATA) names one; else the current context (`quell context`); else client.j
 
 Colours are for terminals, and not where NO_COLOR is set.";
 
+const INVOKE_EXAMPLES: &str = "\
+Examples:
+  quell invoke hello --event '{\"name\": \"you\"}'
+  quell invoke hello --async --label team=x --label run=7 --event - < event.json
+  quell invoke hello:!prod";
+
+const CANCEL_EXAMPLES: &str = "\
+Examples:
+  quell cancel REQUEST --reason 'wrong input'
+  quell cancel REQUEST --recursive --force       the whole tree, at once
+  quell cancel --where 'function=hello,age>10m'  many: it shows the plan, and asks
+  quell cancel --where 'label.run=7,status=waiting' --yes --key run-7";
+
+const CONTEXT_EXAMPLES: &str = "\
+Examples:
+  quell context add here --data /var/lib/quell
+  quell context add prod --endpoint https://node.example:7171 --token-file ~/.secrets/quell
+  quell context use prod";
+
 /// A node that runs functions and really stops them.
 #[derive(Debug, Parser)]
 #[command(name = "quell", version, about, after_long_help = AFTER_HELP, max_term_width = 100)]
@@ -71,6 +90,7 @@ enum Command {
         node: NodeArgs,
     },
     /// Invoke a function and print its result.
+    #[command(after_help = INVOKE_EXAMPLES)]
     Invoke {
         /// The function: a name, package:name, or a URN; then perhaps :!alias or :version (see docs/api.md).
         function: String,
@@ -88,6 +108,7 @@ enum Command {
         node: NodeArgs,
     },
     /// Stop a request, or with --where many; returns when they are stopped, and says on what evidence.
+    #[command(after_help = CANCEL_EXAMPLES)]
     Cancel(CancelArgs),
     /// Show what a cancel would stop, and who else would be touched.
     Plan(PlanArgs),
@@ -154,7 +175,7 @@ enum Command {
         output: Output,
     },
     /// Name nodes, so that nobody pastes endpoints and tokens.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = CONTEXT_EXAMPLES)]
     Context(ContextCommand),
     /// Print what a shell needs to complete commands.
     Completions {
