@@ -1,11 +1,7 @@
 //! What people see: lines on stdout, logs and errors on stderr.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // the one module whose job it is
 
-use std::{
-    collections::BTreeMap,
-    io::{IsTerminal as _, Write},
-    process::ExitCode,
-};
+use std::{collections::BTreeMap, io::Write, process::ExitCode};
 
 use tracing_subscriber::EnvFilter;
 
@@ -78,7 +74,7 @@ pub(crate) fn start_logging(filter: &str) {
         .with_env_filter(filter)
         .with_writer(|| Log)
         .log_internal_errors(false)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_ansi(terminal::colours_of_stderr())
         .with_target(false)
         .init();
 }

@@ -7,9 +7,17 @@ use crate::output;
 
 /// Whether stdout takes colours: a terminal that is none of a printer's, and nobody said `NO_COLOR`.
 pub(crate) fn colours() -> bool {
+    are_wanted() && std::io::stdout().is_terminal()
+}
+
+/// The same of stderr.
+pub(crate) fn colours_of_stderr() -> bool {
+    are_wanted() && std::io::stderr().is_terminal()
+}
+
+fn are_wanted() -> bool {
     let said = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-    !said && !dumb && std::io::stdout().is_terminal()
+    !said && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
 const BOLD: &str = "1";

@@ -217,18 +217,20 @@ impl Handle {
 pub(crate) async fn resume(handle: &Handle) -> Result<(), StoreError> {
     for record in handle.store.bulks().await? {
         let BulkRecord { project, key, body, requests } = record;
-        let bulk: Bulk = match serde_json::from_str(&body) {
-            Ok(bulk) => bulk,
-            Err(error) => {
+        let read = serde_json::from_str::<Bulk>(&body);
+        let left = requests.map(|left| serde_json::from_str::<ToDo>(&left)).transpose();
+        let (bulk, todo) = match (read, left) {
+            (Ok(bulk), Ok(Some(todo))) => (bulk, todo),
+            (Ok(bulk), Ok(None)) => {
+                handle.bulks.keep(Kept::new(bulk));
+                continue;
+            }
+            (Err(error), _) | (_, Err(error)) => {
+                // Its key stays taken: the store knows it.
                 tracing::error!(key, project, %error, "a bulk cancel cannot be read; it stays as it is");
                 continue;
             }
         };
-        let Some(left) = requests else {
-            handle.bulks.keep(Kept::new(bulk));
-            continue;
-        };
-        let todo: ToDo = serde_json::from_str(&left).unwrap_or_default();
         tracing::info!(key, project, selected = bulk.selected, "a bulk cancel goes on");
         let how = How {
             scope: if bulk.scope == "subtree" { Scope::Subtree } else { Scope::Request },
