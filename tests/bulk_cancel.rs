@@ -339,6 +339,43 @@ async fn a_bulk_cancel_goes_on_in_the_next_life_and_its_key_is_still_its_own() {
 }
 
 #[tokio::test]
+async fn a_bulk_cancel_is_called_off_for_those_that_it_has_not_reached_and_stays_so() {
+    let (data, bell) = (TestNode::folder(), Bell::hang().await);
+    let mut node = TestNode::start_in(data.path(), &[]).await;
+    let (ring, waiting) = one_and_waiting(&node, &bell, &["team=x"; 50]).await;
+    let path = format!("{CANCELS}/bulk/slow");
+    assert_eq!(node.send(Method::DELETE, &path, &[], b"").await.status, 404);
+    let body = json!({ "where": "label.team=x", "key": "slow", "rate": 2 });
+    assert_eq!(ask(&node, body).await.status, 202);
+    assert_eq!(node.send(Method::DELETE, &path, &[], b"").await.status, 200);
+    let over = within("its end", async {
+        loop {
+            let standing = node.get(&path).await.json();
+            if standing["state"] != "running" {
+                return standing;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    })
+    .await;
+    assert_eq!(over["state"], "called_off", "{over}");
+    let [selected, stopped, failed] = numbers(&over, ["selected", "done", "failed"]);
+    assert!(selected == 50 && stopped < 50 && failed == 0, "{over}");
+    assert_eq!(node.send(Method::DELETE, &path, &[], b"").await.json(), over, "again is the same");
+    node.kill();
+    drop(ring);
+    let node = TestNode::start_in(data.path(), &["--max-instances", "1"]).await;
+    assert_eq!(node.get(&path).await.json(), over, "the next life does not go on with it");
+    let list = node.get("/v2/default/fgs/functions/f/async-invocations?status=DISCARD").await.json();
+    assert_eq!(list["count"], stopped, "whoever it had reached, and nobody else");
+    let last = waiting.last().unwrap();
+    assert_eq!(node.listed("f", last).await.0, "WAIT");
+    assert_eq!(ask(&node, json!({ "where": "age>0s", "force": true, "key": "rest" })).await.status, 202);
+    done(&node, "rest").await;
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn nobody_cancels_of_another_project_or_without_the_right() {
     let (node, bell) = (TestNode::start().await, Bell::hang().await);
     let (_ring, waiting) = one_and_waiting(&node, &bell, &["team=x"]).await;

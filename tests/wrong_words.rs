@@ -141,6 +141,7 @@ async fn what_a_node_refuses_is_told_with_what_to_do() {
         (vec!["cancel", NOBODY], 5, &["has no request", "--function"]),
         (vec!["cancel", &over], 1, &["is over", "succeeded"]),
         (vec!["plan", &over], 5, &["is over (SUCCESS)", "nothing of it is left to stop"]),
+        (vec!["call-off", "nobody"], 5, &["bulk cancel not found"]),
         (vec!["receipt", NOBODY], 5, &["not found", "quell receipts"]),
         (vec!["invoke", "nobody"], 5, &["Not found the function", "quell functions"]),
         (vec!["invoke", "f", "--event", "{name: 1}"], 1, &["not JSON", "--event '{"]),

@@ -208,6 +208,18 @@ pub(crate) async fn one(
     bulk.map(Json).ok_or_else(|| ApiError::not_found("bulk cancel"))
 }
 
+/// Calls one off: whoever was not asked to stop yet is left alone, by the next life of the node too.
+#[utoipa::path(delete, path = "/quell/v1/cancels/bulk/{key}", tag = "cancels", params(("key" = String, Path, description = "as it was given")), responses((status = 200, description = "how it stands; what was begun of it goes on", body = Bulk), Refusals))]
+pub(crate) async fn call_off(
+    State(api): State<Arc<Api>>,
+    Path(key): Path<String>,
+    head: Head,
+) -> Result<Json<Bulk>, ApiError> {
+    let caller = api.any_caller(&head, Right::Cancel)?;
+    let bulk = api.handle.call_off_bulk(&caller.project, &key).await?;
+    bulk.map(Json).ok_or_else(|| ApiError::not_found("bulk cancel"))
+}
+
 /// Those that are remembered.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct BulkList {

@@ -100,7 +100,7 @@ fn own() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(logs::function))
         .routes(routes!(quell::receipts, bulk::ask))
         .routes(routes!(bulk::list))
-        .routes(routes!(bulk::one))
+        .routes(routes!(bulk::one, bulk::call_off))
         .routes(routes!(quell::receipt))
         .routes(routes!(credentials::list, credentials::create))
         .routes(routes!(credentials::revoke))

@@ -110,6 +110,13 @@ enum Command {
     /// Stop a request, or with --where many; returns when they are stopped, and says on what evidence.
     #[command(after_help = CANCEL_EXAMPLES)]
     Cancel(CancelArgs),
+    /// End a cancel of many before it is done: whoever it has not reached is left alone.
+    CallOff {
+        /// Its key, as `cancel --where` prints it.
+        key: String,
+        #[command(flatten)]
+        node: NodeArgs,
+    },
     /// Show what a cancel would stop, and who else would be touched.
     Plan(PlanArgs),
     /// Show the tree a request is in.
@@ -315,6 +322,7 @@ impl Cli {
             Command::Cancel(args) => verbs::cancel(&args).await,
             Command::Tree { request, node } => verbs::tree(&request, &node).await,
             Command::Ls { selection, node } => verbs::ls(selection.as_deref(), &node).await,
+            Command::CallOff { key, node } => verbs::call_off(&key, &node).await,
             Command::Plan(args) => verbs::plan(&args).await,
             Command::Functions { node } => verbs::functions(&node).await,
             Command::Instances { node } => verbs::instances(&node).await,

@@ -9,7 +9,7 @@ use supervisor::{Bulk, BulkPlan, FirstIds};
 
 use super::{look::requests_table, plan::processes};
 use crate::{
-    args::{CancelArgs, Output, PlanArgs},
+    args::{CancelArgs, NodeArgs, Output, PlanArgs},
     client::{Client, ClientError, encode},
     config::ClientConfig,
     output::{self, Usage},
@@ -55,7 +55,8 @@ pub(super) async fn cancel(args: &CancelArgs) -> anyhow::Result<ExitCode> {
         bulk = follow(&client, &key) => report(&bulk?, args.of.node.output),
         () = signals.next() => {
             output::note(format_args!(
-                "quell: the node goes on with it; the same command with --key {key} tells how it stands"
+                "quell: the node goes on with it; the same command with --key {key} tells how it stands, and `quell call-off \
+                 {key}` leaves alone whoever it has not reached"
             ));
             Ok(ExitCode::from(output::REFUSED))
         }
@@ -138,13 +139,20 @@ fn plan_text(plan: &BulkPlan) -> Vec<String> {
     lines
 }
 
+/// Leaves alone whoever it has not reached, and tells how it ended.
+pub(crate) async fn call_off(key: &str, node: &NodeArgs) -> anyhow::Result<ExitCode> {
+    let client = Client::new(ClientConfig::of(node)?)?;
+    client.json(Method::DELETE, &format!("{PATH}/bulk/{}", encode(key)), None).await?;
+    report(&follow(&client, key).await?, node.output)
+}
+
 /// Shows how it goes until it is done.
 async fn follow(client: &Client, key: &str) -> anyhow::Result<Bulk> {
     let mut progress = Progress::new();
     loop {
         let bulk = client.json(Method::GET, &format!("{PATH}/bulk/{}", encode(key)), None).await?;
         let bulk: Bulk = serde_json::from_value(bulk).context("the node's answer is not a cancel of many")?;
-        if bulk.state == "done" {
+        if bulk.state != "running" {
             return Ok(bulk);
         }
         progress.say(format!("stopping: {} of {}, {} failed", bulk.done, bulk.selected, bulk.failed));
@@ -177,6 +185,12 @@ fn show(bulk: &Bulk) {
     let rows: Vec<_> = rows.collect();
     if !rows.is_empty() {
         output::table(["FAILED", "FUNCTION", "CODE", "WHY", "RECEIPT"], &rows);
+    }
+    if bulk.state == "called_off" {
+        output::line(format_args!(
+            "called off: {} left alone",
+            requests(bulk.selected.saturating_sub(bulk.done))
+        ));
     }
     let Bulk { key, selected, stopped, draining, over, failed, asked_ms, ended_ms, .. } = bulk;
     let took = ended_ms.unwrap_or(*asked_ms).saturating_sub(*asked_ms);

@@ -11,6 +11,7 @@ mod plan;
 mod receipts;
 mod top;
 
+pub(crate) use bulk::call_off;
 pub(crate) use cancel::cancel;
 pub(crate) use context::context;
 pub(crate) use doctor::doctor;

@@ -2,7 +2,10 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use cancel::{Level, RequestId, Scope};
@@ -49,12 +52,13 @@ pub(crate) struct Kept {
     pub(super) key: String,
     project: String,
     bulk: Mutex<Bulk>,
+    called_off: AtomicBool,
 }
 
 impl Kept {
     fn new(bulk: Bulk) -> Arc<Self> {
         let (key, project) = (bulk.key.clone(), bulk.project.clone());
-        Arc::new(Self { key, project, bulk: Mutex::new(bulk) })
+        Arc::new(Self { key, project, bulk: Mutex::new(bulk), called_off: AtomicBool::new(false) })
     }
 
     pub(super) fn look_and_change<T>(&self, change: impl FnOnce(&mut Bulk) -> T) -> T {
@@ -65,12 +69,24 @@ impl Kept {
         self.look_and_change(|bulk| bulk.clone())
     }
 
-    /// All of it was answered: first the disk, then whoever asks.
+    pub(super) fn is_called_off(&self) -> bool {
+        self.called_off.load(Ordering::Relaxed)
+    }
+
+    fn is_over(&self) -> bool {
+        self.look_and_change(|bulk| bulk.is_over())
+    }
+
+    async fn keep_end(&self, handle: &Handle, ended: &Bulk) -> Result<(), StoreError> {
+        let body = serde_json::to_string(ended).unwrap_or_default(); // plain data: cannot fail
+        handle.store.end_bulk(self.project.clone(), self.key.clone(), body).await
+    }
+
+    /// All that was begun of it was answered: first the disk, then whoever asks.
     pub(super) async fn end(&self, handle: &Handle) {
         let mut ended = self.state();
-        ended.end();
-        let body = serde_json::to_string(&ended).unwrap_or_default(); // plain data: cannot fail
-        if let Err(error) = handle.store.end_bulk(self.project.clone(), self.key.clone(), body).await {
+        ended.end(self.is_called_off());
+        if let Err(error) = self.keep_end(handle, &ended).await {
             // The next life goes through it again, which stops nobody twice.
             tracing::warn!(key = self.key, %error, "the end of a bulk cancel could not be kept");
         }
@@ -106,7 +122,7 @@ impl Bulks {
     }
 
     fn running(&self, project: &str) -> usize {
-        self.of(project, |all| all.iter().filter(|kept| !kept.state().is_done()).count())
+        self.of(project, |all| all.iter().filter(|kept| !kept.is_over()).count())
     }
 
     /// Remembers one more; those that are forgotten for it.
@@ -116,7 +132,7 @@ impl Bulks {
         all.push_back(kept);
         let mut forgotten = Vec::new();
         while all.len() > MAX_KEPT {
-            let Some(oldest) = all.iter().position(|kept| kept.state().is_done()) else { break };
+            let Some(oldest) = all.iter().position(|kept| kept.is_over()) else { break };
             forgotten.extend(all.remove(oldest));
         }
         forgotten
@@ -197,6 +213,24 @@ impl Handle {
     /// How a bulk cancel of this project stands.
     pub fn bulk(&self, project: &str, key: &str) -> Option<Bulk> {
         self.bulks.find(project, key)
+    }
+
+    /// Leaves alone whoever of it was not asked to stop yet, in the next life too; what was begun goes on. `None`
+    /// if there is no such bulk cancel; one that is over stays as it is.
+    ///
+    /// # Errors
+    /// When that could not be made durable: then it goes on.
+    pub async fn call_off_bulk(&self, project: &str, key: &str) -> Result<Option<Bulk>, StoreError> {
+        let find = |all: &mut VecDeque<Arc<Kept>>| all.iter().find(|kept| kept.key == key).map(Arc::clone);
+        let Some(kept) = self.bulks.of(project, find) else { return Ok(None) };
+        if !kept.is_over() {
+            let mut so_far = kept.state();
+            so_far.end(true);
+            // First the disk: a new life must not go on with it. Its last form is written when it has ended.
+            kept.keep_end(self, &so_far).await?;
+            kept.called_off.store(true, Ordering::Relaxed);
+        }
+        Ok(Some(kept.state()))
     }
 
     /// Those of a project that are remembered, the newest first.

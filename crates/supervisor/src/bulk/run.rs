@@ -52,6 +52,9 @@ pub(super) async fn run(
         if node_ended {
             return;
         }
+        if kept.is_called_off() {
+            break;
+        }
         let (handle, how) = (handle.clone(), how.clone());
         in_flight.spawn(async move {
             let order = CancelOrder {

@@ -42,7 +42,7 @@ pub struct Bulk {
     pub reason: Option<String>,
     /// When the selection was taken.
     pub asked_ms: i64,
-    /// `running` or `done`.
+    /// `running`, `done`, or `called_off`: then those that are not `done` were left alone.
     pub state: String,
     /// An earlier life of the node began it; this one went through all of it again, which stops nobody twice.
     pub resumed: bool,
@@ -124,9 +124,9 @@ impl Bulk {
             && self.level == level_word(order.level)
     }
 
-    /// Whether nothing is left to do.
-    pub(super) fn is_done(&self) -> bool {
-        self.state == "done"
+    /// Whether nothing of it is under way any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.state != "running"
     }
 
     /// Notes the answer to the cancel of one.
@@ -172,8 +172,10 @@ impl Bulk {
         });
     }
 
-    pub(super) fn end(&mut self) {
-        "done".clone_into(&mut self.state);
+    pub(super) fn end(&mut self, called_off: bool) {
+        // Whoever called it off when the last was asked to stop has called off nothing.
+        let state = if called_off && self.done < self.selected { "called_off" } else { "done" };
+        state.clone_into(&mut self.state);
         self.ended_ms = Some(now_ms());
     }
 
