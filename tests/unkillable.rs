@@ -6,11 +6,14 @@ mod deaf_disk;
 #[path = "support/mod.rs"]
 mod support;
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::Duration};
 
 use deaf_disk::DeafDisk;
 use serde_json::json;
 use support::{Bell, Mode, Ring, TestNode, within};
+
+/// Between two looks at something that nothing tells of.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// A group of the v1 freezer, in which SIGKILL waits; thawed and removed with it.
 struct Freezer(PathBuf);
@@ -57,6 +60,55 @@ async fn a_runtime_that_waits_for_a_disk_is_500_with_the_reason_and_is_proven_on
     let ring = bell.ring().await;
     assert_eq!(disk.asked(), ring.pid);
     is_unkillable_until_it_ends(node, &bell, (request, ring), disk, "uninterruptible").await;
+}
+
+#[tokio::test]
+async fn of_many_the_one_that_cannot_be_killed_is_named_with_its_code_and_the_others_are_stopped() {
+    let Some(disk) = DeafDisk::mount() else { return };
+    let (node, bell) = node_and_bell().await;
+    let event = json!({ "do": "disk", "port": bell.port, "path": disk.file() });
+    let stuck = node.invoke_async("f", &event).await;
+    let ring = bell.ring().await;
+    assert_eq!(disk.asked(), ring.pid);
+    let waiting = node.invoke_async("f", &json!({ "do": "wait", "port": bell.port })).await;
+    let body = json!({ "where": "function=f", "force": true, "key": "k" });
+    assert_eq!(node.post("/quell/v1/cancels", &body).await.status, 202);
+    let bulk = within("its end", async {
+        loop {
+            let bulk = node.get("/quell/v1/cancels/bulk/k").await.json();
+            if bulk["state"] == "done" {
+                return bulk;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    })
+    .await;
+    let counts = ["selected", "done", "stopped", "failed"].map(|name| bulk[name].as_u64().unwrap());
+    assert_eq!(counts, [2, 2, 1, 1], "{bulk}");
+    let failure = &bulk["failures"][0];
+    assert_eq!(
+        (&failure["request_id"], &failure["error_code"]),
+        (&json!(stuck), &json!("FSS.0500")),
+        "{bulk}"
+    );
+    assert!(failure["error_msg"].as_str().unwrap().contains(&format!("pid {}", ring.pid)), "{bulk}");
+    let receipt = node.receipt(failure["cancel_id"].as_str().unwrap()).await;
+    assert_eq!(receipt["result"], "unkillable");
+    assert_eq!(node.listed("f", &waiting).await, ("DISCARD".into(), 4208));
+    let args = ["cancel", "--where", "function=f", "--force", "--key", "k"];
+    let again = TestNode::client_command(&node.dir, &args).output().unwrap();
+    let shown = String::from_utf8(again.stdout).unwrap();
+    assert_eq!(again.status.code(), Some(1), "{shown}");
+    assert!(shown.contains(&stuck) && shown.contains("FSS.0500") && shown.contains("1 failed"), "{shown}");
+    drop(disk);
+    within("the proof of its end", async {
+        let cancel = failure["cancel_id"].as_str().unwrap();
+        while !node.receipt(cancel).await["stopped_later_ms"].is_i64() {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    })
+    .await;
+    node.stop().await;
 }
 
 /// A node that gives up soon, with a function of one instance.

@@ -16,7 +16,7 @@ use axum::{Router, body::Bytes, extract::State, http::StatusCode, routing::post}
 use cancel::RequestId;
 use reqwest::Client;
 use serde_json::json;
-use store::{Embedded, FunctionKey, LATEST, NewInvocation, Store};
+use store::{Embedded, FunctionKey, LATEST, Labels, NewInvocation, Store};
 
 use crate::{
     node::BenchNode,
@@ -63,6 +63,7 @@ pub(crate) fn row(payload: Bytes) -> NewInvocation {
         payload,
         created_ms: 1,
         hops: 0,
+        labels: Labels::default(),
     }
 }
 

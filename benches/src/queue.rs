@@ -7,7 +7,7 @@ use bytes::Bytes;
 use cancel::RequestId;
 use reqwest::Method;
 use serde_json::{Value, json};
-use store::{Embedded, FunctionKey, LATEST, NewInvocation, Store};
+use store::{Embedded, FunctionKey, LATEST, Labels, NewInvocation, Store};
 
 use crate::node::BenchNode;
 
@@ -90,6 +90,7 @@ async fn fill(data: &std::path::Path, count: u64) -> anyhow::Result<()> {
                     payload: payload.clone(),
                     created_ms,
                     hops: 0,
+                    labels: Labels::default(),
                 })
             })
             .collect();

@@ -25,6 +25,7 @@ pub mod http;
 pub mod javascript;
 pub mod lambda;
 mod played;
+pub mod pty;
 
 pub use bell::{Bell, Pidfd, Ring};
 pub use played::{Line, Played};

@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use cancel::{Cause, Level, RequestId, Scope};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use supervisor::{Actor, CancelAnswer, CancelOrder, Stop};
 
 use crate::{
@@ -67,7 +67,7 @@ pub(crate) async fn cancel(
         level: ask.level,
         cause: Cause::Asked,
         early,
-        actor: Actor { credential: caller.credential, remote, reason },
+        actor: Actor { credential: caller.credential, remote, reason, bulk: None },
     };
     let mut response = match api.handle.cancel(order).await {
         CancelAnswer::Unknown if !exists => return Err(ApiError::cannot_find_function()),
@@ -87,6 +87,19 @@ pub(crate) fn parse(body: &[u8]) -> Result<Ask, String> {
         _ => None,
     };
     let request = id.ok_or("Invalid RequestId")?;
+    let How { scope, level, reason } = how(&object)?;
+    Ok(Ask { request, scope, level, reason })
+}
+
+/// How wide, how hard and why, which is said the same way of one request and of many.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct How {
+    pub(crate) scope: Scope,
+    pub(crate) level: Level,
+    pub(crate) reason: Option<String>,
+}
+
+pub(crate) fn how(object: &Map<String, Value>) -> Result<How, String> {
     let (recursive, force) = match object.get("type") {
         None | Some(Value::Null) => (false, false),
         Some(Value::String(kind)) if kind == "recursive" => (true, false),
@@ -107,7 +120,7 @@ pub(crate) fn parse(body: &[u8]) -> Result<Ask, String> {
     };
     let scope = if recursive { Scope::Subtree } else { Scope::Request };
     let level = if force { Level::Kill } else { Level::Ask };
-    Ok(Ask { request, scope, level, reason })
+    Ok(How { scope, level, reason })
 }
 
 fn header_reason(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
@@ -127,6 +140,11 @@ fn prefers_early(headers: &HeaderMap) -> bool {
 }
 
 fn answer(answer: CancelAnswer, headers: &HeaderMap) -> Result<Response, ApiError> {
+    let words = answer.refusal();
+    let refusal = |status| {
+        let (code, message) = words.clone().unwrap_or_default();
+        ApiError::new(status, code, message)
+    };
     let (mut response, cancel, stop) = match answer {
         CancelAnswer::Done { cancel, stop } => {
             let agent = headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
@@ -140,26 +158,17 @@ fn answer(answer: CancelAnswer, headers: &HeaderMap) -> Result<Response, ApiErro
             };
             (response, cancel, word)
         }
-        CancelAnswer::Finished(status) => {
-            return Err(ApiError::invalid(format!("Invalid RequestId: {status}")));
+        CancelAnswer::Finished(_) | CancelAnswer::Unknown => {
+            return Err(refusal(StatusCode::BAD_REQUEST));
         }
-        CancelAnswer::Unknown => return Err(ApiError::invalid("Invalid RequestId")),
-        CancelAnswer::Unkillable { cancel, detail } => {
-            let message = format!("fenced, but not everything could be killed: {detail}");
-            (ApiError::internal(message).into_response(), cancel, "unkillable")
+        CancelAnswer::Unkillable { cancel, .. } => {
+            (refusal(StatusCode::INTERNAL_SERVER_ERROR).into_response(), cancel, "unkillable")
         }
-        CancelAnswer::NotRecorded { cancel, detail } => {
-            let message = format!("stopped, but it could not be recorded: {detail}");
-            (ApiError::internal(message).into_response(), cancel, "stopped")
+        CancelAnswer::NotRecorded { cancel, .. } => {
+            (refusal(StatusCode::INTERNAL_SERVER_ERROR).into_response(), cancel, "stopped")
         }
-        CancelAnswer::TooManyAskers => {
-            return Err(ApiError::new(
-                StatusCode::TOO_MANY_REQUESTS,
-                "FSS.0429",
-                "too many callers wait for this cancel; it goes on",
-            ));
-        }
-        CancelAnswer::Gone => return Err(ApiError::unavailable("the node is ending, or its store failed")),
+        CancelAnswer::TooManyAskers => return Err(refusal(StatusCode::TOO_MANY_REQUESTS)),
+        CancelAnswer::Gone => return Err(refusal(StatusCode::SERVICE_UNAVAILABLE)),
     };
     set(&mut response, CANCEL_ID, &cancel.to_string());
     set(&mut response, STOP, stop);

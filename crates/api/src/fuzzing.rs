@@ -9,7 +9,8 @@ use store::FunctionKey;
 use crate::{
     async_config::AsyncConfig,
     auth::signature::Signature,
-    body, cancel, code, list_invocations, package,
+    body, bulk, cancel, code, list_invocations, package,
+    selection::Where,
     spec::{Fields, FunctionConfig},
     urn::Urn,
 };
@@ -45,7 +46,12 @@ pub fn signature(authorization: &str, method: &str, uri: &str, headers: &[(Strin
 /// Reads a body as each operation would.
 pub fn bodies(bytes: &[u8]) {
     let _ = cancel::parse(bytes);
+    let _ = bulk::parse(bytes);
     if let Ok(text) = std::str::from_utf8(bytes) {
+        // A selection that is read is written the same and read again.
+        if let Ok(read) = Where::parse(text) {
+            assert_eq!(Where::parse(&read.to_string()), Ok(read));
+        }
         let _ = list_invocations::time(text);
     }
     let Ok(object) = body::object(bytes) else { return };

@@ -12,12 +12,14 @@ use axum::{
 use bytes::Bytes;
 use cancel::{Outcome, RequestId};
 use serde_json::{Value, json};
+use store::Labels;
 use supervisor::{Completion, FunctionSpec, Invocation, InvokeError, TraceContext};
 
 use crate::{
     auth::{Caller, Head, Right},
     body,
     error::ApiError,
+    labels,
     named::Serving,
     registry::Api,
     response::{REQUEST_ID, set, text_header},
@@ -47,12 +49,13 @@ pub(crate) async fn invoke(
 ) -> Result<Response, ApiError> {
     let caller = api.caller(&head, &project, Right::Invoke)?;
     let log = run_log::is_asked(&head)?;
+    let labels = labels::of(&head)?;
     let request = fresh();
     let (serving, payload) = read(&api, &project, &urn, &head, body, MAX_SYNC_EVENT, request).await?;
     api.still(&caller).await?;
     let wrapped = head.get("x-cff-request-version").is_some_and(|version| version == "v1");
     let function = Arc::clone(&serving.0);
-    let invocation = Invocation { log, ..invocation(request, serving, payload, &caller, &head) };
+    let invocation = Invocation { labels, log, ..invocation(request, serving, payload, &caller, &head) };
     let mut response = match api.handle.invoke(invocation).await {
         Ok(completion) => answer(request, &completion, wrapped, &function),
         Err(error) => refused(error),
@@ -70,10 +73,11 @@ pub(crate) async fn invoke_async(
     body: Body,
 ) -> Result<Response, ApiError> {
     let caller = api.caller(&head, &project, Right::Invoke)?;
+    let labels = labels::of(&head)?;
     let request = fresh();
     let (serving, payload) = read(&api, &project, &urn, &head, body, MAX_ASYNC_EVENT, request).await?;
     api.still(&caller).await?;
-    let invocation = invocation(request, serving, payload, &caller, &head);
+    let invocation = Invocation { labels, ..invocation(request, serving, payload, &caller, &head) };
     let mut response = match api.handle.invoke_async(invocation).await {
         Ok(()) => (StatusCode::ACCEPTED, Json(json!({ "request_id": request.to_string() }))).into_response(),
         Err(error) => refused(error),
@@ -134,6 +138,7 @@ fn invocation(
         payload,
         parent: caller.request,
         detached: head.get("x-quell-detached").is_some_and(|detached| detached == "true"),
+        labels: Labels::default(),
         log: false,
         trace: trace(head),
     }

@@ -16,6 +16,7 @@ use crate::{
     auth::{Head, Right},
     error::ApiError,
     functions::number,
+    labels,
     registry::Api,
     settings::MAX_INVOCATIONS,
     spec::bad,
@@ -36,6 +37,8 @@ pub(crate) struct ListQuery {
     query_end_time: Option<String>,
     marker: Option<String>,
     limit: Option<String>,
+    /// Ours: `team=x,tier=1`.
+    labels: Option<String>,
 }
 
 pub(crate) async fn list(
@@ -91,6 +94,7 @@ async fn page(
         function,
         requests,
         unsettled: active,
+        labels: labels::parse(&given(&query.labels).unwrap_or_default()).map_err(ApiError::invalid)?,
         status: given(&query.status).map(|word| status(&word)).transpose()?,
         from_ms: given(&query.query_begin_time).map(|text| time(&text)).transpose()?.unwrap_or(default_from),
         // Not the present: what was accepted before the clock was set back is not hidden.

@@ -74,6 +74,9 @@ pub(crate) async fn request(
     let mut shown = list_invocations::row(&record);
     shown["version"] = json!(record.function.version);
     shown["alias"] = json!(record.alias);
+    if !record.labels.is_empty() {
+        shown["labels"] = json!(record.labels.to_map());
+    }
     shown["function"] = json!(format!("{}:{}", record.function.package, record.function.name));
     shown["cancel_id"] = json!(record.fenced_by.map(|cancel| cancel.to_string()));
     Ok(Json(shown))

@@ -13,9 +13,9 @@ use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    aliases, async_configs, auth, backup, cancel, console, create, credentials, error::ApiError, events,
-    functions, health, identity, invoke, list_invocations, logs, metrics, openapi, quell, quotas, refusals,
-    registry::Api, reports, reserved, response, versions,
+    aliases, async_configs, auth, backup, bulk, cancel, console, create, credentials, error::ApiError,
+    events, functions, health, identity, invoke, list_invocations, logs, metrics, openapi, quell, quotas,
+    refusals, registry::Api, reports, reserved, response, versions,
 };
 
 /// Literal segments where a URN could stand: without these routes what is below them would be taken for
@@ -105,6 +105,7 @@ fn own() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(metrics::metrics))
         .routes(routes!(quell::node))
         .routes(routes!(events::events))
+        .routes(routes!(bulk::requests))
         .routes(routes!(quell::request))
         .routes(routes!(quell::tree))
         .routes(routes!(quell::plan))
@@ -112,7 +113,9 @@ fn own() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(logs::request))
         .routes(routes!(logs::instance))
         .routes(routes!(logs::function))
-        .routes(routes!(quell::receipts))
+        .routes(routes!(quell::receipts, bulk::ask))
+        .routes(routes!(bulk::list))
+        .routes(routes!(bulk::one, bulk::call_off))
         .routes(routes!(quell::receipt))
         .routes(routes!(credentials::list, credentials::create))
         .routes(routes!(credentials::revoke))

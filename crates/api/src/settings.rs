@@ -20,6 +20,8 @@ pub(crate) const MAX_REASON: usize = 1_024;
 pub(crate) const MAX_REQUEST_ID: usize = 64;
 /// Rows of a list of requests.
 pub(crate) const MAX_INVOCATIONS: u32 = 500;
+/// Rows of a list of live requests.
+pub(crate) const MAX_LISTED: usize = 500;
 /// Rows of a list of functions.
 pub(crate) const MAX_FUNCTIONS: usize = 400;
 /// Published versions of a function (`functiongraph.md` 3: 20 of the service).

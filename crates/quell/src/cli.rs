@@ -2,9 +2,14 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::{
+    args,
+    args::{
+        CancelArgs, ContextCommand, CredentialsCommand, LogsArgs, NodeArgs, Output, PlanArgs, ReceiptsArgs,
+    },
     credentials, demo, deploy, logs, serve,
     settings::{self, Given, Loaded, LogFormat, Mistakes},
     verbs,
@@ -13,12 +18,14 @@ use crate::{
 const AFTER_HELP: &str = "\
 Exit codes:
   0  done (for `cancel`: everything in scope is stopped, and that is proven and recorded)
-  1  the node refused (a request id it cannot cancel included) or failed; it said why
-  2  the command line or the configuration is wrong
+   1  the node refused (a request id it cannot cancel included) or failed; it said why. `cancel --where`: some could
+      not be stopped, each is named; or you said no
+   2  the command line or the configuration is wrong, or it names a context that is not there, or nobody is there to
+      be asked
   3  the node cannot be reached
   4  the credential is missing or wrong
   5  not found: no such function, live request, instance or receipt
-  6  `cancel`: fenced and settled, but code may still run on a draining instance
+  6  `cancel`: fenced and settled, but code may still run on a draining instance (with --where: of one or more)
   7  `cancel`, `serve`: something could not be killed; it stays fenced
   8  `invoke`: the function ran and failed, or was cancelled
 
@@ -30,9 +37,35 @@ Try it:
   quell ls                         what runs
   quell cancel REQUEST --recursive --dry-run
   quell cancel REQUEST --recursive --reason 'wrong input'
+  quell cancel --where 'function=my-function,age>10m'
+                                   many at once: it shows the plan, and asks
+  quell top                        live, with keys to plan and to cancel
+  quell completions bash           what your shell needs to complete all this
 
-How the node is found: --endpoint and --token (or QUELL_ENDPOINT, QUELL_TOKEN); without them, the
-file client.json that `quell serve` writes into its data folder (--data, or QUELL_DATA).";
+How the node is found: --endpoint and --token (or QUELL_ENDPOINT, QUELL_TOKEN); else --context (or
+QUELL_CONTEXT); else the file client.json that `quell serve` writes into its data folder, where --data (or
+QUELL_DATA) names one; else the current context (`quell context`); else client.json in ./quell-data.
+
+Colours are for terminals, and not where NO_COLOR is set.";
+
+const INVOKE_EXAMPLES: &str = "\
+Examples:
+  quell invoke hello --event '{\"name\": \"you\"}'
+  quell invoke hello --async --label team=x --label run=7 --event - < event.json
+  quell invoke hello:!prod";
+
+const CANCEL_EXAMPLES: &str = "\
+Examples:
+  quell cancel REQUEST --reason 'wrong input'
+  quell cancel REQUEST --recursive --force       the whole tree, at once
+  quell cancel --where 'function=hello,age>10m'  many: it shows the plan, and asks
+  quell cancel --where 'label.run=7,status=waiting' --yes --key run-7";
+
+const CONTEXT_EXAMPLES: &str = "\
+Examples:
+  quell context add here --data /var/lib/quell
+  quell context add prod --endpoint https://node.example:7171 --token-file ~/.secrets/quell
+  quell context use prod";
 
 /// A node that runs functions and really stops them.
 #[derive(Debug, Parser)]
@@ -60,6 +93,7 @@ enum Command {
         node: NodeArgs,
     },
     /// Invoke a function and print its result.
+    #[command(after_help = INVOKE_EXAMPLES)]
     Invoke {
         /// The function: a name, package:name, or a URN; then perhaps :!alias or :version (see docs/api.md).
         function: String,
@@ -69,28 +103,64 @@ enum Command {
         /// Return the request id as soon as the request is durable.
         #[arg(long = "async")]
         asynchronous: bool,
+        /// A label of the request, name=value, by which it is found and cancelled later. May be given more than
+        /// once.
+        #[arg(long = "label", value_name = "NAME=VALUE")]
+        labels: Vec<String>,
         #[command(flatten)]
         node: NodeArgs,
     },
-    /// Stop a request; returns when it is stopped, and says on what evidence.
+    /// Stop a request, or with --where many; returns when they are stopped, and says on what evidence.
+    #[command(after_help = CANCEL_EXAMPLES)]
     Cancel(CancelArgs),
+    /// End a cancel of many before it is done: whoever it has not reached is left alone.
+    CallOff {
+        /// Its key, as `cancel --where` prints it.
+        key: String,
+        #[command(flatten)]
+        node: NodeArgs,
+    },
+    /// Show what a cancel would stop, and who else would be touched.
+    Plan(PlanArgs),
     /// Show the tree a request is in.
     Tree {
         /// A request id.
+        #[arg(value_parser = args::request)]
         request: String,
         #[command(flatten)]
         node: NodeArgs,
     },
     /// Show the live requests and instances of the node.
     Ls {
+        /// Only requests that have this in common, as for `cancel`.
+        #[arg(long = "where", value_name = "WHERE", value_parser = args::selection)]
+        selection: Option<String>,
         #[command(flatten)]
         node: NodeArgs,
     },
+    /// Show the functions of the project.
+    Functions {
+        #[command(flatten)]
+        node: NodeArgs,
+    },
+    /// Show the live instances of the project, with their processes.
+    Instances {
+        #[command(flatten)]
+        node: NodeArgs,
+    },
+    /// Watch the live requests; keys plan and cancel them.
+    Top {
+        #[command(flatten)]
+        node: NodeArgs,
+    },
+    /// Show the last cancels.
+    Receipts(ReceiptsArgs),
     /// Show what a request, an instance or a function printed.
     Logs(LogsArgs),
     /// Show the receipt of a cancel.
     Receipt {
         /// A cancel id, as `cancel` prints it.
+        #[arg(value_parser = args::receipt)]
         cancel: String,
         #[command(flatten)]
         node: NodeArgs,
@@ -110,6 +180,22 @@ enum Command {
         /// The data folder that the node has or will have.
         #[arg(long, env = "QUELL_DATA", default_value = "quell-data")]
         data: PathBuf,
+        /// How to print.
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Name nodes, so that nobody pastes endpoints and tokens.
+    #[command(subcommand, after_help = CONTEXT_EXAMPLES)]
+    Context(ContextCommand),
+    /// Print what a shell needs to complete commands.
+    Completions {
+        /// Which shell.
+        shell: Shell,
+    },
+    /// Write man pages into a folder.
+    Man {
+        /// The folder; it is made.
+        dir: PathBuf,
     },
     /// See it all: a node of its own, functions three levels deep, recursive and force cancels.
     Demo,
@@ -133,129 +219,6 @@ pub(crate) enum ConfigCommand {
     },
     /// Print a quell.toml with every key, its default, and what it is.
     Example,
-}
-
-#[derive(Debug, Clone, Subcommand)]
-pub(crate) enum CredentialsCommand {
-    /// Make a credential; its secrets are shown this once.
-    Create(NewCredentialArgs),
-    /// Show the credentials of the project; an operator's of every project.
-    List {
-        #[command(flatten)]
-        node: NodeArgs,
-    },
-    /// From now on it opens nothing, nor do the logins and signatures made with it.
-    Revoke {
-        /// Its key, as `list` shows it.
-        key: String,
-        #[command(flatten)]
-        node: NodeArgs,
-    },
-    /// Give it other secrets; the old ones open nothing from now on.
-    Rotate {
-        /// Its key, as `list` shows it.
-        key: String,
-        #[command(flatten)]
-        node: NodeArgs,
-    },
-}
-
-#[derive(Debug, Clone, Args)]
-pub(crate) struct NewCredentialArgs {
-    /// What it may do: read, invoke, cancel; admin is all of these and changes functions and credentials;
-    /// operator makes credentials of other projects and backups.
-    #[arg(long = "scope", value_delimiter = ',', required = true)]
-    pub(crate) scopes: Vec<String>,
-    /// The project it opens, if not that of the credential you use (which must be an operator's).
-    #[arg(long)]
-    pub(crate) for_project: Option<String>,
-    /// What it is for.
-    #[arg(long, default_value = "")]
-    pub(crate) note: String,
-    /// A name to log in with at POST /v3/auth/tokens; its password is read from stdin.
-    #[arg(long)]
-    pub(crate) login: Option<String>,
-    /// It opens nothing after so many days.
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=36_500))]
-    pub(crate) expires_days: Option<u64>,
-    #[command(flatten)]
-    pub(crate) node: NodeArgs,
-}
-
-/// How to reach a node.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct NodeArgs {
-    /// The node's API, e.g. http://127.0.0.1:7171, or https://node.example:7171.
-    #[arg(long, env = "QUELL_ENDPOINT")]
-    pub(crate) endpoint: Option<String>,
-    /// Whom to trust beside nobody else: a PEM file with the node's certificate, or with one that signed it.
-    /// Without it, and where client.json names none: whom this machine trusts.
-    #[arg(long, env = "QUELL_CA", value_name = "FILE")]
-    pub(crate) ca: Option<PathBuf>,
-    /// The credential. Prefer QUELL_TOKEN: arguments are seen by other users of the machine.
-    #[arg(long, env = "QUELL_TOKEN", hide_env_values = true)]
-    pub(crate) token: Option<String>,
-    /// The project the credential opens.
-    #[arg(long, env = "QUELL_PROJECT")]
-    pub(crate) project: Option<String>,
-    /// The data folder of a node on this machine; its client.json fills in what is not given.
-    #[arg(long, env = "QUELL_DATA", default_value = "quell-data")]
-    pub(crate) data: PathBuf,
-    /// How to print.
-    #[arg(long, value_enum, default_value_t = Output::Table)]
-    pub(crate) output: Output,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Output {
-    /// For people.
-    Table,
-    /// For programs.
-    Json,
-}
-
-#[derive(Debug, Clone, Args)]
-pub(crate) struct CancelArgs {
-    /// The request id.
-    pub(crate) request: String,
-    /// Also stop everything it invoked, and everything below that.
-    #[arg(long, short)]
-    pub(crate) recursive: bool,
-    /// Kill the runtimes at once; other requests they serve end with 4208.
-    #[arg(long, short)]
-    pub(crate) force: bool,
-    /// Why, for the receipt.
-    #[arg(long)]
-    pub(crate) reason: Option<String>,
-    /// Print what would be stopped, and touch nothing.
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-    /// The function, where the request is no longer live: package:name or a URN.
-    #[arg(long)]
-    pub(crate) function: Option<String>,
-    #[command(flatten)]
-    pub(crate) node: NodeArgs,
-}
-
-#[derive(Debug, Clone, Args)]
-pub(crate) struct LogsArgs {
-    /// A request id, or an instance as `ls` shows it.
-    #[arg(required_unless_present = "function", conflicts_with = "function")]
-    pub(crate) what: Option<String>,
-    /// All instances of a function: a name, package:name, or a URN; then perhaps :version.
-    #[arg(long)]
-    pub(crate) function: Option<String>,
-    /// Go on with what is printed from now on, until the request or the instance has ended.
-    #[arg(long, short)]
-    pub(crate) follow: bool,
-    /// The last so many lines [default: 1000, if no --since is given].
-    #[arg(long, short = 'n', value_parser = clap::value_parser!(u64).range(0..=10_000))]
-    pub(crate) tail: Option<u64>,
-    /// Not before this: 2026-01-31T23:59:59 (UTC), or so long ago: 90s, 15m, 2h, 1d.
-    #[arg(long)]
-    pub(crate) since: Option<String>,
-    #[command(flatten)]
-    pub(crate) node: NodeArgs,
 }
 
 impl Cli {
@@ -289,17 +252,26 @@ impl Cli {
             Command::Config(ConfigCommand::Show { given, output }) => Ok(settings::show(&given, output)?),
             Command::Config(ConfigCommand::Example) => Ok(settings::example()),
             Command::Deploy { dir, node } => deploy::deploy(&dir, &node).await,
-            Command::Invoke { function, event, asynchronous, node } => {
-                verbs::invoke(&function, &event, asynchronous, &node).await
+            Command::Invoke { function, event, asynchronous, labels, node } => {
+                verbs::invoke(&function, &event, asynchronous, &labels, &node).await
             }
             Command::Cancel(args) => verbs::cancel(&args).await,
             Command::Tree { request, node } => verbs::tree(&request, &node).await,
-            Command::Ls { node } => verbs::ls(&node).await,
+            Command::Ls { selection, node } => verbs::ls(selection.as_deref(), &node).await,
+            Command::CallOff { key, node } => verbs::call_off(&key, &node).await,
+            Command::Plan(args) => verbs::plan(&args).await,
+            Command::Functions { node } => verbs::functions(&node).await,
+            Command::Instances { node } => verbs::instances(&node).await,
+            Command::Top { node } => verbs::top(&node).await,
+            Command::Receipts(args) => verbs::receipts(&args).await,
             Command::Logs(args) => logs::logs(&args).await,
             Command::Receipt { cancel, node } => verbs::receipt(&cancel, &node).await,
             Command::Credentials(command) => credentials::credentials(command).await,
             Command::Backup { file, node } => credentials::backup(&file, &node).await,
-            Command::Doctor { data } => verbs::doctor(&data),
+            Command::Doctor { data, output } => verbs::doctor(&data, output),
+            Command::Context(command) => verbs::context(command),
+            Command::Completions { shell } => Ok(verbs::completions(shell)),
+            Command::Man { dir } => verbs::man(&dir),
             Command::Demo => demo::demo().await,
         }
     }

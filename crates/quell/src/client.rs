@@ -26,6 +26,26 @@ pub(crate) enum ClientError {
     Garbled(String),
 }
 
+impl ClientError {
+    /// What to do about it, beyond what it says itself.
+    pub(crate) fn advice(&self) -> Option<&'static str> {
+        let Self::Refused { status, code, .. } = self else { return None };
+        match (status, code.as_str()) {
+            (401 | 403, _) => Some(
+                "the node does not know this credential, or it opens another project, or may not do this: look at --token, \
+                 --context (`quell context list`) or --data; whoever may, sees credentials by `quell credentials list`",
+            ),
+            (404, "FSS.1051") => Some("`quell functions` lists the functions of the project"),
+            (404, "FSS.0404") => Some(
+                "`quell ls` shows the requests and instances that live, `quell receipts` the last cancels",
+            ),
+            (429, _) => Some("the node is busy, or a limit is reached; try it again in a while"),
+            (503, _) => Some("the node is ending or its disk refuses; its log tells which"),
+            _ => None,
+        }
+    }
+}
+
 /// A node's answer.
 #[derive(Debug)]
 pub(crate) struct Reply {

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::cli::NodeArgs;
+use crate::{args::NodeArgs, contexts::Contexts};
 
 /// How to reach a node. Holds a credential: the file is readable by its owner only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +29,8 @@ pub(crate) struct ClientConfig {
 }
 
 const FILE: &str = "client.json";
+/// Where `quell serve` keeps its data if nothing is said.
+const DATA: &str = "quell-data";
 
 impl ClientConfig {
     /// Reads the file of a data folder; `None` if there is none.
@@ -56,25 +58,27 @@ impl ClientConfig {
         fs::rename(&new, &path).with_context(|| format!("{} cannot be written", path.display()))
     }
 
-    /// What the command line says, and the file where it says nothing.
+    /// What the command line says; where it says nothing the context, or the file of a node on this machine.
     pub(crate) fn of(args: &NodeArgs) -> anyhow::Result<Self> {
-        let kept = Self::read(&args.data)?;
+        let (kept, of_context) = Self::kept(args)?;
         let missing = |what: &str| {
             format!(
-                "no {what}: give --{what} (or QUELL_{}), or --data with the folder of a node that \
-                 `quell serve` runs on this machine (there is no {})",
+                "no {what}: give --{what} (or QUELL_{}), or --context with a name of `quell context list`, or --data with \
+                 the folder of a node that `quell serve` runs on this machine (there is no {})",
                 what.to_uppercase(),
-                args.data.join(FILE).display()
+                args.data_folder().join(FILE).display()
             )
         };
         let endpoint = args.endpoint.clone().or_else(|| kept.as_ref().map(|kept| kept.endpoint.clone()));
-        let token = args.token.clone().or_else(|| kept.as_ref().map(|kept| kept.token.clone()));
-        let project = args.project.clone().or_else(|| kept.as_ref().map(|kept| kept.project.clone()));
         let endpoint = endpoint.with_context(|| missing("endpoint"))?;
         ensure!(
             endpoint.starts_with("http://") || endpoint.starts_with("https://"),
             "endpoint {endpoint:?} begins with neither http:// nor https://"
         );
+        // The credential of a context is for its own node: no other one learns it.
+        let mine = |kept: &&Self| !of_context || kept.endpoint == endpoint;
+        let token = args.token.clone().or_else(|| kept.as_ref().filter(mine).map(|kept| kept.token.clone()));
+        let project = args.project.clone().or_else(|| kept.as_ref().map(|kept| kept.project.clone()));
         // The file's is that of its own node: for any other, nobody else would be trusted.
         let kept_ca = kept.as_ref().filter(|kept| kept.endpoint == endpoint).and_then(|kept| kept.ca.clone());
         Ok(Self {
@@ -85,5 +89,29 @@ impl ClientConfig {
             secret_key: kept.map(|kept| kept.secret_key).unwrap_or_default(),
             ca: args.ca.clone().or(kept_ca),
         })
+    }
+
+    /// The context that is named, else the data folder that is named, else the current context, else the data
+    /// folder of the default; and whether it is a context.
+    fn kept(args: &NodeArgs) -> anyhow::Result<(Option<Self>, bool)> {
+        if let Some(name) = &args.context {
+            return Ok((Some(Contexts::read()?.named(name)?.config(name)?), true));
+        }
+        // Whoever says all that there is to say needs no file, and stumbles over none.
+        let said = args.endpoint.is_some() && args.token.is_some();
+        if args.data.is_none() && !said {
+            let contexts = Contexts::read()?;
+            if let Some(name) = &contexts.current {
+                return Ok((Some(contexts.named(name)?.config(name)?), true));
+            }
+        }
+        Ok((Self::read(&args.data_folder())?, false))
+    }
+}
+
+impl NodeArgs {
+    /// The data folder of a node on this machine, if it is one.
+    pub(crate) fn data_folder(&self) -> PathBuf {
+        self.data.clone().unwrap_or_else(|| PathBuf::from(DATA))
     }
 }

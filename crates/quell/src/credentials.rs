@@ -13,10 +13,11 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{
-    cli::{CredentialsCommand, NewCredentialArgs, NodeArgs, Output},
+    args::{CredentialsCommand, NewCredentialArgs, NodeArgs, Output},
     client::{Client, Reply, encode},
     config::ClientConfig,
     output,
+    terminal::Progress,
 };
 
 const PATH: &str = "/quell/v1/credentials";
@@ -94,15 +95,16 @@ async fn rotate(key: &str, node: &NodeArgs) -> anyhow::Result<ExitCode> {
     let reply = client.send(Method::POST, &format!("{PATH}/{}/rotate", encode(key)), &[], None).await?;
     let made = done(reply)?.json()?;
     // The file this command found the node by would open nothing any more.
-    let kept = ClientConfig::read(&node.data)?.filter(|kept| kept.token == config.token);
+    let data = node.data_folder();
+    let kept = ClientConfig::read(&data)?.filter(|kept| kept.token == config.token);
     match kept.filter(|kept| kept.access_key == key) {
         Some(kept) => {
             let text = |name: &str| made[name].as_str().unwrap_or_default().to_owned();
             let (token, secret_key) = (text("token"), text("secret_key"));
-            ClientConfig { token, secret_key, ..kept }.write(&node.data)?;
+            ClientConfig { token, secret_key, ..kept }.write(&data)?;
             output::note(format_args!(
                 "quell: rotated; {} has the new secrets",
-                node.data.join("client.json").display()
+                data.join("client.json").display()
             ));
         }
         None => show_secrets(&made, node.output),
@@ -160,10 +162,11 @@ async fn fetch(client: &Client, part: &Path) -> anyhow::Result<u64> {
         .mode(0o600)
         .open(part)
         .with_context(failed)?;
-    let mut size = 0;
+    let (mut size, mut progress) = (0, Progress::new());
     while let Some(piece) = answer.chunk().await.context("the node's answer broke off")? {
         file.write_all(&piece).with_context(failed)?;
         size += piece.len() as u64;
+        progress.say(format!("{} MiB of {} MiB", size >> 20, expected.unwrap_or(size) >> 20));
     }
     if expected.is_some_and(|expected| expected != size) {
         bail!("the node's answer broke off after {size} bytes");

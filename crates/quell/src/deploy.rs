@@ -16,10 +16,11 @@ use serde_json::{Value, json};
 use zip::{ZipWriter, write::SimpleFileOptions};
 
 use crate::{
-    cli::NodeArgs,
+    args::NodeArgs,
     client::{Client, ClientError},
     config::ClientConfig,
     output,
+    terminal::Progress,
 };
 
 /// The API takes packages up to 50 MB; a folder larger than this is most likely the wrong one.
@@ -82,10 +83,17 @@ pub(crate) async fn deploy(dir: &Path, node: &NodeArgs) -> anyhow::Result<ExitCo
 /// Creates the function of a folder, or updates it if it is there. Returns its URN.
 pub(crate) async fn deploy_folder(client: &Client, dir: &Path) -> anyhow::Result<String> {
     let path = dir.join("function.toml");
-    let text = fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))?;
+    let text = fs::read_to_string(&path).with_context(|| {
+        let hint = "it says what the folder is, e.g. name = \"hello\", runtime = \"Python3.10\", handler = \"index.handler\", \
+                    timeout = 30, a line each";
+        format!("{} cannot be read ({hint})", path.display())
+    })?;
     let function: FunctionFile =
         toml::from_str(&text).with_context(|| format!("{} is not understood", path.display()))?;
+    let mut progress = Progress::new();
+    progress.say(format!("packing {}", dir.display()));
     let package = base64::engine::general_purpose::STANDARD.encode(zip_folder(dir)?);
+    progress.say(format!("sending {} KiB, and waiting for the node to unpack them", package.len() >> 10));
     let code = json!({ "code_type": "zip", "code_filename": "code.zip", "func_code": { "file": package } });
     let config = function.config();
     let mut create = config.clone();

@@ -8,11 +8,12 @@ use reqwest::Method;
 use supervisor::{LogLine, Stream};
 
 use crate::{
-    cli::{LogsArgs, Output},
+    args::{LogsArgs, Output},
     client::{Client, ClientError, encode},
     config::ClientConfig,
     output,
     signals::EndSignals,
+    terminal,
 };
 
 /// A line of the node's answer that is longer than this is none of a log.
@@ -76,7 +77,7 @@ async fn show(client: &Client, path: &str, args: &LogsArgs) -> anyhow::Result<Ex
         }
         Err(error) => return Err(error.into()),
     };
-    let terminal = std::io::stdout().is_terminal();
+    let at_terminal = std::io::stdout().is_terminal();
     let mut begun = Vec::new();
     while let Some(piece) =
         answer.chunk().await.context("the node's answer broke off; is it still running?")?
@@ -90,7 +91,7 @@ async fn show(client: &Client, path: &str, args: &LogsArgs) -> anyhow::Result<Ex
         };
         let rest = begun.split_off(end + 1);
         for line in begun.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            if !print(line, args, terminal)? {
+            if !print(line, args, at_terminal)? {
                 return Ok(ExitCode::SUCCESS);
             }
         }
@@ -100,14 +101,14 @@ async fn show(client: &Client, path: &str, args: &LogsArgs) -> anyhow::Result<Ex
 }
 
 /// Prints a line; whether anybody still reads.
-fn print(line: &[u8], args: &LogsArgs, terminal: bool) -> anyhow::Result<bool> {
+fn print(line: &[u8], args: &LogsArgs, at_terminal: bool) -> anyhow::Result<bool> {
     if args.node.output == Output::Json {
         return Ok(output::wanted_line(String::from_utf8_lossy(line)));
     }
     let line: LogLine =
         serde_json::from_slice(line).map_err(|error| ClientError::Garbled(error.to_string()))?;
     // What a function prints must not reach into the terminal of whoever looks; a file gets it as it is.
-    let text = if terminal { escaped(&line.text) } else { line.text };
+    let text = if at_terminal { terminal::escaped(&line.text) } else { line.text };
     let text = match line.stream {
         Stream::Node => format!("quell: {text}"),
         Stream::Stdout | Stream::Stderr => text,
@@ -118,36 +119,9 @@ fn print(line: &[u8], args: &LogsArgs, terminal: bool) -> anyhow::Result<bool> {
     })
 }
 
-/// Control characters, written out: none of them moves a cursor or sets a title.
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '\t' => out.push('\t'),
-            letter if letter.is_control() || is_bidi(letter) => out.extend(letter.escape_default()),
-            letter => out.push(letter),
-        }
-    }
-    out
-}
-
-/// Characters that make a text look like another.
-fn is_bidi(letter: char) -> bool {
-    matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn nothing_that_a_function_prints_reaches_into_a_terminal() {
-        assert_eq!(escaped("plain \u{e9}\ttab"), "plain \u{e9}\ttab");
-        assert_eq!(
-            escaped("\u{1b}]0;title\u{7}\r\u{9b}2J\u{202e}"),
-            "\\u{1b}]0;title\\u{7}\\r\\u{9b}2J\\u{202e}"
-        );
-    }
 
     #[test]
     fn since_is_a_time_or_how_long_ago() {

@@ -1,8 +1,10 @@
 //! Quell: a FaaS node daemon whose invocations really stop.
 
+mod args;
 mod cli;
 mod client;
 mod config;
+mod contexts;
 mod credentials;
 mod demo;
 mod deploy;
@@ -18,6 +20,7 @@ mod runtime_user;
 mod serve;
 mod settings;
 mod signals;
+mod terminal;
 mod trust;
 mod verbs;
 

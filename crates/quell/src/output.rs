@@ -2,7 +2,8 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // the one module whose job it is
 
 use std::{
-    io::{IsTerminal as _, Write},
+    collections::BTreeMap,
+    io::Write,
     process::ExitCode,
     sync::{
         OnceLock,
@@ -16,17 +17,23 @@ use tracing_subscriber::{EnvFilter, reload};
 use crate::{
     client::ClientError,
     settings::{LogFormat, Mistakes},
+    terminal,
 };
 
 /// Exit codes, as `--help` documents them.
 pub(crate) const REFUSED: u8 = 1;
-pub(crate) const WRONG: u8 = 2;
+pub(crate) const USAGE: u8 = 2;
 pub(crate) const UNREACHABLE: u8 = 3;
 pub(crate) const UNAUTHORISED: u8 = 4;
 pub(crate) const NOT_FOUND: u8 = 5;
 pub(crate) const DRAINING: u8 = 6;
 pub(crate) const UNKILLABLE: u8 = 7;
 pub(crate) const FUNCTION_FAILED: u8 = 8;
+
+/// What was typed cannot be meant; in words that say what can.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Usage(pub(crate) String);
 
 /// Prints one line for people or programs. A reader that has seen enough (`| head`) is no error.
 pub(crate) fn line(text: impl std::fmt::Display) {
@@ -47,6 +54,11 @@ pub(crate) fn wanted_line(text: impl std::fmt::Display) -> bool {
 
 /// Whether lines of the log are JSON: then all that goes to stderr is.
 static JSON: AtomicBool = AtomicBool::new(false);
+
+/// Prints a text of many lines as it is.
+pub(crate) fn text(text: &str) {
+    drop(std::io::stdout().write_all(text.as_bytes())); // a reader that has seen enough is no error
+}
 
 /// Prints one line beside the result. Nobody can be told that stderr is gone; the node goes on.
 pub(crate) fn note(text: impl std::fmt::Display) {
@@ -89,7 +101,7 @@ pub(crate) fn start_logging(filter: &str, format: LogFormat) {
         .with_env_filter(filter)
         .with_writer(|| Log)
         .log_internal_errors(false)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_ansi(terminal::colours_of_stderr())
         .with_target(false);
     let change: ChangeFilter = match format {
         LogFormat::Text => {
@@ -123,10 +135,14 @@ pub(crate) fn change_filter(filter: &str) {
 /// Prints an error with its causes, and picks the exit code that says what kind it was.
 pub(crate) fn failed(error: &anyhow::Error) -> ExitCode {
     note(format_args!("quell: {error:#}"));
-    if error.is::<Mistakes>() {
-        return ExitCode::from(WRONG);
+    if error.is::<Mistakes>() || error.is::<Usage>() {
+        return ExitCode::from(USAGE);
     }
-    let code = match error.downcast_ref::<ClientError>() {
+    let refused = error.downcast_ref::<ClientError>();
+    if let Some(advice) = refused.and_then(ClientError::advice) {
+        note(format_args!("quell: {advice}"));
+    }
+    let code = match refused {
         Some(ClientError::Unreachable { .. } | ClientError::Distrusted { .. }) => UNREACHABLE,
         Some(ClientError::Refused { status: 401 | 403, .. }) => UNAUTHORISED,
         Some(ClientError::Refused { status: 404, .. }) => NOT_FOUND,
@@ -143,25 +159,40 @@ pub(crate) fn function(function: &str, version: &str) -> String {
     format!("{function}:{version}")
 }
 
-/// Prints rows under a header, columns as wide as they need to be.
+/// Labels in a table.
+pub(crate) fn labels(labels: &BTreeMap<String, String>) -> String {
+    labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",")
+}
+
+/// Prints rows under a header.
 pub(crate) fn table<const N: usize>(header: [&str; N], rows: &[[String; N]]) {
+    table_lines(header, rows).into_iter().for_each(line);
+}
+
+/// Rows under a header, columns as wide as they need to be; in colours where stdout takes them.
+pub(crate) fn table_lines<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> Vec<String> {
+    let colours = terminal::colours();
+    // What a caller said must not reach into a terminal; a file or a program gets it as it is.
+    let rows: Vec<[String; N]> = rows
+        .iter()
+        .map(|row| if colours { row.each_ref().map(|cell| terminal::escaped(cell)) } else { row.clone() })
+        .collect();
     let mut widths = header.map(str::len);
-    for row in rows {
+    for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
     }
-    let render = |cells: [&str; N]| {
+    let render = |cells: [&str; N], paint: fn(&str) -> String| {
         let mut line = String::new();
         for (cell, width) in cells.iter().zip(widths) {
-            line.push_str(cell);
+            line.push_str(&if colours { paint(cell) } else { (*cell).to_owned() });
             let pad = width.saturating_sub(cell.chars().count()) + 2;
             line.extend(std::iter::repeat_n(' ', pad));
         }
         line.trim_end().to_owned()
     };
-    line(render(header));
-    for row in rows {
-        line(render(std::array::from_fn(|at| row[at].as_str())));
-    }
+    let mut lines = vec![render(header, terminal::bold)];
+    lines.extend(rows.iter().map(|row| render(row.each_ref().map(String::as_str), terminal::tinted)));
+    lines
 }

@@ -12,7 +12,7 @@ use cancel::{CancelId, RequestId};
 use crate::{
     Store, StoreError, StoreFuture, Told, aliases, async_configs,
     backup::Backups,
-    credentials,
+    bulks, credentials,
     fault::unopenable,
     folder, functions, invocations,
     reader::Readers,
@@ -198,6 +198,22 @@ impl Store for Embedded {
         limit: u32,
     ) -> StoreFuture<Vec<ReceiptRecord>> {
         self.readers.read(move |db| receipts::page(db, &project, function.as_ref(), window, offset, limit))
+    }
+
+    fn begin_bulk(&self, bulk: BulkRecord) -> StoreFuture<()> {
+        self.writer.write(move |db| bulks::begin(db, &bulk))
+    }
+
+    fn end_bulk(&self, project: String, key: String, body: String) -> StoreFuture<()> {
+        self.writer.write(move |db| bulks::end(db, &project, &key, &body))
+    }
+
+    fn forget_bulk(&self, project: String, key: String) -> StoreFuture<bool> {
+        self.writer.write(move |db| bulks::forget(db, &project, &key))
+    }
+
+    fn bulks(&self) -> StoreFuture<Vec<BulkRecord>> {
+        self.readers.read(bulks::all)
     }
 
     fn put_credential(&self, credential: CredentialRecord) -> StoreFuture<()> {

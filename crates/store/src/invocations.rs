@@ -5,22 +5,22 @@ use cancel::{CancelId, RequestId};
 use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params, types::FromSqlError};
 
 use crate::{
-    FunctionFilter, FunctionKey, InvocationPage, InvocationQuery, InvocationRecord, NewInvocation,
+    FunctionFilter, FunctionKey, InvocationPage, InvocationQuery, InvocationRecord, Labels, NewInvocation,
     Settlement, Status, StoreError,
     fault::{uninsertable, unwritable},
 };
 
 const COLUMNS: &str = "request, project, package, name, parent, status, error_code, error_message, attempts, \
                        created_ms, started_ms, ended_ms, fenced_by, failures, not_before_ms, hops, \
-                       length(payload), version, alias";
+                       length(payload), version, alias, labels";
 
 pub(crate) fn accept(db: &Connection, invocation: &NewInvocation) -> Result<(), StoreError> {
     let FunctionKey { project, package, name, version } = invocation.function.as_ref();
     let mut insert = db
         .prepare_cached(
             "INSERT INTO invocations (request, project, package, name, parent, payload, status, created_ms, hops,
-                                      version, alias)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+                                      version, alias, labels)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         )
         .map_err(unwritable)?;
     let values = params![
@@ -34,7 +34,8 @@ pub(crate) fn accept(db: &Connection, invocation: &NewInvocation) -> Result<(), 
         invocation.created_ms,
         invocation.hops,
         version,
-        invocation.alias.as_deref()
+        invocation.alias.as_deref(),
+        invocation.labels.text()
     ];
     insert.execute(values).map(drop).map_err(uninsertable)
 }
@@ -89,7 +90,7 @@ pub(crate) fn settle(db: &Connection, settlement: &Settlement) -> Result<bool, S
 pub(crate) fn one(db: &Connection, request: RequestId) -> rusqlite::Result<Option<InvocationRecord>> {
     let select = format!("SELECT {COLUMNS}, payload FROM invocations WHERE request = ?1");
     let whole =
-        |row: &Row<'_>| Ok(InvocationRecord { payload: row.get::<_, Vec<u8>>(19)?.into(), ..read(row)? });
+        |row: &Row<'_>| Ok(InvocationRecord { payload: row.get::<_, Vec<u8>>(20)?.into(), ..read(row)? });
     db.prepare_cached(&select)?.query_row([blob(request.0)], whole).optional()
 }
 
@@ -125,9 +126,17 @@ pub(crate) fn page(db: &Connection, query: &InvocationQuery) -> rusqlite::Result
         if versions.is_empty() { "?8 = '[]'" } else { "version IN (SELECT value FROM json_each(?8))" };
     let versions = json_array(versions);
     let open = if query.unsettled { "AND status IN (0, 1)" } else { "" };
+    // No wanted label that the row has not, with the same value.
+    let labelled = if query.labels.is_empty() {
+        "?9 IS NULL"
+    } else {
+        "NOT EXISTS (SELECT 1 FROM json_each(?9) AS wanted WHERE NOT EXISTS (
+             SELECT 1 FROM json_each(labels) AS mine WHERE mine.key = wanted.key AND mine.value = wanted.value))"
+    };
+    let labels = query.labels.text();
     let terms = format!(
         "FROM invocations WHERE {plus}project = ?1 AND package = ?2 AND name = ?3
-         AND created_ms BETWEEN ?4 AND ?5 AND (?6 IS NULL OR status = ?6) {open} AND {among} AND {of_version}"
+         AND created_ms BETWEEN ?4 AND ?5 AND (?6 IS NULL OR status = ?6) {open} AND {among} AND {of_version} AND {labelled}"
     );
     let (from, until) = (query.from_ms, query.until_ms);
     let (limit, offset) = (query.limit, clamped(query.offset));
@@ -135,12 +144,12 @@ pub(crate) fn page(db: &Connection, query: &InvocationQuery) -> rusqlite::Result
     let look = db.unchecked_transaction()?;
     let total: i64 = look
         .prepare_cached(&format!("SELECT count(*) {terms}"))?
-        .query_row(params![project, package, name, from, until, status, ids, versions], |row| row.get(0))?;
-    let select = format!("SELECT {COLUMNS} {terms} ORDER BY created_ms DESC, seq DESC LIMIT ?9 OFFSET ?10");
-    let rows = look
-        .prepare_cached(&select)?
-        .query_map(params![project, package, name, from, until, status, ids, versions, limit, offset], read)?
-        .collect::<Result<_, _>>()?;
+        .query_row(params![project, package, name, from, until, status, ids, versions, labels], |row| {
+            row.get(0)
+        })?;
+    let select = format!("SELECT {COLUMNS} {terms} ORDER BY created_ms DESC, seq DESC LIMIT ?10 OFFSET ?11");
+    let values = params![project, package, name, from, until, status, ids, versions, labels, limit, offset];
+    let rows = look.prepare_cached(&select)?.query_map(values, read)?.collect::<Result<_, _>>()?;
     Ok(InvocationPage { rows, total: total.cast_unsigned() })
 }
 
@@ -173,6 +182,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<InvocationRecord> {
             version: row.get(17)?,
         },
         alias: row.get(18)?,
+        labels: Labels::read(row.get::<_, Option<String>>(19)?.as_deref()),
         parent: row.get::<_, Option<[u8; 16]>>(4)?.map(|id| RequestId(u128::from_be_bytes(id))),
         payload: Bytes::new(),
         status: status(row.get(5)?)?,

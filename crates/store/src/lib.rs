@@ -37,8 +37,9 @@
 //! | `aliases` | project, package, name, alias | version, another with its share, description, times | key |
 //! | `async_configs` | project, package, name, version | the configuration, times | key |
 //! | `code` | digest | the package's bytes; gone with the last function that names it | digest |
-//! | `invocations` | request | `seq` (order of acceptance), function and version, alias, parent, payload, status, error, attempts, times, `fenced_by` | request; function and time; not settled, by `seq`; end |
+//! | `invocations` | request | `seq` (order of acceptance), function and version, alias, parent, payload, labels, status, error, attempts, times, `fenced_by` | request; function and time; not settled, by `seq`; end |
 //! | `receipts` | cancel | `seq`, target, function and version, body, time | cancel; function and time; project and time; time |
+//! | `bulks` | project, key | `seq`, body, the requests that are not done | key |
 //! | `fences` | request, cancel | `seq` (the first counts) | request; cancel |
 //! | `credentials` | key id | hash of the secret, project, note, scopes, login and hash of its password, times, generation | key id; login |
 //! | `facts` | name | text | name |
@@ -50,12 +51,14 @@
 mod aliases;
 mod async_configs;
 mod backup;
+mod bulks;
 mod credentials;
 mod embedded;
 mod fault;
 mod folder;
 mod functions;
 mod invocations;
+mod labels;
 mod reader;
 mod receipts;
 mod record;
@@ -64,6 +67,7 @@ mod store;
 mod writer;
 
 pub use embedded::Embedded;
+pub use labels::Labels;
 pub use record::*;
 pub use store::{Store, StoreError, StoreFuture, Told};
 pub use writer::StoreMetrics;

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cancel::{CancelId, RequestId};
 
+use crate::Labels;
+
 /// The version that changes; every other one is as it was published.
 pub const LATEST: &str = "latest";
 
@@ -122,6 +124,8 @@ pub struct NewInvocation {
     pub created_ms: i64,
     /// How many results were handed on, one to the next function, to come to this one.
     pub hops: u32,
+    /// What whoever invoked it says of it.
+    pub labels: Labels,
 }
 
 /// An asynchronous request as it is kept.
@@ -153,6 +157,8 @@ pub struct InvocationRecord {
     pub not_before_ms: i64,
     /// How many results were handed on to come to this one.
     pub hops: u32,
+    /// What whoever invoked it says of it.
+    pub labels: Labels,
     /// When it was accepted.
     pub created_ms: i64,
     /// When its last attempt was handed to a runtime.
@@ -251,6 +257,19 @@ pub struct ReceiptRecord {
     pub created_ms: i64,
 }
 
+/// A cancel of many requests at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BulkRecord {
+    /// Whose.
+    pub project: String,
+    /// The name its asker gave it: there is one of a name.
+    pub key: String,
+    /// What was asked, and what came of it, JSON, owned by the supervisor crate.
+    pub body: String,
+    /// Which requests it is about, JSON; nothing once it is done.
+    pub requests: Option<String>,
+}
+
 /// Which asynchronous requests to list; every given field narrows.
 #[derive(Clone, Debug)]
 pub struct InvocationQuery {
@@ -262,6 +281,8 @@ pub struct InvocationQuery {
     pub status: Option<Status>,
     /// Only what is not final.
     pub unsettled: bool,
+    /// Only what has these (none: all).
+    pub labels: Labels,
     /// Accepted at or after.
     pub from_ms: i64,
     /// Accepted at or before.

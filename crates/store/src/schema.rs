@@ -21,7 +21,7 @@ const CHECKPOINT_PAGES: i64 = 4_096;
 const STATEMENTS: usize = 48;
 
 /// What takes a database from version n, its place here, to n + 1. Never edit one that was released.
-const STEPS: [&str; 4] = [TABLES, ASYNCHRONOUS, CREDENTIALS, VERSIONS];
+const STEPS: [&str; 6] = [TABLES, ASYNCHRONOUS, CREDENTIALS, VERSIONS, LABELS, BULKS];
 /// The newest version this program knows.
 const KNOWN: usize = STEPS.len();
 
@@ -123,6 +123,17 @@ CREATE TABLE aliases (
 ALTER TABLE invocations ADD COLUMN version TEXT NOT NULL DEFAULT 'latest';
 ALTER TABLE invocations ADD COLUMN alias TEXT;
 ALTER TABLE receipts ADD COLUMN version TEXT NOT NULL DEFAULT 'latest';
+";
+
+/// An object of texts by name; nothing where a request has none.
+const LABELS: &str = "ALTER TABLE invocations ADD COLUMN labels TEXT;";
+
+/// `requests` is what is left to do, and nothing once it is done.
+const BULKS: &str = "
+CREATE TABLE bulks (
+    seq INTEGER PRIMARY KEY, project TEXT NOT NULL, key TEXT NOT NULL,
+    body TEXT NOT NULL, requests TEXT, UNIQUE (project, key)
+);
 ";
 
 /// Opens the database for writing: checks that it is ours and whole, and brings its tables up to date.

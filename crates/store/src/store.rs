@@ -130,6 +130,15 @@ pub trait Store: Send + Sync + 'static {
         limit: u32,
     ) -> StoreFuture<Vec<ReceiptRecord>>;
 
+    /// Begins a cancel of many requests: [`StoreError::Exists`] if there is one of its key.
+    fn begin_bulk(&self, bulk: BulkRecord) -> StoreFuture<()>;
+    /// Keeps the last form of one that is done.
+    fn end_bulk(&self, project: String, key: String, body: String) -> StoreFuture<()>;
+    /// Forgets one. False if there was none.
+    fn forget_bulk(&self, project: String, key: String) -> StoreFuture<bool>;
+    /// All of them of all projects, in the order in which they began.
+    fn bulks(&self) -> StoreFuture<Vec<BulkRecord>>;
+
     /// Adds or replaces a credential; [`StoreError::Exists`] if another one has its login.
     fn put_credential(&self, credential: CredentialRecord) -> StoreFuture<()>;
     /// Forgets a credential: once this resolves it opens nothing. False if there was none.

@@ -29,7 +29,8 @@ impl Shell {
             self.metrics.refused(&error);
             return refuse(mode, error);
         }
-        let Invocation { request, function, alias, payload, parent, detached, log, trace } = invocation;
+        let Invocation { request, function, alias, payload, parent, detached, labels, log, trace } =
+            invocation;
         let trace = self.trace_of(request, trace, parent);
         let (asynchronous, is_kept) = match &mode {
             Mode::Sync(_) => (false, false),
@@ -57,6 +58,7 @@ impl Shell {
             payload: if is_kept { Payload::Kept } else { Payload::Here(payload) },
             parent,
             orphan_of,
+            labels,
             asynchronous,
             runnable: accepting.is_none() && !is_kept,
             caller,
@@ -158,6 +160,7 @@ impl Shell {
             payload: payload.clone(),
             created_ms: request.created_ms,
             hops: request.hops,
+            labels: request.labels.clone(),
         };
         let (inbox, runtime) = (self.inbox.clone(), runtime::Handle::current());
         let told = move |result: Result<(), StoreError>| {

@@ -116,6 +116,7 @@ impl Drafts {
                 credential: actor.credential.clone(),
                 remote: actor.remote.map(|remote| remote.to_string()),
                 reason: actor.reason.clone(),
+                bulk: actor.bulk.clone(),
                 scope: scope.to_owned(),
                 level: level.to_owned(),
                 at_ms: now_ms(),
@@ -462,6 +463,7 @@ fn touched(id: RequestId, request: &Request) -> TouchedRequest {
         parent: request.parent.map(|parent| parent.to_string()),
         function: shown(&request.function),
         version: request.function.key.version.clone(),
+        labels: request.labels.to_map(),
         found: found.to_owned(),
         instance: request.instance.map(|instance| instance.to_string()),
         ..TouchedRequest::default()
@@ -491,7 +493,7 @@ fn cause_word(cause: Cause) -> &'static str {
     }
 }
 
-fn scope_word(scope: Scope) -> &'static str {
+pub(crate) fn scope_word(scope: Scope) -> &'static str {
     match scope {
         Scope::Request => "request",
         Scope::Subtree => "subtree",

@@ -8,10 +8,11 @@ use std::{
 
 use bytes::Bytes;
 use cancel::{CancelId, Cause, Level, Outcome, RequestId, Scope};
-use store::{FunctionFilter, FunctionKey, StoreError};
+use store::{FunctionFilter, FunctionKey, Labels, StoreError};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
+    bulk::Bulks,
     census::Census,
     counters::{Counts, Minute, Of},
     credentials::{AttemptCredentials, AttemptIdentity, AttemptSigner},
@@ -19,6 +20,7 @@ use crate::{
     message::{Arrival, Message, Mode, Question},
     metrics::Metrics,
     receipt::Receipt,
+    selection::{ListedPage, NotSelected, Selection},
     settings::Tunable,
     spec::FunctionSpec,
     trace::TraceContext,
@@ -40,6 +42,8 @@ pub struct Invocation {
     pub parent: Option<RequestId>,
     /// It becomes a root though a request makes it.
     pub detached: bool,
+    /// What whoever invokes it says of it. What it invokes in turn has labels of its own.
+    pub labels: Labels,
     /// The caller wants to know what the instance printed meanwhile.
     pub log: bool,
     /// The trace that its caller is in, if it said so. Kept in memory alone: a later life knows none.
@@ -116,6 +120,8 @@ pub struct Actor {
     pub remote: Option<IpAddr>,
     /// Why, in the asker's words.
     pub reason: Option<String>,
+    /// The key of the bulk cancel that this is a part of.
+    pub bulk: Option<String>,
 }
 
 /// One ask to cancel.
@@ -194,6 +200,7 @@ pub struct Handle {
     pub(crate) limits: Arc<RwLock<NodeLimits>>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) logs: Option<Logs>,
+    pub(crate) bulks: Bulks,
 }
 
 /// What a node has room for.
@@ -319,6 +326,20 @@ impl Handle {
         self.ask(|respond| Question::Output { instance, project, respond }).await.flatten()
     }
 
+    /// A page of live requests, of those that arrived after the one with this number.
+    ///
+    /// # Errors
+    /// See [`NotSelected`].
+    pub async fn list(
+        &self,
+        selection: Selection,
+        after: u64,
+        limit: usize,
+    ) -> Result<ListedPage, NotSelected> {
+        let asked = |respond| Question::List { selection, after, limit, respond };
+        self.ask(asked).await.unwrap_or(Err(NotSelected::Gone))
+    }
+
     /// A receipt: from memory while it is being written, else from the store.
     ///
     /// # Errors
@@ -366,7 +387,7 @@ impl Handle {
         }
     }
 
-    async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> Option<T> {
+    pub(crate) async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> Option<T> {
         let (respond, answer) = oneshot::channel();
         self.inbox.send(Message::Ask(question(respond))).await.ok()?;
         answer.await.ok()

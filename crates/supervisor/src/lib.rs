@@ -5,7 +5,9 @@
 //! only crate of the workspace that may hold `unsafe`. What others hold is the [`Handle`].
 
 mod admission;
+mod answers;
 mod asks;
+mod bulk;
 mod census;
 mod codes;
 mod counters;
@@ -48,6 +50,7 @@ mod retries;
 mod runtime_api;
 mod runtimes;
 mod seen;
+mod selection;
 mod settings;
 mod shell;
 mod spans;
@@ -59,6 +62,7 @@ mod view;
 mod watch;
 mod workers;
 
+pub use bulk::{Bulk, BulkDraining, BulkFailure, BulkOrder, BulkPlan, BulkRefusal, FirstIds, MAX_BULK_RATE};
 pub use census::{Census, FunctionCensus, INSTANCE_STATES};
 pub use codes::message as code_message;
 pub use counters::{Counts, MINUTES_KEPT, Minute, Of};
@@ -70,6 +74,7 @@ pub use logs::{Follower, LogError, LogLine, LogOf, LogQuery, LogSettings, Logs, 
 pub use metrics::{CancelTimes, Each, Each4, MODES, Metrics, OUTCOMES, Requests};
 pub use node::{Node, Recovered, StartError};
 pub use receipt::{AskedBy, Receipt, TouchedInstance, TouchedRequest};
+pub use selection::{AsOf, ListedPage, NotSelected, Selection, Standing};
 pub use settings::{MAX_RESPONSE_BYTES, Settings, Tunable};
 pub use spans::{Span, Spans};
 pub use spec::{AsyncPolicy, FunctionSpec, Network, OnDisconnect, PreStop, RuntimeImage};

@@ -1,6 +1,6 @@
 //! Questions answered: trees, the node, plans, receipts in the making. Changes nothing.
 
-use cancel::{CancelAsk, InstanceId, OnGrace, Reply, RequestId, RequestView, StopHow};
+use cancel::{CancelAsk, Cause, InstanceId, Level, OnGrace, Reply, RequestId, RequestView, Scope, StopHow};
 
 use crate::{
     group::{Layer, LimitKind},
@@ -32,6 +32,20 @@ impl Shell {
             Question::Glimpse { project, respond } => drop(respond.send(self.glimpse(&project))),
             Question::Counted { project, respond } => drop(respond.send(self.instance_counts(&project))),
             Question::Census { respond } => drop(respond.send(self.census())),
+            Question::Select { selection, respond } => drop(respond.send(self.select(&selection))),
+            Question::List { selection, after, limit, respond } => {
+                drop(respond.send(self.list(&selection, after, limit)));
+            }
+            Question::PlanEach { requests, scope, level, respond } => {
+                let plan = |request: &RequestId| self.engine.plan(&dry_run(*request, scope, level)).ok();
+                drop(respond.send(requests.iter().map(plan).collect()));
+            }
+            Question::Rows { requests, instances, respond } => {
+                let views = requests.iter().filter_map(|request| self.engine.request(*request));
+                let requests = views.map(|view| self.request_row(&view)).collect();
+                let instances = instances.into_iter().filter_map(|id| self.instance_row(id)).collect();
+                drop(respond.send((requests, instances)));
+            }
             Question::Receipt { cancel, respond } => {
                 drop(respond.send(self.drafts.receipt(cancel).cloned()));
             }
@@ -51,15 +65,7 @@ impl Shell {
         if !self.function_of(order.request).is_some_and(|function| order.function.fits(&function)) {
             return Err(CancelAnswer::Unknown);
         }
-        let ask = CancelAsk {
-            ticket: None,
-            early: false,
-            cancel: fresh_cancel(),
-            request: order.request,
-            scope: order.scope,
-            level: order.level,
-            cause: order.cause,
-        };
+        let ask = dry_run(order.request, order.scope, order.level);
         let plan = self.engine.plan(&ask).map_err(|reply| match reply {
             Reply::AlreadyCanceled { cancel, draining } => {
                 let stop = if draining { Stop::Draining } else { Stop::Stopped };
@@ -112,7 +118,7 @@ impl Shell {
         Some(TreeView { root: root.to_string(), project, requests, truncated })
     }
 
-    fn request_row(&self, view: &RequestView) -> RequestRow {
+    pub(crate) fn request_row(&self, view: &RequestView) -> RequestRow {
         self.seen_request(*view).row()
     }
 
@@ -140,6 +146,12 @@ impl Shell {
             limits: containment.limits().iter().map(limit_row).collect(),
         }
     }
+}
+
+/// A cancel that is only planned.
+fn dry_run(request: RequestId, scope: Scope, level: Level) -> CancelAsk {
+    let (cancel, cause) = (fresh_cancel(), Cause::Asked);
+    CancelAsk { ticket: None, early: false, cancel, request, scope, level, cause }
 }
 
 fn layer_row(layer: &Layer) -> MeansRow {

@@ -3,7 +3,7 @@
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use cancel::{Attempt, CancelId, InstanceId, RequestId};
+use cancel::{Attempt, CancelId, InstanceId, Level, Plan, RequestId, Scope};
 use store::{FunctionKey, NewInvocation, StoreError};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -19,11 +19,12 @@ use crate::{
     receipt::Receipt,
     runtime_api::Carried,
     seen::Glimpse,
+    selection::{ListedPage, NotSelected, Selected, Selection},
     settings::Tunable,
     spec::FunctionSpec,
     trace::TraceContext,
     unwritten::Write,
-    view::{InstanceCount, NodeView, PlanView, TreeView},
+    view::{InstanceCount, InstanceRow, NodeView, PlanView, RequestRow, TreeView},
     watch::{Place, WatchError},
 };
 
@@ -147,6 +148,30 @@ pub(crate) enum Question {
     Receipt {
         cancel: CancelId,
         respond: oneshot::Sender<Option<Receipt>>,
+    },
+    Select {
+        selection: Selection,
+        respond: oneshot::Sender<Result<Selected, NotSelected>>,
+    },
+    /// Rows of what is selected, after this order of arrival, and no more than so many.
+    List {
+        selection: Selection,
+        after: u64,
+        limit: usize,
+        respond: oneshot::Sender<Result<ListedPage, NotSelected>>,
+    },
+    /// What cancels of these would do, each by itself; nothing for what is over.
+    PlanEach {
+        requests: Vec<RequestId>,
+        scope: Scope,
+        level: Level,
+        respond: oneshot::Sender<Vec<Option<Plan>>>,
+    },
+    /// The rows of these, of those that live.
+    Rows {
+        requests: Vec<RequestId>,
+        instances: Vec<InstanceId>,
+        respond: oneshot::Sender<(Vec<RequestRow>, Vec<InstanceRow>)>,
     },
     Output {
         instance: String,

@@ -14,6 +14,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    bulk::{self, Bulks},
     credentials::AttemptCredentials,
     doors::Doors,
     group::Spawner,
@@ -99,6 +100,7 @@ impl Node {
             limits: Arc::new(RwLock::new(limits)),
             logs: logs.clone(),
             metrics: Arc::clone(&metrics),
+            bulks: Bulks::default(),
         };
         let end = CancellationToken::new();
         let serving = Serving {
@@ -146,7 +148,11 @@ impl Node {
         let mut taken_up = HashSet::new();
         loop {
             let page = store.unsettled(after, RECOVERY_PAGE).await?;
-            let Some(last) = page.last() else { return Ok(recovered) };
+            let Some(last) = page.last() else {
+                // Behind all that they are about.
+                bulk::resume(&self.handle).await?;
+                return Ok(recovered);
+            };
             after = Some(last.request);
             for row in page {
                 let request = row.request;
@@ -177,6 +183,7 @@ impl Node {
                         payload: Bytes::new(), // read when its turn comes
                         parent,
                         detached: false,
+                        labels: row.labels,
                         log: false,
                         trace: None,
                     };

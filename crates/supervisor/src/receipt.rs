@@ -4,6 +4,8 @@
 //! in its last form when the cancel is over; what is only learnt later (the end of a draining or
 //! stuck instance) is added to it then.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use store::{Store, StoreError};
 use utoipa::ToSchema;
@@ -63,6 +65,9 @@ pub struct AskedBy {
     pub remote: Option<String>,
     /// In the asker's words.
     pub reason: Option<String>,
+    /// The key of the bulk cancel that this ask was a part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bulk: Option<String>,
     /// How wide.
     pub scope: String,
     /// How hard.
@@ -83,6 +88,9 @@ pub struct TouchedRequest {
     /// The version of it.
     #[serde(default = "latest")]
     pub version: String,
+    /// What whoever invoked it says of it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// Where it stood at the fence: `queued`, `placed`, `running`, `draining`.
     pub found: String,
     /// An earlier cancel had fenced it.

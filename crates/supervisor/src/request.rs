@@ -7,6 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use cancel::{Attempt, CancelId, InstanceId, RequestId};
+use store::Labels;
 use tokio::sync::oneshot;
 use tokio_util::{sync::CancellationToken, time::delay_queue};
 
@@ -47,6 +48,8 @@ pub(crate) struct Request {
     pub(crate) parent: Option<RequestId>,
     /// Taken up from an earlier life: the requests above it that are over, the nearest first.
     pub(crate) orphan_of: Vec<RequestId>,
+    /// What whoever invoked it says of it.
+    pub(crate) labels: Labels,
     pub(crate) asynchronous: bool,
     /// The synchronous caller, until it is answered or gone.
     pub(crate) caller: Option<oneshot::Sender<Result<Completion, InvokeError>>>,

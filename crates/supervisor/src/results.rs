@@ -10,7 +10,7 @@ use bytes::Bytes;
 use cancel::{Outcome, RequestId};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use store::{NewInvocation, Settlement};
+use store::{Labels, NewInvocation, Settlement};
 
 use crate::{
     codes,
@@ -58,6 +58,7 @@ impl Shell {
             payload: told(id, request, outcome, body, message),
             created_ms: now_ms(),
             hops: request.hops + 1,
+            labels: Labels::default(),
         })
     }
 
@@ -90,6 +91,7 @@ impl Shell {
             payload: Bytes::new(),
             parent: None,
             detached: false,
+            labels: Labels::default(),
             log: false,
             trace: None,
         };

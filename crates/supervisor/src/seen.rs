@@ -10,7 +10,7 @@ use std::{
 };
 
 use cancel::{InstanceId, RequestId, RequestView, State};
-use store::FunctionKey;
+use store::{FunctionKey, Labels};
 
 use crate::{
     drafts::level_word,
@@ -26,6 +26,7 @@ pub(crate) struct SeenRequest {
     pub(crate) view: RequestView,
     function: Option<Arc<FunctionKey>>,
     alias: Option<Arc<str>>,
+    labels: Labels,
     asynchronous: bool,
     pid: Option<u32>,
     created_ms: i64,
@@ -50,6 +51,7 @@ impl SeenRequest {
             function: self.function.as_deref().map(named).unwrap_or_default(),
             version: self.function.as_ref().map(|function| function.version.clone()).unwrap_or_default(),
             alias: self.alias.as_deref().map(str::to_owned),
+            labels: self.labels.to_map(),
             state: state.to_owned(),
             asynchronous: self.asynchronous,
             stopping: view.level.map(|level| level_word(level).to_owned()),
@@ -201,6 +203,7 @@ impl Shell {
             view,
             function: function.map(|function| Arc::clone(&function.key)),
             alias: record.and_then(|record| record.alias.clone()),
+            labels: record.map(|record| record.labels.clone()).unwrap_or_default(),
             asynchronous: record.is_some_and(|record| record.asynchronous),
             pid: instance.and_then(|instance| instance.pid()),
             created_ms: record.map_or(0, |record| record.created_ms),

@@ -17,6 +17,9 @@ pub(crate) const MAX_POLLS: usize = 1_024;
 /// Requests shown of one tree or of the node.
 pub(crate) const MAX_SHOWN: usize = 5_000;
 
+/// Requests that one selection may have: a bulk cancel keeps its ids, 24 bytes each in memory and 45 in the store.
+pub(crate) const MAX_SELECTED: usize = 100_000;
+
 /// Askers named in one receipt; later ones are answered and not named.
 pub(crate) const MAX_NAMED_ASKERS: usize = 64;
 

@@ -113,6 +113,8 @@ pub(crate) struct Shell {
     pub(crate) next_instance: u64,
     pub(crate) next_ticket: u64,
     pub(crate) next_order: u64,
+    /// Names this life among those of the node: orders of arrival are counted anew in each.
+    pub(crate) life_began: (Instant, i64),
     pub(crate) draining: Option<Draining>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) spawner: Arc<Spawner>,
@@ -176,6 +178,7 @@ impl Shell {
             next_instance: 1,
             next_ticket: 1,
             next_order: 1,
+            life_began: (Instant::now(), now_ms()),
             draining: None,
             store: parts.store,
             spawner: parts.spawner,

@@ -1,5 +1,7 @@
 //! What can be looked at, as it goes out in JSON. Times are milliseconds since the Unix epoch.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use store::FunctionKey;
 use utoipa::ToSchema;
@@ -21,6 +23,9 @@ pub struct RequestRow {
     /// The alias it was invoked by.
     #[serde(default)]
     pub alias: Option<String>,
+    /// What whoever invoked it says of it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// `queued`, `placed`, `running`, `draining` or `settled`.
     pub state: String,
     /// Whether nobody holds a connection for it.

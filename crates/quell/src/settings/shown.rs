@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use serde_json::{Value, json};
 
 use super::{Given, Mistakes, NAME, NodeSettings, Reload, SETTINGS, Setting};
-use crate::{cli::Output, output};
+use crate::{args::Output, output};
 
 /// `quell config check`: reads a file, and nothing of flags and environment.
 ///

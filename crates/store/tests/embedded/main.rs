@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, reason = "the child of the SIGKILL test tells its parent so")]
 
 mod backups;
+mod bulks;
 mod cancels;
 mod credentials;
 mod functions;

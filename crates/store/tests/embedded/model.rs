@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use cancel::{CancelId, RequestId};
 use proptest::prelude::*;
 use store::{
-    FunctionFilter, FunctionKey, InvocationPage, InvocationQuery, InvocationRecord, LATEST, NewInvocation,
-    NewReceipt, Settlement, Status, Store, StoreError,
+    FunctionFilter, FunctionKey, InvocationPage, InvocationQuery, InvocationRecord, LATEST, Labels,
+    NewInvocation, NewReceipt, Settlement, Status, Store, StoreError,
 };
 
 use crate::samples::*;
@@ -30,15 +30,20 @@ enum Call {
     Unsettled(Option<u128>, u32),
 }
 
+/// None, one or two of the same few.
+fn labels() -> impl Strategy<Value = Labels> {
+    prop::collection::btree_map("[ab]", "[xy]?", 0..3).prop_map(Labels::new)
+}
+
 fn calls() -> impl Strategy<Value = Vec<Call>> {
     let id = || 1..=IDS;
     let name = || prop_oneof![4 => Just("f"), 1 => Just("g")];
     let version = || prop_oneof![2 => Just(LATEST), 1 => Just("v1"), 1 => Just("v2")];
     let function = (name(), version(), prop::option::of(Just("prod".into())));
-    let accept = (id(), function, 0_i64..8, prop::option::of(id())).prop_map(
-        |(id, (name, version, alias), at, parent)| {
+    let accept = (id(), function, 0_i64..8, prop::option::of(id()), labels()).prop_map(
+        |(id, (name, version, alias), at, parent, labels)| {
             let (function, parent) = (key(name).at(version).into(), parent.map(RequestId));
-            Call::Accept(NewInvocation { function, alias, created_ms: at, parent, ..invocation(id) })
+            Call::Accept(NewInvocation { function, alias, created_ms: at, parent, labels, ..invocation(id) })
         },
     );
     // Ids of their own: a result never goes to a request that is there already.
@@ -57,10 +62,17 @@ fn calls() -> impl Strategy<Value = Vec<Call>> {
         prop::option::of(prop::sample::select(&STATUSES[..])),
         (0_i64..4, 3_i64..8),
         (0_u64..4, 0_u32..4),
-        any::<bool>(),
+        (any::<bool>(), labels()),
     )
         .prop_map(
-            |((name, versions), requests, status, (from_ms, until_ms), (offset, limit), unsettled)| {
+            |(
+                (name, versions),
+                requests,
+                status,
+                (from_ms, until_ms),
+                (offset, limit),
+                (unsettled, labels),
+            )| {
                 let requests = requests.into_iter().map(RequestId).collect();
                 let function = FunctionFilter { versions, ..FunctionFilter::whole(key(name)) };
                 Call::List(InvocationQuery {
@@ -68,6 +80,7 @@ fn calls() -> impl Strategy<Value = Vec<Call>> {
                     requests,
                     status,
                     unsettled,
+                    labels,
                     from_ms,
                     until_ms,
                     offset,
@@ -135,6 +148,7 @@ impl Model {
             failures: 0,
             not_before_ms: 0,
             hops: new.hops,
+            labels: new.labels,
         });
         Ok(())
     }
@@ -195,6 +209,7 @@ impl Model {
                 && (query.requests.is_empty() || query.requests.contains(&row.request))
                 && query.status.is_none_or(|status| status == row.status)
                 && !(query.unsettled && is_final(row.status))
+                && row.labels.include(&query.labels)
                 && (query.from_ms..=query.until_ms).contains(&row.created_ms)
         });
         rows.sort_by_key(|row| std::cmp::Reverse(row.created_ms));

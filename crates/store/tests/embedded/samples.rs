@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use cancel::{CancelId, RequestId};
 use store::{
-    CredentialRecord, Embedded, FunctionFilter, FunctionKey, FunctionRecord, InvocationQuery, LATEST,
+    CredentialRecord, Embedded, FunctionFilter, FunctionKey, FunctionRecord, InvocationQuery, LATEST, Labels,
     NewInvocation, NewReceipt, Settlement, Status,
 };
 use tempfile::TempDir;
@@ -54,6 +54,7 @@ pub(crate) fn invocation(id: u128) -> NewInvocation {
         payload: Bytes::from(format!("event {id}")),
         created_ms: i64::try_from(id).unwrap(),
         hops: 0,
+        labels: Labels::default(),
     }
 }
 
@@ -84,6 +85,7 @@ pub(crate) fn query() -> InvocationQuery {
         requests: Vec::new(),
         status: None,
         unsettled: false,
+        labels: Labels::default(),
         from_ms: i64::MIN,
         until_ms: i64::MAX,
         offset: 0,

@@ -1,0 +1,50 @@
+//! `quell invoke`.
+
+use std::{io::Read as _, process::ExitCode};
+
+use anyhow::Context as _;
+use reqwest::Method;
+use serde_json::Value;
+
+use crate::{args::NodeArgs, client::Client, config::ClientConfig, output};
+
+pub(crate) async fn invoke(
+    function: &str,
+    event: &str,
+    asynchronous: bool,
+    labels: &[String],
+    node: &NodeArgs,
+) -> anyhow::Result<ExitCode> {
+    let client = Client::new(ClientConfig::of(node)?)?;
+    let mut event = event.to_owned();
+    if event == "-" {
+        event.clear();
+        std::io::stdin().read_to_string(&mut event).context("the event could not be read from stdin")?;
+    }
+    let verb = if asynchronous { "/invocations-async" } else { "/invocations" };
+    let path = client.function(function, verb);
+    let labels = labels.join(",");
+    let headers = [("X-Quell-Labels", labels.as_str())];
+    let headers = if labels.is_empty() { &headers[..0] } else { &headers[..] };
+    let reply = client.send(Method::POST, &path, headers, Some(event.into_bytes())).await?;
+    if reply.status == 406 {
+        let hint = "the event is JSON in quotes for the shell, as in --event '{\"name\": \"you\"}'; --event - reads it \
+                    from stdin";
+        return Err(anyhow::Error::new(reply.refusal()).context(hint));
+    }
+    if asynchronous {
+        let id = reply.json()?.get("request_id").and_then(Value::as_str).map(str::to_owned);
+        output::line(id.context("the node's answer has no request_id")?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    if reply.is_success() {
+        output::line(String::from_utf8_lossy(&reply.body));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let error = reply.refusal();
+    if reply.header("X-Func-Err-Code").is_some_and(|code| code != "0") {
+        output::note(format_args!("quell: {error}"));
+        return Ok(ExitCode::from(output::FUNCTION_FAILED));
+    }
+    Err(error.into())
+}

@@ -1,0 +1,395 @@
+//! What `quell top` shows and what its keys mean: plain state, no terminal.
+
+use std::collections::{HashMap, HashSet};
+
+use supervisor::{NodeView, PlanView, RequestRow};
+
+use crate::{
+    output,
+    terminal::escaped,
+    verbs::{look::state, plan::processes},
+};
+
+/// Lines that are not of the list: two above, two below.
+const AROUND: usize = 4;
+const KEYS: &str = "up/down: choose   p: plan   c: cancel   r: recursive   f: force   q: quit";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Key {
+    Up,
+    Down,
+    PageUp,
+    PageDown,
+    Plan,
+    Cancel,
+    Recursive,
+    Force,
+    Yes,
+    No,
+    Quit,
+}
+
+/// What a key asks of the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    Nothing,
+    Look,
+    Plan(Aim),
+    Cancel(Aim),
+    Quit,
+}
+
+/// A cancel that is meant: of which request, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Aim {
+    pub(super) request: String,
+    pub(super) function: String,
+    pub(super) recursive: bool,
+    pub(super) force: bool,
+    /// It is not only planned.
+    pub(super) meant: bool,
+}
+
+/// One line of the screen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Line {
+    pub(super) text: String,
+    pub(super) marked: bool,
+}
+
+/// What is in front.
+enum Pane {
+    List,
+    /// A plan; of one that is meant a yes carries it out.
+    Plan {
+        aim: Aim,
+        text: Vec<String>,
+    },
+}
+
+pub(super) struct View {
+    node: NodeView,
+    /// Places of `node.requests`: parents before their children, each with its depth here.
+    order: Vec<(usize, usize)>,
+    /// The request that is chosen stays so while the list changes around it.
+    chosen: Option<String>,
+    first_shown: usize,
+    /// Rows of the list that fit.
+    page: usize,
+    recursive: bool,
+    force: bool,
+    pane: Pane,
+    /// The last thing to be told.
+    said: String,
+}
+
+impl View {
+    pub(super) fn new(node: NodeView) -> Self {
+        let mut view = Self {
+            order: ordered(&node.requests),
+            node,
+            chosen: None,
+            first_shown: 0,
+            page: 1,
+            recursive: false,
+            force: false,
+            pane: Pane::List,
+            said: String::new(),
+        };
+        view.choose(0);
+        view
+    }
+
+    fn row(&self, at: usize) -> Option<&RequestRow> {
+        self.order.get(at).and_then(|(place, _)| self.node.requests.get(*place))
+    }
+
+    fn place(&self) -> usize {
+        let is_chosen = |(place, _): &(usize, usize)| {
+            self.node.requests.get(*place).map(|row| &row.request_id) == self.chosen.as_ref()
+        };
+        self.order.iter().position(is_chosen).unwrap_or(0)
+    }
+
+    fn choose(&mut self, at: usize) {
+        let at = at.min(self.order.len().saturating_sub(1));
+        self.chosen = self.row(at).map(|row| row.request_id.clone());
+    }
+
+    /// Another look at the node, or why there was none.
+    pub(super) fn look(&mut self, node: anyhow::Result<NodeView>) {
+        match node {
+            Ok(node) => {
+                let before = self.place();
+                self.order = ordered(&node.requests);
+                self.node = node;
+                let there =
+                    self.node.requests.iter().any(|row| Some(&row.request_id) == self.chosen.as_ref());
+                if !there {
+                    self.choose(before); // it is over: whoever stands in its place
+                }
+            }
+            Err(error) => self.said = format!("{error:#}"),
+        }
+    }
+
+    pub(super) fn plan(&mut self, aim: Aim, plan: anyhow::Result<PlanView>) -> Wish {
+        match plan {
+            Ok(plan) => self.pane = Pane::Plan { text: plan_text(&aim, &plan), aim },
+            Err(error) => self.said = format!("{error:#}"),
+        }
+        Wish::Nothing
+    }
+
+    pub(super) fn cancelled(&mut self, said: anyhow::Result<String>) -> Wish {
+        self.said = said.unwrap_or_else(|error| format!("{error:#}"));
+        Wish::Look
+    }
+
+    pub(super) fn key(&mut self, key: Key) -> Wish {
+        if let Pane::Plan { aim, .. } = &self.pane {
+            let aim = aim.clone();
+            return match key {
+                Key::Quit => Wish::Quit,
+                Key::Yes if aim.meant => {
+                    self.pane = Pane::List;
+                    self.said = format!("stopping {} ...", aim.request);
+                    Wish::Cancel(aim)
+                }
+                // Only a yes is a yes.
+                _ => {
+                    self.pane = Pane::List;
+                    Wish::Nothing
+                }
+            };
+        }
+        match key {
+            Key::Quit => return Wish::Quit,
+            Key::Up => self.choose(self.place().saturating_sub(1)),
+            Key::Down => self.choose(self.place() + 1),
+            Key::PageUp => self.choose(self.place().saturating_sub(self.page)),
+            Key::PageDown => self.choose(self.place() + self.page),
+            Key::Recursive => self.recursive = !self.recursive,
+            Key::Force => self.force = !self.force,
+            Key::Plan | Key::Cancel => return self.aim(key == Key::Cancel).map_or(Wish::Nothing, Wish::Plan),
+            Key::Yes | Key::No => {}
+        }
+        Wish::Nothing
+    }
+
+    fn aim(&self, meant: bool) -> Option<Aim> {
+        let row = self.row(self.place())?;
+        let (request, function) = (row.request_id.clone(), row.function.clone());
+        Some(Aim { request, function, recursive: self.recursive, force: self.force, meant })
+    }
+
+    /// The whole screen, no line longer than it is wide.
+    pub(super) fn lines(&mut self, width: usize, height: usize) -> Vec<Line> {
+        let mut lines = match &self.pane {
+            Pane::List => self.list_lines(height),
+            Pane::Plan { aim, text } => {
+                let mut lines: Vec<Line> = text.iter().take(height.saturating_sub(2)).map(plain).collect();
+                lines.push(plain(""));
+                let ask = if aim.meant { "Cancel? y: yes   any other key: no" } else { "any key: back" };
+                lines.push(Line { text: ask.to_owned(), marked: true });
+                lines
+            }
+        };
+        for line in &mut lines {
+            line.text = escaped(&line.text).chars().take(width).collect();
+        }
+        lines
+    }
+
+    fn list_lines(&mut self, height: usize) -> Vec<Line> {
+        self.page = height.saturating_sub(AROUND).max(1);
+        let place = self.place();
+        if place < self.first_shown {
+            self.first_shown = place;
+        } else if place >= self.first_shown + self.page {
+            self.first_shown = place + 1 - self.page;
+        }
+        let of = |flag: bool| if flag { "on" } else { "off" };
+        let draining = if self.node.draining { ", draining" } else { "" };
+        let head = format!(
+            "{} live requests, {} instances{draining}   recursive: {}   force: {}",
+            self.node.live,
+            self.node.instances.len(),
+            of(self.recursive),
+            of(self.force)
+        );
+        let mut lines =
+            vec![plain(&head), plain(row_text("REQUEST", "FUNCTION", "STATE", "INSTANCE", "LABELS"))];
+        let shown = self.order.iter().enumerate().skip(self.first_shown).take(self.page);
+        lines.extend(shown.filter_map(|(at, (index, depth))| {
+            let row = self.node.requests.get(*index)?;
+            let name = format!("{}{}", "  ".repeat(*depth), row.request_id);
+            let function = output::function(&row.function, &row.version);
+            let instance = row.instance.as_deref().unwrap_or_default();
+            let text = row_text(&name, &function, &state(row), instance, &output::labels(&row.labels));
+            Some(Line { text, marked: at == place })
+        }));
+        lines.push(plain(&self.said));
+        lines.push(plain(KEYS));
+        lines
+    }
+}
+
+fn plain(text: impl AsRef<str>) -> Line {
+    Line { text: text.as_ref().to_owned(), marked: false }
+}
+
+fn row_text(request: &str, function: &str, state: &str, instance: &str, labels: &str) -> String {
+    format!("{request:<42} {function:<24} {state:<26} {instance:<8} {labels}").trim_end().to_owned()
+}
+
+fn plan_text(aim: &Aim, plan: &PlanView) -> Vec<String> {
+    let how = match (aim.recursive, aim.force) {
+        (false, false) => "it alone, by asking",
+        (true, false) => "it and all below it, by asking",
+        (false, true) => "it alone, by force",
+        (true, true) => "it and all below it, by force",
+    };
+    let mut text = vec![format!("A cancel of {} ({how}) would stop {}:", aim.request, plan.stops.len())];
+    text.extend(plan.stops.iter().map(|stop| {
+        let then = stop.at_grace_end.as_ref().map(|then| format!(", then {then}")).unwrap_or_default();
+        let on = stop.instance.as_deref().unwrap_or_default();
+        format!(
+            "  {} {} {}{then} {on}",
+            stop.request_id,
+            output::function(&stop.function, &stop.version),
+            stop.how
+        )
+    }));
+    text.extend(plan.kills.iter().map(|row| format!("kills instance {}: {}", row.instance, processes(row))));
+    text.extend(plan.collateral.iter().map(|id| format!("ends with 4208 as a co-tenant: {id}")));
+    text.extend(plan.requeued.iter().map(|id| format!("waits again: {id}")));
+    text
+}
+
+/// Each request behind the one that made it, with its depth; roots in the order of the node.
+fn ordered(rows: &[RequestRow]) -> Vec<(usize, usize)> {
+    let there: HashSet<&str> = rows.iter().map(|row| row.request_id.as_str()).collect();
+    let mut below: HashMap<&str, Vec<usize>> = HashMap::new();
+    let mut open = Vec::new();
+    for (at, row) in rows.iter().enumerate() {
+        match row.parent.as_deref().filter(|parent| there.contains(parent)) {
+            Some(parent) => below.entry(parent).or_default().push(at),
+            None => open.push((at, 0)),
+        }
+    }
+    open.reverse();
+    let mut order = Vec::with_capacity(rows.len());
+    // Each request has one parent, so each is pushed once.
+    while let Some((at, depth)) = open.pop() {
+        order.push((at, depth));
+        let children = below.remove(rows[at].request_id.as_str()).unwrap_or_default();
+        open.extend(children.into_iter().rev().map(|child| (child, depth + 1)));
+    }
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn node(requests: &[(&str, Option<&str>)]) -> NodeView {
+        let rows: Vec<_> = requests
+            .iter()
+            .map(|(id, parent)| {
+                json!({
+                    "request_id": id, "parent": parent, "depth": 0, "function": "default:f", "state": "running",
+                    "asynchronous": true, "attempt": 1, "created_ms": 0,
+                })
+            })
+            .collect();
+        let live = rows.len();
+        let node = json!({
+            "requests": rows, "instances": [], "live": live, "truncated": false, "draining": false, "unwritten": 0,
+            "containment": [], "limits": [],
+        });
+        serde_json::from_value(node).unwrap()
+    }
+
+    fn marked(view: &mut View) -> String {
+        let lines = view.lines(100, 20);
+        lines.into_iter().find(|line| line.marked).map(|line| line.text).unwrap_or_default()
+    }
+
+    #[test]
+    fn children_are_below_their_parents_and_orphans_are_roots() {
+        let mut view = View::new(node(&[
+            ("a", None),
+            ("b", None),
+            ("a1", Some("a")),
+            ("x", Some("over")),
+            ("a11", Some("a1")),
+        ]));
+        let text: Vec<_> = view.lines(100, 20).into_iter().map(|line| line.text).collect();
+        let begins = ["a ", "  a1 ", "    a11 ", "b ", "x "];
+        assert!(text[2..7].iter().zip(begins).all(|(line, begin)| line.starts_with(begin)), "{text:#?}");
+    }
+
+    #[test]
+    fn the_chosen_request_stays_chosen_while_others_come_and_go() {
+        let mut view = View::new(node(&[("a", None), ("b", None), ("c", None)]));
+        view.key(Key::Down);
+        assert!(marked(&mut view).starts_with("b "));
+        view.look(Ok(node(&[("new", None), ("a", None), ("b", None), ("c", None)])));
+        assert!(marked(&mut view).starts_with("b "));
+        view.look(Ok(node(&[("a", None), ("c", None)])));
+        assert!(marked(&mut view).starts_with("c "), "whoever stands in its place");
+        view.look(Ok(node(&[])));
+        assert_eq!((marked(&mut view), view.key(Key::Cancel)), (String::new(), Wish::Nothing));
+    }
+
+    #[test]
+    fn a_cancel_is_planned_first_and_only_a_yes_carries_it_out() {
+        let plan = || {
+            Ok(serde_json::from_value(json!({
+                "stops": [{ "request_id": "a", "function": "default:f", "how": "asked" }],
+                "kills": [], "collateral": ["innocent"], "requeued": [],
+            }))
+            .unwrap())
+        };
+        let mut view = View::new(node(&[("a", None)]));
+        view.key(Key::Recursive);
+        let Wish::Plan(aim) = view.key(Key::Cancel) else { panic!("no plan") };
+        assert!(aim.recursive && !aim.force && aim.meant);
+        for (key, wish) in
+            [(Key::No, Wish::Nothing), (Key::Cancel, Wish::Nothing), (Key::Yes, Wish::Cancel(aim.clone()))]
+        {
+            view.plan(aim.clone(), plan());
+            let lines = view.lines(100, 20);
+            assert!(lines.iter().any(|line| line.text.contains("innocent")), "{lines:?}");
+            assert_eq!(view.key(key), wish);
+        }
+        // One that is only planned is carried out by nothing.
+        let only = Aim { meant: false, ..aim };
+        view.plan(only, plan());
+        assert_eq!(view.key(Key::Yes), Wish::Nothing);
+    }
+
+    #[test]
+    fn no_line_is_longer_than_the_screen_and_the_chosen_one_is_on_it() {
+        let ids: Vec<String> = (0..100).map(|at| format!("r{at}")).collect();
+        let rows: Vec<(&str, Option<&str>)> = ids.iter().map(|id| (id.as_str(), None)).collect();
+        let mut view = View::new(node(&rows));
+        for (width, height) in [(80, 24), (10, 5), (1, 1), (0, 0)] {
+            for key in [Key::PageDown, Key::Down, Key::PageDown, Key::Up, Key::PageUp] {
+                view.key(key);
+                let lines = view.lines(width, height);
+                assert!(lines.iter().all(|line| line.text.chars().count() <= width));
+                assert!(lines.iter().any(|line| line.marked), "{width}x{height}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_that_a_caller_said_moves_the_cursor() {
+        let mut view = View::new(node(&[("a", None)]));
+        view.cancelled(Ok("\u{1b}[2J".to_owned()));
+        assert!(view.lines(100, 20).iter().all(|line| !line.text.contains('\u{1b}')));
+    }
+}

@@ -1,0 +1,257 @@
+//! The wrong things that people type first: each is told what is wrong and what to do, and changes nothing.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test that cannot go on fails
+
+#[path = "support/mod.rs"]
+mod support;
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use support::{Bell, Mode, TestNode, within};
+
+const NOBODY: &str = "00000000-0000-4000-8000-000000000000";
+
+/// Somebody with a home of his own.
+struct Person {
+    home: tempfile::TempDir,
+    data: Option<PathBuf>,
+}
+
+impl Person {
+    fn at(data: Option<&Path>) -> Self {
+        Self { home: tempfile::tempdir().unwrap(), data: data.map(Path::to_owned) }
+    }
+
+    /// (exit code, stdout, stderr)
+    async fn types(&self, args: &[&str]) -> (i32, String, String) {
+        self.types_with(args, "").await
+    }
+
+    async fn types_with(&self, args: &[&str], stdin: &str) -> (i32, String, String) {
+        use std::io::Write as _;
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_quell"));
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("QUELL_")) {
+            command.env_remove(name);
+        }
+        command.env_remove("XDG_CONFIG_HOME").env("HOME", self.home.path()).current_dir(self.home.path());
+        if let Some(data) = &self.data {
+            command.env("QUELL_DATA", data);
+        }
+        use std::process::Stdio;
+        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let stdin = stdin.to_owned();
+        let run = tokio::task::spawn_blocking(move || {
+            let mut child = command.spawn().unwrap();
+            drop(child.stdin.take().unwrap().write_all(stdin.as_bytes())); // it may not read any
+            child.wait_with_output().unwrap()
+        });
+        let output = within("the command", run).await.unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+    }
+
+    /// That this is answered with this code and these words, and nothing on stdout.
+    #[track_caller]
+    fn told(args: &[&str], (code, out, err): (i32, String, String), (wanted, words): (i32, &[&str])) {
+        assert!(code == wanted && out.is_empty(), "{args:?}: {code} {out} {err}");
+        for word in words {
+            assert!(err.contains(word), "{args:?} should say {word:?}: {err}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_needs_a_node_for_is_told_without_one() {
+    let person = Person::at(None);
+    let empty = person.home.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    let cases: Vec<(Vec<&str>, i32, &[&str])> = vec![
+        (vec!["cancle", NOBODY], 2, &["unrecognized subcommand 'cancle'", "cancel"]),
+        (vec!["stop", NOBODY], 2, &["unrecognized subcommand 'stop'", "--help"]),
+        (vec!["cancel"], 2, &["<REQUEST>"]),
+        (vec!["cancel", "1167bf8c"], 2, &["a request id is like", "quell ls"]),
+        (vec!["tree", "i12"], 2, &["a request id is like", "quell ls"]),
+        (vec!["receipt", "last"], 2, &["a cancel id is like", "quell receipts"]),
+        (vec!["cancel", NOBODY, "--where", "age>1m"], 2, &["cannot be used with"]),
+        (vec!["cancel", "--where", "functoin=f"], 2, &["no \"functoin\"", "function=NAME"]),
+        (vec!["cancel", "--where", "age=10m"], 2, &["age>10m"]),
+        (vec!["cancel", "--where", "age>10"], 2, &["90s, 15m"]),
+        (vec!["cancel", "--where", "status=done"], 2, &["waiting, running, draining"]),
+        (vec!["cancel", "--where", "label.team"], 2, &["is no term"]),
+        (vec!["cancel", NOBODY, "--yes"], 2, &["cannot be used with", "--yes"]),
+        (vec!["ls", "--where", "f"], 2, &["is no term", "function=NAME"]),
+        (vec!["ls", "--output", "yaml"], 2, &["table, json"]),
+        (vec!["completions", "tcsh"], 2, &["bash", "zsh"]),
+        (vec!["top"], 2, &["for a terminal", "quell ls"]),
+        // No node was ever named.
+        (vec!["ls"], 1, &["--endpoint", "--context", "--data", "quell serve"]),
+        (vec!["ls", "--context", "prod"], 2, &["no context \"prod\"", "none yet", "quell context add"]),
+        (vec!["context", "use", "prod"], 2, &["no context \"prod\""]),
+        (vec!["context", "add", "a b", "--endpoint", "http://n"], 2, &["letters, digits"]),
+        (vec!["context", "add", "n", "--endpoint", "n:7171"], 2, &["http://"]),
+        (vec!["context", "add", "n", "--endpoint", "http://n"], 2, &["no token came", "--token-file"]),
+        (vec!["context", "add", "n"], 2, &["--endpoint"]),
+        // Nothing listens there.
+        (
+            vec!["ls", "--endpoint", "http://127.0.0.1:1", "--token", "t"],
+            3,
+            &["no node answers", "quell serve"],
+        ),
+        (vec!["ls", "--endpoint", "127.0.0.1:1", "--token", "t"], 1, &["http://"]),
+    ];
+    for (args, code, words) in cases {
+        Person::told(&args, person.types(&args).await, (code, words));
+    }
+}
+
+#[tokio::test]
+async fn what_a_node_refuses_is_told_with_what_to_do() {
+    let (node, bell) = (TestNode::start().await, Bell::hang().await);
+    node.deploy_probe("f", 1, 1, json!({})).await;
+    let event = json!({ "do": "wait", "port": bell.port });
+    let live = node.invoke_async("f", &event).await;
+    let mut ring = bell.ring().await;
+    let over = node.invoke_async("f", &json!({ "name": 1 })).await;
+    ring.release().await;
+    assert_eq!(node.settled("f", &over).await.0, "SUCCESS");
+    let made =
+        node.post("/quell/v1/credentials", &json!({ "project": "foreign", "scopes": ["admin"] })).await;
+    let foreign = made.json()["token"].as_str().unwrap().to_owned();
+    let made = node.post("/quell/v1/credentials", &json!({ "scopes": ["read"] })).await;
+    let reader = made.json()["token"].as_str().unwrap().to_owned();
+    let person = Person::at(Some(&node.dir));
+    let folder = person.home.path().join("empty");
+    fs::create_dir(&folder).unwrap();
+    let folder = folder.to_str().unwrap();
+    let cases: Vec<(Vec<&str>, i32, &[&str])> = vec![
+        (vec!["ls", "--token", "wrong"], 4, &["invalid token", "--token", "quell context list"]),
+        (vec!["cancel", &live, "--token", &reader], 4, &["invalid token", "may not do this"]),
+        // An id of another project is unknown there, and that is all that is told.
+        (vec!["tree", &live, "--token", &foreign, "--project", "foreign"], 5, &["not found", "quell ls"]),
+        (
+            vec!["cancel", &live, "--token", &foreign, "--project", "foreign"],
+            5,
+            &["has no request", "quell ls"],
+        ),
+        (vec!["cancel", NOBODY], 5, &["has no request", "--function"]),
+        (vec!["cancel", &over], 1, &["is over", "succeeded"]),
+        (vec!["plan", &over], 5, &["is over (SUCCESS)", "nothing of it is left to stop"]),
+        (vec!["call-off", "nobody"], 5, &["bulk cancel not found"]),
+        (vec!["receipt", NOBODY], 5, &["not found", "quell receipts"]),
+        (vec!["invoke", "nobody"], 5, &["Not found the function", "quell functions"]),
+        (vec!["invoke", "f", "--event", "{name: 1}"], 1, &["not JSON", "--event '{"]),
+        (vec!["invoke", "f", "--label", "team"], 1, &["X-Quell-Labels", "name=value"]),
+        (vec!["deploy", folder], 1, &["function.toml cannot be read", "runtime = "]),
+        (vec!["plan", "--where", "function=nobody"], 5, &["Not found the function", "quell functions"]),
+        (vec!["cancel", "--where", "age>0s", "--key", "a/b", "--yes"], 1, &["key is not of"]),
+    ];
+    for (args, code, words) in cases {
+        Person::told(&args, person.types(&args).await, (code, words));
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn many_are_not_cancelled_where_nobody_can_be_asked() {
+    let (node, bell) = (TestNode::start().await, Bell::hang().await);
+    node.deploy_probe("f", 1, 1, json!({})).await;
+    let event = json!({ "do": "wait", "port": bell.port });
+    let live = node.invoke_async("f", &event).await;
+    let _ring = bell.ring().await;
+    let waiting = node.invoke_async("f", &event).await;
+    let person = Person::at(Some(&node.dir));
+    let (code, out, err) = person.types(&["cancel", "--where", "status=waiting"]).await;
+    assert!(
+        code == 2 && err.contains("--yes") && out.contains(&waiting),
+        "the plan, and no: {code} {out} {err}"
+    );
+    let (code, out, _) = person.types(&["cancel", "--where", "status=waiting", "--dry-run"]).await;
+    assert!(code == 0 && out.contains(&waiting) && out.contains("1 waiting"), "{out}");
+    assert_eq!(node.listed("f", &waiting).await.0, "WAIT");
+    let (code, out, _) = person.types(&["ls", "--where", "status=running"]).await;
+    assert!(code == 0 && out.contains(&live) && !out.contains(&waiting), "{out}");
+
+    let args =
+        ["cancel", "--where", "status=waiting", "--yes", "--key", "k", "--reason", "why", "--output", "json"];
+    let (code, out, _) = person.types(&args).await;
+    let bulk: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &bulk["stopped"], &bulk["key"]), (0, &json!(1), &json!("k")), "{bulk}");
+    assert_eq!(node.listed("f", &waiting).await, ("DISCARD".into(), 4208));
+    let again = person.types(&args).await;
+    assert_eq!(
+        (again.0, serde_json::from_str::<Value>(&again.1).unwrap()),
+        (0, bulk),
+        "the same, not another"
+    );
+    let (code, out, _) = person.types(&["receipts"]).await;
+    assert!(code == 0 && out.contains(&waiting) && out.contains("k: why"), "{out}");
+    let args = ["cancel", "--where", "status=waiting", "--yes"];
+    let (code, _, err) = person.types(&args).await;
+    assert!(code == 0 && err.contains("nothing to cancel"), "{err}");
+    node.cancel("f", &live, Mode::Force).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn contexts_name_nodes_and_their_tokens_are_seen_by_nobody_else() {
+    let node = TestNode::start().await;
+    node.deploy_probe("f", 1, 1, json!({})).await;
+    let person = Person::at(None);
+    let add = ["context", "add", "here", "--endpoint", &node.endpoint];
+    let (code, _, err) = person.types_with(&add, &format!("{}\n", node.token)).await;
+    assert!(code == 0 && err.contains("it is the current one"), "{code} {err}");
+    let file = person.home.path().join(".config/quell/contexts.toml");
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let (code, out, err) = person.types(&["functions"]).await;
+    assert!(code == 0 && out.contains("default:f"), "{out} {err}");
+    let (code, out, _) = person.types(&["instances", "--output", "json"]).await;
+    assert_eq!((code, serde_json::from_str::<Value>(&out).unwrap()["instances"].clone()), (0, json!([])));
+    let data = node.dir.to_str().unwrap();
+    assert_eq!(person.types(&["context", "add", "folder", "--data", data]).await.0, 0);
+    assert_eq!(person.types(&["ls", "--context", "folder"]).await.0, 0);
+    let (code, out, _) = person.types(&["context", "list"]).await;
+    assert!(
+        code == 0 && out.contains("here") && out.contains("folder") && !out.contains(&node.token),
+        "{out}"
+    );
+    let (code, _, err) = person.types(&["ls", "--context", "there"]).await;
+    assert!(code == 2 && err.contains("there are: folder, here"), "{err}");
+    // The token of a context goes to its own node and to no other.
+    let (code, _, err) = person.types(&["ls", "--endpoint", "http://127.0.0.1:1"]).await;
+    assert!(code == 1 && err.contains("no token"), "{code} {err}");
+    assert_eq!(person.types(&["context", "use", "folder"]).await.0, 0);
+    assert_eq!(person.types(&["context", "remove", "folder"]).await.0, 0);
+    let (code, _, err) = person.types(&["ls"]).await;
+    assert!(code == 1 && err.contains("--context"), "none is current now: {code} {err}");
+    // A file that others may read is not used.
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    let (code, _, err) = person.types(&["ls", "--context", "here"]).await;
+    assert!(code == 1 && err.contains("chmod 600"), "{code} {err}");
+    assert_eq!(node.send(Method::GET, "/quell/v1/node", &[], b"").await.status, 200);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn completions_and_man_pages_come_from_the_commands_themselves() {
+    let person = Person::at(None);
+    for (shell, word) in [("bash", "_quell()"), ("zsh", "#compdef quell"), ("fish", "complete -c quell")] {
+        let (code, out, err) = person.types(&["completions", shell]).await;
+        assert!(
+            code == 0 && out.contains(word) && out.contains("cancel") && err.is_empty(),
+            "{shell}: {err}"
+        );
+    }
+    let (code, _, err) = person.types(&["man", "pages"]).await;
+    assert_eq!(code, 0, "{err}");
+    for (page, word) in
+        [("quell.1", "Exit codes"), ("quell-cancel.1", "where"), ("quell-context-add.1", "stdin")]
+    {
+        let text = fs::read_to_string(person.home.path().join("pages").join(page)).unwrap();
+        assert!(text.contains(word), "{page}");
+    }
+}
