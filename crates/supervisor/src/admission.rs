@@ -23,12 +23,7 @@ use crate::{
 
 impl Shell {
     pub(crate) fn arrived(&mut self, arrival: Arrival) {
-        let Arrival { invocation, mode } = arrival;
-        if let Err(error) = self.may_accept(&invocation, &mode) {
-            self.counters.rejected(&invocation.function.key, now_ms());
-            self.metrics.refused(&error);
-            return refuse(mode, error);
-        }
+        let Some(Arrival { invocation, mode }) = self.unless_refused(arrival) else { return };
         let Invocation { request, function, alias, payload, parent, detached, labels, log, trace } =
             invocation;
         let trace = self.trace_of(request, trace, parent);
@@ -96,6 +91,15 @@ impl Shell {
         } else if is_kept {
             self.wait_until(request, kept.not_before_ms);
         }
+    }
+
+    /// The arrival, unless it may not be accepted; then it was told why.
+    fn unless_refused(&mut self, arrival: Arrival) -> Option<Arrival> {
+        let Err(error) = self.may_accept(&arrival.invocation, &arrival.mode) else { return Some(arrival) };
+        self.counters.rejected(&arrival.invocation.function.key, now_ms());
+        self.metrics.refused(&error);
+        refuse(arrival.mode, error);
+        None
     }
 
     /// Below whom a request hangs, and what above it is over. What is taken up is so in the order of

@@ -59,6 +59,7 @@ async fn spawn_and_end(node: &Node) {
 async fn many(isolation: Isolation) {
     let node = Node::new(isolation);
     spawn_and_end(&node).await; // whatever is opened once is open now
+    abandon_a_spawn(&node, false).await; // and what was left of it is gone: the thread has gone on
     let before = (descriptors(), threads(), mounts());
     let memory = resident_kib();
     for _ in 0..GROUPS / AT_ONCE {
