@@ -10,13 +10,14 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
+    task::JoinHandle,
 };
 
-use super::within;
+use super::{Reply, TestNode, within};
 
 /// A process that cannot be confused with a later one of the same number.
 pub struct Pidfd(std::sync::Arc<std::os::fd::OwnedFd>);
@@ -234,4 +235,20 @@ impl Ring {
         drop(within("the end of a line", self.stream.read_to_end(&mut words)).await);
         String::from_utf8_lossy(&words).into_owned()
     }
+}
+
+/// Synchronous requests that wait to be released, all running on the function's instances; by tag.
+pub async fn waiting(
+    node: &TestNode,
+    bell: &Bell,
+    function: &str,
+    count: usize,
+) -> (HashMap<String, JoinHandle<Reply>>, HashMap<String, Ring>) {
+    let mut answers = HashMap::new();
+    for at in 0..count {
+        let tag = format!("{function}{at}");
+        let event = json!({ "do": "wait", "bell": bell.path(), "tag": tag });
+        answers.insert(tag, node.invoke(function, &event));
+    }
+    (answers, bell.rings(count).await)
 }

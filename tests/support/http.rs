@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use super::{Bell, Reply, Ring, TestNode, base64, within, zip};
+pub use super::waiting;
+use super::{Reply, Ring, TestNode, base64, within, zip};
 
 const PROBE: &[u8] = include_bytes!("../functions/http_probe.py");
 pub const SHARED: usize = 8;
@@ -40,22 +41,6 @@ pub async fn call(node: &TestNode, function: &str, event: Value) -> Reply {
 pub fn body(reply: &Reply) -> Value {
     assert_eq!(reply.status, 200, "{}", reply.text());
     serde_json::from_str(reply.json()["body"].as_str().unwrap()).unwrap()
-}
-
-/// Synchronous requests, all running on the function's instances; by tag.
-pub async fn waiting(
-    node: &TestNode,
-    bell: &Bell,
-    function: &str,
-    count: usize,
-) -> (HashMap<String, JoinHandle<Reply>>, HashMap<String, Ring>) {
-    let mut answers = HashMap::new();
-    for at in 0..count {
-        let tag = format!("{function}{at}");
-        let event = json!({ "do": "wait", "bell": bell.path(), "tag": tag });
-        answers.insert(tag, node.invoke(function, &event));
-    }
-    (answers, bell.rings(count).await)
 }
 
 pub async fn all_finish(answers: HashMap<String, JoinHandle<Reply>>, rings: &mut HashMap<String, Ring>) {

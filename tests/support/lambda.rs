@@ -1,14 +1,10 @@
 //! The Lambda clients of others and the functions that the tests run with them.
 
-use std::{
-    collections::HashMap,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
+pub use super::waiting;
+use super::{Reply, TestNode, base64, within, zip};
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
-
-use super::{Bell, Reply, Ring, TestNode, base64, within, zip};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Client {
@@ -73,22 +69,6 @@ impl Client {
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         node.deploy(name, "", body).await;
     }
-}
-
-/// So many synchronous requests that wait, all of them running; by tag.
-pub async fn waiting(
-    node: &TestNode,
-    bell: &Bell,
-    function: &str,
-    count: usize,
-) -> (HashMap<String, JoinHandle<Reply>>, HashMap<String, Ring>) {
-    let mut answers = HashMap::new();
-    for at in 0..count {
-        let tag = format!("{function}{at}");
-        let event = json!({ "do": "wait", "bell": bell.path(), "tag": tag });
-        answers.insert(tag, node.invoke(function, &event));
-    }
-    (answers, bell.rings(count).await)
 }
 
 pub async fn result(node: &TestNode, function: &str, event: Value) -> Reply {

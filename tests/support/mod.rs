@@ -27,7 +27,7 @@ pub mod lambda;
 mod played;
 pub mod pty;
 
-pub use bell::{Bell, Pidfd, Ring};
+pub use bell::{Bell, Pidfd, Ring, waiting};
 pub use played::{Line, Played};
 
 /// Nothing in these tests takes a tenth of this; what has not come by then will not.
