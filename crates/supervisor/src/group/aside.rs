@@ -42,7 +42,7 @@ pub(super) fn step_aside(folder: &Path) -> io::Result<()> {
     }
     let aside = folder.join(ASIDE);
     match fs::create_dir(&aside) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => fs::write(aside.join("cgroup.procs"), own),
     }
 }
