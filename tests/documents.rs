@@ -83,7 +83,8 @@ fn every_error_code_has_a_page_and_every_page_a_code() {
         let text = read(&file);
         for (at, found) in text.match_indices("FSS.") {
             let digits: String = text[at + found.len()..].chars().take_while(char::is_ascii_digit).collect();
-            if !digits.is_empty() {
+            // Shorter ones are made up, by tests.
+            if digits.len() >= 4 {
                 codes.insert(format!("FSS.{digits}"));
             }
         }
