@@ -102,7 +102,7 @@ starts_by_a_connection() {
 }
 removed() { dpkg -r quell && ! systemctl is-active quell.service quell.socket && [ -f /var/lib/quell/quell.db ]; }
 installed_again() { dpkg -i /quell.deb && becomes active && systemctl is-active quell.socket; }
-purged() { dpkg --purge quell && [ ! -e /var/lib/quell ] && [ ! -e /etc/default/quell ] && ! systemctl cat quell.service; }
+purged() { dpkg --purge quell && [ ! -e /var/lib/quell ] && [ ! -e /etc/quell ] && ! systemctl cat quell.service; }
 
 echo "machine: Linux $(uname -r), $(systemctl --version | head -n 1), $(stat -fc %T /sys/fs/cgroup)"
 check "cgroup v2 alone" test "$(stat -fc %T /sys/fs/cgroup)" = cgroup2fs
