@@ -146,6 +146,11 @@ impl TestNode {
         Self::begin(Self::command(dir, options), dir, false).await
     }
 
+    /// A node that is started by this command, on this data folder.
+    pub async fn start_by(command: Command, dir: &Path) -> Self {
+        Self::begin(command, dir, false).await
+    }
+
     async fn begin(mut command: Command, dir: &Path, deaf: bool) -> Self {
         let mut child = command.spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());

@@ -1,9 +1,9 @@
 //! Where the API is reached: one listener for everybody, with TLS or without, and beside TLS one in the clear
-//! for the runtimes of this node.
+//! for the runtimes of this node. The first may be a socket that a service manager had bound.
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use axum::Router;
 use supervisor::http::{self, Certificates, Serving, Strangers};
 use tokio::{
@@ -56,9 +56,18 @@ pub(crate) struct Listeners {
 }
 
 impl Listeners {
-    /// Binds them.
-    pub(crate) fn bind(args: &NodeSettings, tls: Option<Tls>) -> anyhow::Result<Self> {
-        let api = listen(args.listen).with_context(|| format!("cannot listen on {}", args.listen))?;
+    /// Binds them. `handed`: what a service manager had bound; it takes the place of `--listen`.
+    pub(crate) fn bind(
+        args: &NodeSettings,
+        tls: Option<Tls>,
+        handed: Option<std::net::TcpListener>,
+    ) -> anyhow::Result<Self> {
+        let api = match handed {
+            Some(handed) => {
+                TcpListener::from_std(handed).context("cannot listen on the socket handed over")?
+            }
+            None => listen(args.listen).with_context(|| format!("cannot listen on {}", args.listen))?,
+        };
         let address = api.local_addr()?;
         if tls.is_none() && !address.ip().is_loopback() {
             tracing::warn!(
@@ -99,6 +108,11 @@ impl Listeners {
             Some((_, address)) => format!("http://{address}"),
             None => self.endpoint(),
         }
+    }
+
+    /// What people are told once it serves.
+    pub(crate) fn status(&self) -> String {
+        format!("listening on {}://{}", self.scheme(), self.address)
     }
 
     /// What is to be read again when somebody says that files have changed.
@@ -145,6 +159,27 @@ async fn maybe(work: Option<impl Future<Output = ()>>) {
     if let Some(work) = work {
         work.await;
     }
+}
+
+/// The one socket of a service manager that is the API's, if this process was handed any. To be called before
+/// anything else listens.
+pub(crate) fn handed_over(args: &NodeSettings) -> anyhow::Result<Option<std::net::TcpListener>> {
+    let mut handed = http::handed_over()?;
+    let one = handed.pop();
+    if !handed.is_empty() {
+        let addresses: Vec<_> =
+            handed.iter().chain(&one).flat_map(std::net::TcpListener::local_addr).collect();
+        bail!("{} sockets were handed over ({addresses:?}); the API has one address", addresses.len());
+    }
+    let Some(one) = one else { return Ok(None) };
+    let address = one.local_addr()?;
+    if address == args.listen {
+        tracing::info!(%address, "the API's socket was handed over");
+    } else {
+        let listen = args.listen;
+        tracing::warn!(%address, %listen, "the API's socket was handed over: its address counts, --listen does not");
+    }
+    Ok(Some(one))
 }
 
 /// Binds an address for a server.

@@ -11,6 +11,7 @@ mod deploy;
 mod images;
 mod listeners;
 mod logs;
+mod manager;
 mod open_listener;
 #[cfg_attr(not(feature = "otlp"), path = "no_otlp.rs")]
 mod otlp;

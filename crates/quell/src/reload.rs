@@ -8,6 +8,7 @@ use api::Api;
 use supervisor::{Handle, http::Certificates};
 
 use crate::{
+    manager::Manager,
     output,
     serve::{rate_limits, tunable},
     settings::{Given, Loaded, NodeSettings, Reload, SETTINGS},
@@ -27,14 +28,16 @@ pub(crate) struct Reloads {
     now: NodeSettings,
     /// Where nothing could be read again the signal keeps its meaning: the terminal has gone, end.
     hang_ups: Option<HangUps>,
+    manager: Manager,
 }
 
 impl Reloads {
     /// From here on SIGHUP does not end the process, if there is anything to read again.
-    pub(crate) fn listen(given: Given, loaded: Loaded) -> anyhow::Result<Self> {
-        let anything = loaded.file.is_some() || loaded.settings.tls_cert.is_some();
+    /// A service manager that sends it means it.
+    pub(crate) fn listen(given: Given, loaded: Loaded, manager: Manager) -> anyhow::Result<Self> {
+        let anything = loaded.file.is_some() || loaded.settings.tls_cert.is_some() || manager.is_there();
         let hang_ups = anything.then(HangUps::listen).transpose().context("no signals")?;
-        Ok(Self { given, now: loaded.settings, hang_ups })
+        Ok(Self { given, now: loaded.settings, hang_ups, manager })
     }
 
     /// The settings that hold now.
@@ -42,14 +45,17 @@ impl Reloads {
         &self.now
     }
 
-    /// Follows the signal; never done. Cancellation-safe between two of them.
-    pub(crate) async fn follow(&mut self, node: &Changeable) {
+    /// Follows the signal; never done. Cancellation-safe between two of them. `status`: what the manager is told
+    /// of a node that serves.
+    pub(crate) async fn follow(&mut self, node: &Changeable, status: &str) {
         loop {
             match &mut self.hang_ups {
                 Some(hang_ups) => hang_ups.next().await,
                 None => std::future::pending().await,
             }
+            self.manager.reloading();
             self.reload(node).await;
+            self.manager.ready(status);
         }
     }
 

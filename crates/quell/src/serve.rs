@@ -19,7 +19,8 @@ use crate::{
     INSTANCE_INIT,
     config::ClientConfig,
     images,
-    listeners::{Listeners, Tls},
+    listeners::{Listeners, Tls, handed_over},
+    manager::Manager,
     open_listener::OpenListener,
     otlp::{Exporter, Exporting},
     output,
@@ -29,10 +30,15 @@ use crate::{
     signals::EndSignals,
 };
 
+/// What the end of a node takes beside its drain and its kills, at the most: answers under way (5 s), logs, the
+/// store's last commits on a slow disk.
+const ENDING: Duration = Duration::from_secs(15);
+
 /// A node that serves.
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
-    scheme: &'static str,
+    /// Where it listens, in words.
+    status: String,
     pub(crate) client: ClientConfig,
     pub(crate) containment: Arc<Containment>,
     changeable: Changeable,
@@ -47,25 +53,39 @@ pub(crate) struct Running {
 /// `quell serve`.
 pub(crate) async fn serve(given: Given, loaded: Loaded) -> anyhow::Result<ExitCode> {
     let mut signals = EndSignals::listen()?;
+    let handed = handed_over(&loaded.settings)?;
+    let manager = Manager::of_environment();
     raise_descriptor_limit();
     given.warn();
     if let Some(file) = &loaded.file {
         tracing::info!(file = %file.display(), "read the configuration");
     }
-    let mut reloads = Reloads::listen(given, loaded)?;
-    let mut running = start(reloads.settings()).await?;
-    output::note(format_args!("quell: listening on {}://{}", running.scheme, running.address));
+    let mut reloads = Reloads::listen(given, loaded, manager.clone())?;
+    let mut running = start_with(reloads.settings(), handed).await?;
+    let status = running.status.clone();
+    output::note(format_args!("quell: {status}"));
+    manager.ready(&status);
+    let handle = running.node.handle.clone();
+    // Of a project nobody has: the cheapest look that the core answers.
+    let feeding = tokio::spawn(manager.clone().feed(move || {
+        let handle = handle.clone();
+        async move { handle.node(Some(String::new())).await.is_some() }
+    }));
     tokio::select! {
         () = signals.next() => {}
         why = running.node.failed() => bail!("the node's core failed, nothing can be decided: {why}"),
-        () = reloads.follow(&running.changeable) => {}
+        () = reloads.follow(&running.changeable, &status) => {}
     }
     let drain = reloads.settings().drain;
     output::note(format_args!(
         "quell: draining for at most {} s; a second signal stops now",
         drain.as_secs_f32()
     ));
-    match running.stop(drain, Some(&mut signals)).await? {
+    // The drain, what is killed then and may be stuck, and answers, logs and the store.
+    manager.stopping(drain + reloads.settings().kill_timeout + ENDING);
+    let left = running.stop(drain, Some(&mut signals)).await?;
+    feeding.abort(); // it ends with the core
+    match left {
         0 => {
             output::note("quell: every instance was reaped; ended");
             Ok(ExitCode::SUCCESS)
@@ -129,15 +149,20 @@ fn raise_descriptor_limit() {
     }
 }
 
-/// Starts a node: store, what an earlier life left, runtimes, API, in this order.
+/// Starts a node that no service manager knows of.
 pub(crate) async fn start(args: &NodeSettings) -> anyhow::Result<Running> {
+    start_with(args, None).await
+}
+
+/// Starts a node: store, what an earlier life left, runtimes, API, in this order.
+async fn start_with(args: &NodeSettings, handed: Option<std::net::TcpListener>) -> anyhow::Result<Running> {
     let tls = Tls::of(args)?;
     std::fs::create_dir_all(&args.data).with_context(|| format!("{} cannot be made", args.data.display()))?;
     let data = args.data.canonicalize()?;
     let store: Arc<dyn Store> = Arc::new(Embedded::open(&data)?);
-    let listeners = Listeners::bind(args, tls)?;
+    let listeners = Listeners::bind(args, tls, handed)?;
     let open = OpenListener::bind(args.metrics_listen)?;
-    let (address, scheme) = (listeners.address(), listeners.scheme());
+    let (address, status) = (listeners.address(), listeners.status());
     let mut images = images::install(&data)?;
     for folder in &args.images {
         images::add_own(folder, &mut images)?;
@@ -173,7 +198,7 @@ pub(crate) async fn start(args: &NodeSettings) -> anyhow::Result<Running> {
     let server = listeners.serve(api::router(api), args, end.clone());
     Ok(Running {
         address,
-        scheme,
+        status,
         client,
         containment,
         changeable,

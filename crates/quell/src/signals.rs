@@ -23,8 +23,8 @@ impl EndSignals {
     }
 }
 
-/// The signal that means "your files have changed". Listened for only where there are such files: else it
-/// ends the process, as the end of a terminal should.
+/// The signal that means "your files have changed". Listened for only where there are such files, or a service
+/// manager that may send it: else it ends the process, as the end of a terminal should.
 pub(crate) struct HangUps(Signal);
 
 impl HangUps {

@@ -3,7 +3,11 @@
 //! Asked of the kernel by the two addresses of the connection (sock_diag, `INET_DIAG_CGROUP_ID`, Linux
 //! 5.8): no walk over processes, about 10 us.
 
-use std::{io, net::SocketAddrV4, os::fd::AsRawFd as _, os::fd::OwnedFd};
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream},
+    os::fd::{AsRawFd as _, OwnedFd},
+};
 
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
 
@@ -29,7 +33,25 @@ impl SocketTables {
     pub(crate) fn open() -> io::Result<Self> {
         let (family, kind) = (AddressFamily::Netlink, SockType::Raw);
         let line = socket(family, kind, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)?;
-        Ok(Self(line))
+        let tables = Self(line);
+        tables.try_out()?;
+        Ok(tables)
+    }
+
+    /// Asks for a socket that is there: a kernel without the part that knows TCP's says that there is none, as it
+    /// does of one that is gone.
+    fn try_out(&self) -> io::Result<()> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let stream = TcpStream::connect(listener.local_addr()?)?;
+        let (SocketAddr::V4(at), SocketAddr::V4(to)) = (stream.local_addr()?, stream.peer_addr()?) else {
+            return Err(io::ErrorKind::AddrNotAvailable.into());
+        };
+        match self.cgroup_of(at, to)? {
+            Some(_) => Ok(()),
+            None => Err(io::Error::other(
+                "the kernel does not know its sockets of TCP (its modules tcp_diag and inet_diag)",
+            )),
+        }
     }
 
     /// The cgroup v2 id (the inode of its folder) of the socket that is at `at` and connected to `to`;
@@ -94,8 +116,6 @@ fn parse(answer: &[u8]) -> io::Result<Option<u64>> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{SocketAddr, TcpListener, TcpStream};
-
     use super::*;
 
     fn v4(address: SocketAddr) -> SocketAddrV4 {

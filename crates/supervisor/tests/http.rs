@@ -136,6 +136,39 @@ async fn a_handshake_that_is_not_finished_is_cut_off() {
 }
 
 #[tokio::test]
+async fn what_a_client_asks_that_came_just_before_the_end_is_answered() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, end) = (listener.local_addr().unwrap(), CancellationToken::new());
+    let strangers = Strangers {
+        peer_connections: 8,
+        handshake_limit: LIMIT,
+        head_limit: LIMIT,
+        body_limit: LIMIT,
+        certificates: None,
+    };
+    let serving = Serving { max_connections: 8, end_limit: LIMIT, strangers: Some(strangers) };
+    let router = Router::new().route("/small", get(async || "small"));
+    let server = tokio::spawn(http::serve(listener, router, serving, |_| Some(()), end.clone()));
+    let mut early = TcpStream::connect(address).await.unwrap();
+    let mut half = TcpStream::connect(address).await.unwrap();
+    half.write_all(b"GET /small HTTP/1.1\r\n").await.unwrap();
+    let silent = TcpStream::connect(address).await.unwrap();
+    // They are accepted in their order: the others were before this one.
+    let mut last = TcpStream::connect(address).await.unwrap();
+    last.write_all(b"GET /small HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+    assert!(ends(last).await.starts_with(b"HTTP/1.1 200"));
+    end.cancel();
+    early.write_all(b"GET /small HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    half.write_all(b"Host: a\r\n\r\n").await.unwrap();
+    for stream in [early, half] {
+        let answer = ends(stream).await;
+        assert!(answer.starts_with(b"HTTP/1.1 200"), "{:?}", String::from_utf8_lossy(&answer));
+    }
+    assert_eq!(ends(silent).await, b"", "who asks nothing is waited for a moment only");
+    timeout(LIMIT, server).await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn an_end_waits_for_no_handshake() {
     let change = |strangers: &mut Strangers| strangers.certificates = Some(Arc::new(certificates()));
     let server = Server::start_with(16, change).await;

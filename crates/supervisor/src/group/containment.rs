@@ -8,6 +8,7 @@ use std::{
 use cancel::InstanceId;
 
 use super::{
+    aside::step_back,
     controllers::{Controllers, LimitKind, Means, earlier_folders},
     helpers, hierarchy,
     init::HelperMode,
@@ -246,7 +247,9 @@ impl Containment {
             }
             hierarchy::remove_group(folder)?;
         }
-        self.base.as_deref().map_or(Ok(()), hierarchy::remove_group)
+        let Some(base) = &self.base else { return Ok(()) };
+        hierarchy::remove_group(base)?;
+        base.parent().map_or(Ok(()), step_back)
     }
 
     /// Why no instance can be forked from a template here; `None`: it can. The leaf is what proves the end of

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{
+    aside::step_aside,
     containment::Layer,
     hierarchy::{probe_in, try_in},
     init::HelperMode,
@@ -52,7 +53,8 @@ impl fmt::Display for LimitKind {
 
 const MEMORY: Controller = Controller { name: "memory", v1_max: "memory.limit_in_bytes", probed: "67108864" };
 const PIDS: Controller = Controller { name: "pids", v1_max: "pids.max", probed: "64" };
-const TO_GET_IT: &str = "to get it run as root, or delegate a cgroup with the controllers memory and pids";
+const TO_GET_IT: &str = "to get it run the node in a cgroup of its own with the controllers memory and pids (systemd: \
+                         Delegate=yes)";
 
 struct Controller {
     name: &'static str,
@@ -167,7 +169,7 @@ fn enable(controller: &Controller, base: &Path) -> Result<(), String> {
     if !has("cgroup.controllers", base).map_err(told)? {
         let above = base.parent().filter(|above| has("cgroup.controllers", above).unwrap_or(false));
         let above = above.ok_or_else(|| format!("the controller {} is not there", controller.name))?;
-        add(above).map_err(told)?;
+        step_aside(above).and_then(|()| add(above)).map_err(told)?;
     }
     add(base).map_err(told)
 }

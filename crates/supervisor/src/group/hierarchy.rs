@@ -9,6 +9,7 @@ use std::{
 use rustix::process::{Signal, pidfd_send_signal};
 
 use super::{
+    aside,
     init::HelperMode,
     leaf::Leaf,
     process,
@@ -26,7 +27,7 @@ pub(super) fn folders(node: &str) -> Result<Vec<PathBuf>, String> {
     let mut folders = Vec::new();
     for mount in mounts {
         // First where the node already is (a delegated subtree), then the top, which root may write.
-        for place in [mount.join(own.trim_start_matches('/')), mount] {
+        for place in [mount.join(aside::put_into(&own).trim_start_matches('/')), mount] {
             let folder = place.join(format!("quell-{node}"));
             if !folders.contains(&folder) {
                 folders.push(folder);

@@ -6,6 +6,7 @@
 //! number can be reused while we might still signal them (I8). Facts and figures:
 //! `ARCHITECTURE.md`, "Containment".
 
+mod aside;
 mod containment;
 mod controllers;
 mod ending;

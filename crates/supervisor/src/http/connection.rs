@@ -62,6 +62,10 @@ const FAULTY_STREAMS: usize = 1_024;
 const PING: Duration = Duration::from_secs(20);
 /// Once nothing is under way and the client has been told to go, it has this long to hang up.
 const GOODBYE: Duration = Duration::from_secs(5);
+/// At the listener's end, a connection that has asked nothing yet has this long to: what it asks may be on its way,
+/// since nobody told it that the node was about to end. Far more than a round trip, and all that a silent one can
+/// delay the end.
+const FIRST_WORD: Duration = Duration::from_secs(1);
 
 /// A connection that was let in.
 pub(super) struct Connection {
@@ -93,7 +97,7 @@ impl Connection {
             return;
         }
         let begun = tokio::select! {
-            () = self.end.cancelled() => return,
+            () = self.over() => return,
             begun = timeout(strangers.head_limit, Begun::read(stream)) => begun,
         };
         match begun {
@@ -113,7 +117,7 @@ impl Connection {
     ) -> Option<TlsStream<TcpStream>> {
         let shaking = async { TlsAcceptor::from(certificates.current().await).accept(stream).await };
         let shaken = tokio::select! {
-            () = self.end.cancelled() => return None,
+            () = self.over() => return None,
             shaken = timeout(limit, shaking) => shaken,
         };
         match shaken {
@@ -191,9 +195,10 @@ impl Connection {
             }
         };
         let ended = tokio::select! {
+            biased; // it is told to go once what has arrived of its first request was read, and not before
             ended = connection.as_mut() => Some(ended),
             () = stalled.as_mut() => None,
-            () = self.end.cancelled() => {
+            () = self.over() => {
                 wind_down(connection.as_mut());
                 Some(connection.as_mut().await)
             }
@@ -212,6 +217,14 @@ impl Connection {
             Some(Ok(())) => {}
             Some(Err(error)) => tracing::trace!(%error, peer = %self.ends.peer, "connection ended"),
             None => tracing::debug!(peer = %self.ends.peer, "cut off: it does not take what it is answered"),
+        }
+    }
+
+    /// Resolves when this connection is to begin nothing more.
+    async fn over(&self) {
+        self.end.cancelled().await;
+        if self.activity.is_silent() {
+            tokio::time::sleep(FIRST_WORD).await;
         }
     }
 

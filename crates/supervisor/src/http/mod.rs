@@ -27,12 +27,14 @@ mod arriving;
 mod begun;
 mod certificates;
 mod connection;
+mod handed;
 mod places;
 mod prompt;
 mod uptake;
 
 pub use arriving::TooSlow;
 pub use certificates::{CertificateFault, Certificates};
+pub use handed::{HandedFault, handed_over};
 
 use activity::Activity;
 use connection::Connection;
