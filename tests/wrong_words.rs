@@ -255,3 +255,45 @@ async fn completions_and_man_pages_come_from_the_commands_themselves() {
         assert!(text.contains(word), "{page}");
     }
 }
+
+#[tokio::test]
+async fn a_cancel_whose_node_ends_before_the_receipt_is_read_says_what_the_node_said() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    const CANCEL: &str = "11111111-1111-4111-8111-111111111111";
+    for (output, wanted) in [("table", "stopped  receipt"), ("json", "\"result\":\"stopped\"")] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let node = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            drop(listener); // nobody answers the next
+            let (mut ask, mut piece) = (Vec::new(), [0; 4_096]);
+            while !ask.ends_with(b"}") {
+                let read = stream.read(&mut piece).await.unwrap();
+                ask.extend_from_slice(&piece[..read]);
+            }
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nX-Quell-Stop: stopped\r\nX-Quell-Cancel-Id: {CANCEL}\r\n\
+                 Content-Length: 4\r\nConnection: close\r\n\r\nnull"
+            );
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        });
+        let person = Person::at(None);
+        let args = [
+            "cancel",
+            NOBODY,
+            "--function",
+            "f",
+            "--endpoint",
+            &endpoint,
+            "--token",
+            "t",
+            "--output",
+            output,
+        ];
+        let (code, out, err) = person.types(&args).await;
+        assert_eq!(code, 0, "{out} {err}");
+        assert!(out.contains(wanted) && out.contains(CANCEL), "{out}");
+        assert!(err.contains("cannot be read now") && err.contains("quell receipt"), "{err}");
+        within("the node", node).await.unwrap();
+    }
+}

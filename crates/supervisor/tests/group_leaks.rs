@@ -12,7 +12,10 @@
 #[allow(dead_code, reason = "the other test binary uses the rest")]
 mod support;
 
-use std::fs::{self, File};
+use std::{
+    fs::{self, File},
+    path::PathBuf,
+};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rustix::{
@@ -56,10 +59,26 @@ async fn spawn_and_end(node: &Node) {
     output.finished().await;
 }
 
+/// The mounts of what has ended are closed by a thread that tells nobody.
+async fn until_mounts_are_let_go() {
+    let is_held = |link: PathBuf| link.to_string_lossy().starts_with("mnt:[");
+    let held = || {
+        let links =
+            fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
+        links.filter(|link| is_held(link.clone())).count()
+    };
+    within(async {
+        while held() > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
 async fn many(isolation: Isolation) {
     let node = Node::new(isolation);
     spawn_and_end(&node).await; // whatever is opened once is open now
-    abandon_a_spawn(&node, false).await; // and what was left of it is gone: the thread has gone on
+    until_mounts_are_let_go().await;
     let before = (descriptors(), threads(), mounts());
     let memory = resident_kib();
     for _ in 0..GROUPS / AT_ONCE {
@@ -67,6 +86,7 @@ async fn many(isolation: Isolation) {
     }
     abandon_a_spawn(&node, false).await;
     abandon_a_spawn(&node, true).await;
+    until_mounts_are_let_go().await;
     assert_eq!((descriptors(), threads(), mounts()), before);
     let grown = resident_kib().saturating_sub(memory);
     println!("{isolation:?}: {GROUPS} ended, {grown} KiB more resident");

@@ -52,12 +52,20 @@ async fn report(
     let Some(cancel) = reply.header("X-Quell-Cancel-Id") else {
         return Err(not_cancelled(request, reply.refusal()));
     };
-    let receipt = fetch_receipt(client, cancel).await?;
-    match args.of.node.output {
-        Output::Json => output::line(serde_json::to_string(&receipt)?),
-        Output::Table => {
+    // What the node has said holds, whether or not it can say more: a drain may end with this very cancel.
+    let receipt = fetch_receipt(client, cancel).await.inspect_err(|error| {
+        output::note(format_args!(
+            "quell: its receipt cannot be read now ({error:#}); later: quell receipt {cancel}"
+        ));
+    });
+    match (args.of.node.output, receipt) {
+        (Output::Json, Ok(receipt)) => output::line(serde_json::to_string(&receipt)?),
+        (Output::Json, Err(_)) => {
+            output::line(json!({ "cancel_id": cancel, "request_id": request, "result": stop }));
+        }
+        (Output::Table, receipt) => {
             output::line(format_args!("{stop}  receipt {cancel}"));
-            show_receipt(&receipt);
+            receipt.iter().for_each(show_receipt);
         }
     }
     if !reply.is_success() && stop != "unkillable" {
