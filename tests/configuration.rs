@@ -228,3 +228,22 @@ async fn a_hang_up_changes_what_can_change_and_tells_what_cannot() {
     assert_eq!(most_instances(&node).await, 10, "and requests are not limited any more");
     node.stop().await;
 }
+
+#[tokio::test]
+async fn a_file_that_was_found_and_is_gone_changes_nothing() {
+    let (folder, file) = written("max_instances = 7\n");
+    let data = TestNode::folder();
+    let mut command = TestNode::command(data.path(), &[]);
+    command.current_dir(folder.path());
+    let node = TestNode::start_by(command, data.path()).await;
+    assert_eq!(most_instances(&node).await, 7);
+    fs::remove_file(&file).unwrap();
+    node.signal(Signal::SIGHUP);
+    node.logs("its file is gone, nothing has changed");
+    assert_eq!(most_instances(&node).await, 7);
+    fs::write(&file, "max_instances = 8\n").unwrap();
+    node.signal(Signal::SIGHUP);
+    node.logs("the configuration was reloaded");
+    assert_eq!(most_instances(&node).await, 8);
+    node.stop().await;
+}

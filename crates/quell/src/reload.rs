@@ -1,7 +1,7 @@
 //! SIGHUP: the configuration and the certificates are read again. What can change while a node runs changes, what
 //! cannot is told, and a configuration with a mistake in it changes nothing.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
 use api::Api;
@@ -26,6 +26,8 @@ pub(crate) struct Changeable {
 pub(crate) struct Reloads {
     given: Given,
     now: NodeSettings,
+    /// The file that was read at the start.
+    file: Option<PathBuf>,
     /// Where nothing could be read again the signal keeps its meaning: the terminal has gone, end.
     hang_ups: Option<HangUps>,
     manager: Manager,
@@ -37,7 +39,7 @@ impl Reloads {
     pub(crate) fn listen(given: Given, loaded: Loaded, manager: Manager) -> anyhow::Result<Self> {
         let anything = loaded.file.is_some() || loaded.settings.tls_cert.is_some() || manager.is_there();
         let hang_ups = anything.then(HangUps::listen).transpose().context("no signals")?;
-        Ok(Self { given, now: loaded.settings, hang_ups, manager })
+        Ok(Self { given, now: loaded.settings, file: loaded.file, hang_ups, manager })
     }
 
     /// The settings that hold now.
@@ -71,6 +73,15 @@ impl Reloads {
             }
             Err(error) => return tracing::error!(%error, "the configuration could not be looked at"),
         };
+        // A file that was found without being named may be in the middle of being replaced: without it everything
+        // would silently be the default.
+        if let (Some(file), None) = (&self.file, &loaded.file) {
+            let file = file.display().to_string();
+            return tracing::error!(
+                file,
+                "the configuration was not reloaded: its file is gone, nothing has changed"
+            );
+        }
         let changes = self.take(&loaded.settings);
         node.handle.tune(tunable(&self.now)).await;
         node.api.limit(rate_limits(&self.now));

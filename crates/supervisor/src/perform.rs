@@ -200,6 +200,7 @@ impl Shell {
                 continue;
             }
             request.bystander_of.push(*cancel);
+            self.touched.push(*cancel);
             self.drafts.bystander(*cancel, id, request, outcome);
         }
     }
@@ -359,12 +360,38 @@ impl Shell {
             // Cannot be: a draft is opened before the engine hears of the cancel.
             return self.follow_up.push_back(Event::Recorded { cancel, record, ok: false });
         };
-        let write = self.store.record_cancel(receipt);
-        let inbox = self.inbox.clone();
-        tokio::spawn(async move {
-            let result = write.await;
-            drop(inbox.send(Message::Recorded { cancel, record, result }).await); // closed: ended
-        });
+        self.recording.push((cancel, record, self.store.record_cancel(receipt)));
+    }
+
+    /// After the effects of a step: waits for its records. Whoever the step touched besides is written into them
+    /// as well before they count as durable, so that a crash right after the answer does not leave them unnamed.
+    pub(crate) fn await_records(&mut self) {
+        let mut touched = std::mem::take(&mut self.touched);
+        touched.sort_unstable();
+        touched.dedup();
+        touched.retain(|cancel| !self.drafts.is_closed(*cancel)); // its last form is on its way
+        for (cancel, record, write) in std::mem::take(&mut self.recording) {
+            let besides = touched.iter().position(|other| *other == cancel).map(|at| touched.swap_remove(at));
+            let besides = besides.and_then(|cancel| self.drafts.record_again(cancel));
+            let besides = besides.map(|receipt| self.store.record_cancel(receipt));
+            let inbox = self.inbox.clone();
+            tokio::spawn(async move {
+                let mut result = write.await;
+                if let Some(besides) = besides {
+                    result = result.and(besides.await);
+                }
+                drop(inbox.send(Message::Recorded { cancel, record, result }).await); // closed: ended
+            });
+        }
+        for cancel in touched {
+            let Some(receipt) = self.drafts.record_again(cancel) else { continue };
+            let write = self.store.record_cancel(receipt);
+            tokio::spawn(async move {
+                if let Err(error) = write.await {
+                    tracing::warn!(%cancel, %error, "whom a cancel touched besides could not be kept yet");
+                }
+            });
+        }
     }
 
     fn drains(&mut self, instance: InstanceId) {

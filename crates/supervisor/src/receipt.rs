@@ -175,6 +175,8 @@ impl Receipt {
     /// The node ended before this cancel did, and its next life has begun.
     fn interrupted(&mut self, swept: bool) {
         self.closed_ms = Some(now_ms());
+        // It was read from the store, so it was durable: since then at the earliest.
+        self.recorded_ms.get_or_insert(self.fenced_ms);
         let result = if swept { "stopped" } else { "interrupted" };
         result.clone_into(&mut self.result);
         for row in self.requests.iter_mut().filter(|row| row.evidence.is_none()) {

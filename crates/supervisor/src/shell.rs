@@ -11,7 +11,7 @@ use std::{
 
 use axum::Router;
 use cancel::{Attempt, CancelId, Effect, Engine, Event, InstanceId, RequestId, Ticket};
-use store::{FunctionKey, Store};
+use store::{FunctionKey, Store, StoreFuture};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::{
     sync::CancellationToken,
@@ -136,6 +136,10 @@ pub(crate) struct Shell {
     /// Parent of every request's fence.
     pub(crate) life: CancellationToken,
     effects: Vec<Effect>,
+    /// Records that the step at hand asked for, on their way to the store.
+    pub(crate) recording: Vec<(CancelId, u32, StoreFuture<()>)>,
+    /// Cancels that the step at hand named somebody in who is not in their scope.
+    pub(crate) touched: Vec<CancelId>,
     /// Facts that performing an effect brought about, told after the effects of the one at hand.
     pub(crate) follow_up: VecDeque<Event>,
 }
@@ -194,6 +198,8 @@ impl Shell {
             fork_servers: ForkServers::default(),
             life: CancellationToken::new(),
             effects: Vec::new(),
+            recording: Vec::new(),
+            touched: Vec::new(),
             follow_up: VecDeque::new(),
         }
     }
@@ -342,6 +348,7 @@ impl Shell {
                 self.perform(effect);
             }
             self.effects = effects;
+            self.await_records();
         }
     }
 
