@@ -75,7 +75,9 @@ impl Group {
             ending.mounts = self.hold_mounts();
         }
         self.strike();
-        self.hang_up();
+        if self.mode != HelperMode::Reaper {
+            self.hang_up(); // not before: it would only wake whom the strike kills
+        }
         match timeout_at(deadline, self.proven(start, &mut ending)).await {
             Ok(proof) => {
                 self.forget(ending.mounts.take());
