@@ -16,7 +16,7 @@ use axum::{Router, body::Bytes, extract::State, http::StatusCode, routing::post}
 use cancel::RequestId;
 use reqwest::Client;
 use serde_json::json;
-use store::{Embedded, FunctionKey, LATEST, Labels, NewInvocation, Store};
+use store::{Embedded, FunctionKey, LATEST, Labels, Lineage, NewInvocation, Placement, Store};
 
 use crate::{
     node::BenchNode,
@@ -64,6 +64,8 @@ pub(crate) fn row(payload: Bytes) -> NewInvocation {
         created_ms: 1,
         hops: 0,
         labels: Labels::default(),
+        lineage: Lineage::default(),
+        placement: Placement::Here,
     }
 }
 

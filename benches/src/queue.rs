@@ -7,7 +7,7 @@ use bytes::Bytes;
 use cancel::RequestId;
 use reqwest::Method;
 use serde_json::{Value, json};
-use store::{Embedded, FunctionKey, LATEST, Labels, NewInvocation, Store};
+use store::{Embedded, FunctionKey, LATEST, Labels, Lineage, NewInvocation, Placement, Store};
 
 use crate::node::BenchNode;
 
@@ -91,6 +91,8 @@ async fn fill(data: &std::path::Path, count: u64) -> anyhow::Result<()> {
                     created_ms,
                     hops: 0,
                     labels: Labels::default(),
+                    lineage: Lineage::default(),
+                    placement: Placement::Here,
                 })
             })
             .collect();

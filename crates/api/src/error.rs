@@ -72,7 +72,7 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         tracing::error!(%error, "the store failed a request");
         match error {
-            StoreError::Busy | StoreError::Closed | StoreError::Unwritable(_) => {
+            StoreError::Busy | StoreError::Closed | StoreError::Lapsed | StoreError::Unwritable(_) => {
                 Self::unavailable(error.to_string())
             }
             _ => Self::internal(error.to_string()),

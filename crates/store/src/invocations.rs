@@ -197,6 +197,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<InvocationRecord> {
         not_before_ms: row.get(14)?,
         hops: row.get(15)?,
         payload_len: row.get::<_, i64>(16)?.cast_unsigned(),
+        root: None,
     })
 }
 

@@ -63,11 +63,15 @@ mod reader;
 mod receipts;
 mod record;
 mod schema;
+mod shared;
 mod store;
 mod writer;
 
 pub use embedded::Embedded;
 pub use labels::Labels;
 pub use record::*;
+pub use shared::{
+    Beat, Claim, Fence, Fenced, Joining, News, NodeRow, NodeState, Part, PartState, Shared,
+};
 pub use store::{Store, StoreError, StoreFuture, Told};
 pub use writer::StoreMetrics;

@@ -126,6 +126,30 @@ pub struct NewInvocation {
     pub hops: u32,
     /// What whoever invoked it says of it.
     pub labels: Labels,
+    /// Where it hangs in its tree. Only a store of several nodes keeps it.
+    pub lineage: Lineage,
+    /// Who is to run it. A store of one node has no choice.
+    pub placement: Placement,
+}
+
+/// Where a request hangs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lineage {
+    /// The top of its tree; `None`: it is a top itself.
+    pub root: Option<RequestId>,
+    /// Everything between it and the nearest asynchronous request above, that one included, the nearest first; up to
+    /// the top if there is none. A fence over any of them keeps it from being accepted.
+    pub above: Vec<RequestId>,
+}
+
+/// Who runs a request that was accepted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Placement {
+    /// The node that accepted it.
+    #[default]
+    Here,
+    /// Whichever node has room first.
+    Anywhere,
 }
 
 /// An asynchronous request as it is kept.
@@ -167,6 +191,8 @@ pub struct InvocationRecord {
     pub ended_ms: Option<i64>,
     /// The cancel that fenced it: it never runs again, whatever the status still says.
     pub fenced_by: Option<CancelId>,
+    /// The top of its tree, where a store of several nodes knows it.
+    pub root: Option<RequestId>,
 }
 
 /// How a request settled.
@@ -236,10 +262,24 @@ pub struct NewReceipt {
     pub function: FunctionKey,
     /// Every request fenced, the target included.
     pub fenced: Vec<RequestId>,
+    /// How far it reaches beyond this node; `None`: not at all.
+    pub reach: Option<Reach>,
     /// The receipt so far, JSON, owned by the supervisor crate.
     pub body: String,
     /// When the fence fell.
     pub created_ms: i64,
+}
+
+/// A cancel of a whole tree, to a store of several nodes: what hangs below the fenced requests is fenced in the same
+/// transaction, and becomes parts for the nodes that have it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// The top of the target's tree.
+    pub root: RequestId,
+    /// How hard.
+    pub level: cancel::Level,
+    /// Who asks and why, JSON, for the nodes.
+    pub actor: String,
 }
 
 /// A receipt as it is kept.

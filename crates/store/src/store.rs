@@ -35,6 +35,12 @@ pub enum StoreError {
     /// Another process holds this data folder.
     #[error("data folder {0} is in use by another quell")]
     Locked(String),
+    /// Something above it is cancelled; it was not accepted.
+    #[error("a request above it is cancelled")]
+    Banned,
+    /// This node's lease was taken away: nothing was written, and nothing of this life will be.
+    #[error("this node's lease is over")]
+    Lapsed,
     /// The store has been closed.
     #[error("store is closed")]
     Closed,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use cancel::{Attempt, CancelAsk, Cause, Event, InstanceId, Level, Policy, Refusal, RequestId, Scope, State};
-use store::{FunctionKey, NewInvocation, StoreError};
+use store::{FunctionKey, Lineage, NewInvocation, Placement, StoreError};
 use tokio::{runtime, sync::mpsc::error::TrySendError};
 
 use crate::{
@@ -165,6 +165,8 @@ impl Shell {
             created_ms: request.created_ms,
             hops: request.hops,
             labels: request.labels.clone(),
+            lineage: Lineage::default(),
+            placement: Placement::Here,
         };
         let (inbox, runtime) = (self.inbox.clone(), runtime::Handle::current());
         let told = move |result: Result<(), StoreError>| {

@@ -402,6 +402,7 @@ impl Draft {
             target: self.target,
             function: self.function.clone(),
             fenced: self.rows.keys().copied().collect(),
+            reach: None,
             body: self.body(),
             created_ms: self.receipt.fenced_ms,
         }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use cancel::{Outcome, RequestId};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use store::{Labels, NewInvocation, Settlement};
+use store::{Labels, Lineage, NewInvocation, Placement, Settlement};
 
 use crate::{
     codes,
@@ -59,6 +59,8 @@ impl Shell {
             created_ms: now_ms(),
             hops: request.hops + 1,
             labels: Labels::default(),
+            lineage: Lineage::default(),
+            placement: Placement::Here,
         })
     }
 

@@ -46,7 +46,7 @@ impl Unwritten {
 
 impl Shell {
     pub(crate) fn unwritten(&mut self, write: Write, error: &StoreError) {
-        if *error == StoreError::Closed {
+        if matches!(error, StoreError::Closed | StoreError::Lapsed) {
             return; // the node has ended
         }
         if self.unwritten.waiting.len() >= MAX_WAITING {

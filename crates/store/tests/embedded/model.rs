@@ -149,6 +149,7 @@ impl Model {
             not_before_ms: 0,
             hops: new.hops,
             labels: new.labels,
+            root: None,
         });
         Ok(())
     }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use cancel::{CancelId, RequestId};
 use store::{
     CredentialRecord, Embedded, FunctionFilter, FunctionKey, FunctionRecord, InvocationQuery, LATEST, Labels,
-    NewInvocation, NewReceipt, Settlement, Status,
+    Lineage, NewInvocation, NewReceipt, Placement, Settlement, Status,
 };
 use tempfile::TempDir;
 
@@ -55,6 +55,8 @@ pub(crate) fn invocation(id: u128) -> NewInvocation {
         created_ms: i64::try_from(id).unwrap(),
         hops: 0,
         labels: Labels::default(),
+        lineage: Lineage::default(),
+        placement: Placement::Here,
     }
 }
 
@@ -73,6 +75,7 @@ pub(crate) fn receipt(id: u128, fenced: &[u128]) -> NewReceipt {
         target: RequestId(fenced[0]),
         function: key("f"),
         fenced: fenced.iter().copied().map(RequestId).collect(),
+        reach: None,
         body: format!(r#"{{"cancel":{id}}}"#),
         created_ms: i64::try_from(id).unwrap(),
     }

@@ -1,0 +1,240 @@
+//! What several nodes share beyond [`Store`]: who is alive, who owns what, and cancels that reach over nodes.
+//!
+//! # The rules
+//!
+//! - A node is a row with an **epoch** and an end of its **lease**, by the database's clock. It renews the lease
+//!   ([`Shared::renew`]); whoever finds it over takes the node's work away ([`Shared::take_over`]), in the
+//!   transaction that raises the epoch. Every write of a node is in a transaction that holds its row with its epoch
+//!   (`FOR KEY SHARE`): after a takeover every one of them fails with [`StoreError::Lapsed`], and none is half done.
+//! - A request that is not over has one **owner**, or none: then it waits in the shared queue and any node may
+//!   [`Shared::claim`] it. Only its owner changes it, but for a fence.
+//! - A **fence** over a tree is one transaction that holds the lock of the tree's root alone; who accepts a request below
+//!   another holds the same lock together with others, and looks whether anything above is fenced: so no child is
+//!   accepted behind a fence, on any node ([`StoreError::Banned`]).
+//! - What a fence found on a node is a **part** of the cancel for that node, as a row: a notification only wakes, the row
+//!   is read again at every heartbeat.
+
+use cancel::{CancelId, Level, RequestId, Scope};
+use tokio::sync::broadcast;
+
+use crate::{FunctionFilter, FunctionKey, InvocationRecord, Status, Store, StoreFuture};
+
+/// A node as it introduces itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Joining {
+    /// Where others and operators reach its API.
+    pub endpoint: String,
+    /// The program's version.
+    pub version: String,
+    /// How long its lease is from each renewal on, in milliseconds.
+    pub lease_ms: u32,
+}
+
+/// How a node stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeState {
+    /// It holds its lease, or nobody has found it over yet.
+    Live,
+    /// It takes nothing new, and ends with what it runs.
+    Draining,
+    /// Its lease ran out, and its work was taken away.
+    Fenced,
+    /// It ended in order.
+    Left,
+}
+
+/// A node as the others see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeRow {
+    /// Its name: 32 hexadecimal digits, made once in its data folder.
+    pub node: String,
+    /// Rises with each of its lives, and when it is fenced.
+    pub epoch: i64,
+    /// How it stands.
+    pub state: NodeState,
+    /// Where its API is.
+    pub endpoint: String,
+    /// The program's version.
+    pub version: String,
+    /// How long its lease still is by the database's clock, in milliseconds; negative: over.
+    pub lease_left_ms: i64,
+    /// Requests that it owns and that are not over.
+    pub owns: u64,
+    /// When it joined.
+    pub joined_ms: i64,
+}
+
+/// What a renewal found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Beat {
+    /// Other live nodes whose lease is over: their work can be taken over.
+    pub lapsed: Vec<String>,
+    /// Parts of cancels that this node has not reported as done.
+    pub parts: Vec<Part>,
+    /// Whether requests wait in the shared queue that could run now.
+    pub waiting: bool,
+    /// Rises with every change of functions, aliases or asynchronous configurations by any node.
+    pub functions: i64,
+    /// Rises with every change of credentials by any node.
+    pub credentials: i64,
+}
+
+/// What a node would run now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claim {
+    /// At most so many.
+    pub limit: u32,
+    /// Of each version of a function at most so many.
+    pub each: u32,
+    /// None of these: the node cannot run them, or has enough of them waiting.
+    pub not: Vec<FunctionKey>,
+}
+
+/// A cancel that is asked for on a node that does not hold its target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fence {
+    /// The new cancel's id.
+    pub cancel: CancelId,
+    /// What is to be stopped.
+    pub target: RequestId,
+    /// The function it must be of.
+    pub function: FunctionFilter,
+    /// How wide.
+    pub scope: Scope,
+    /// How hard.
+    pub level: Level,
+    /// The receipt so far, JSON.
+    pub body: String,
+    /// Who asks and why, JSON, handed to the owners as it is.
+    pub actor: String,
+    /// When.
+    pub now_ms: i64,
+}
+
+/// What came of a [`Fence`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fenced {
+    /// No such request of this function is in the store. It may be a synchronous one of a node
+    /// ([`Shared::ask_around`]).
+    Unknown,
+    /// It is over, and was not cancelled; nothing below it that was to be stopped is left.
+    Finished(Status),
+    /// It is over, and this cancel had stopped it.
+    Canceled(CancelId),
+    /// It is fenced, durably. What was in the shared queue is settled: these.
+    Stopping {
+        /// Requests that were settled by the fence itself, as no node had them.
+        settled: Vec<(RequestId, FunctionKey)>,
+        /// What is left to nodes.
+        parts: Vec<Part>,
+    },
+}
+
+/// What a cancel wants of one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Its own number.
+    pub part: i64,
+    /// The cancel it is a part of.
+    pub cancel: CancelId,
+    /// Whose part it is, and in which epoch the request was owned.
+    pub node: String,
+    /// The epoch of the owner when the fence fell.
+    pub epoch: i64,
+    /// The request on that node.
+    pub request: RequestId,
+    /// Its function; `None` where the node is only asked whether it has the request.
+    pub function: Option<FunctionKey>,
+    /// The project of whoever asks.
+    pub project: String,
+    /// How wide.
+    pub scope: Scope,
+    /// How hard.
+    pub level: Level,
+    /// Who asks and why, JSON.
+    pub actor: String,
+    /// What became of it.
+    pub state: PartState,
+    /// The evidence or the reason, in words or JSON of the supervisor crate.
+    pub detail: String,
+}
+
+/// What became of a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PartState {
+    /// Not reported yet.
+    Open,
+    /// Proven: nothing of it runs.
+    Stopped,
+    /// Settled and fenced; code may still run on a draining instance.
+    Draining,
+    /// It could not be killed within the limit.
+    Unkillable,
+    /// It had ended by itself.
+    Finished,
+    /// The node does not hold the request.
+    NotHere,
+    /// The node is fenced and its lease over; it stops what it runs within its lease, or is dead.
+    NodeLost,
+}
+
+/// What reaches a node between its heartbeats. Only a hint: everything it is about is in rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// There are parts for this node.
+    Parts,
+    /// A part of this cancel was reported.
+    Reported(CancelId),
+    /// Requests came into the shared queue.
+    Queue,
+    /// Functions, aliases or asynchronous configurations changed.
+    Functions,
+    /// Credentials changed.
+    Credentials,
+    /// The connection was lost and is back: whatever was told meanwhile was missed.
+    Again,
+}
+
+/// A store that several nodes share. This one speaks for one node.
+pub trait Shared: Store {
+    /// The name this store speaks for.
+    fn node(&self) -> String;
+    /// Begins a life of this node: raises its epoch (an older life that still writes gets
+    /// [`StoreError::Lapsed`](crate::StoreError::Lapsed) from then on) and takes its lease. Requests that
+    /// an older life owned, and that nobody took over, are still this node's. Resolves with the epoch.
+    fn join(&self, joining: Joining) -> StoreFuture<i64>;
+    /// Extends the lease. [`StoreError::Lapsed`](crate::StoreError::Lapsed) if it was taken away.
+    fn renew(&self) -> StoreFuture<Beat>;
+    /// Says that this node takes nothing new.
+    fn drain(&self) -> StoreFuture<()>;
+    /// Ends this life in order: what it owns and has not run goes back into the shared queue, whatever still
+    /// counts as running as well (it must be proven gone by now). Resolves with how many.
+    fn leave(&self) -> StoreFuture<u64>;
+    /// Takes requests out of the shared queue, in the order of acceptance within each function, fair between functions;
+    /// without payloads. None of a fenced one.
+    fn claim(&self, claim: Claim) -> StoreFuture<Vec<InvocationRecord>>;
+    /// Gives requests of this node that never ran in its hands back into the shared queue. Those that are fenced
+    /// or not this node's stay; resolves with what went.
+    fn release(&self, requests: Vec<RequestId>) -> StoreFuture<Vec<RequestId>>;
+    /// Fences a request and what is in scope with it, wherever it is, in one transaction.
+    fn fence(&self, fence: Fence) -> StoreFuture<Fenced>;
+    /// Makes a part for every other live node: whoever holds this request (a synchronous one, which the store does
+    /// not know) stops it. Resolves with the parts.
+    fn ask_around(&self, fence: Fence) -> StoreFuture<Vec<Part>>;
+    /// Parts of this node that are open.
+    fn parts(&self) -> StoreFuture<Vec<Part>>;
+    /// The parts that a cancel waits for: its own, and those of others over the same requests.
+    fn parts_of(&self, cancel: CancelId) -> StoreFuture<Vec<Part>>;
+    /// Says what became of a part of this node.
+    fn report(&self, part: i64, state: PartState, detail: String) -> StoreFuture<()>;
+    /// Takes the work of this node away if its lease is over: raises its epoch, puts what it owned back into the
+    /// shared queue (what was fenced is settled as cancelled instead), and marks its open parts as
+    /// [`PartState::NodeLost`]. False if its lease is not over, or another node was first.
+    fn take_over(&self, node: String) -> StoreFuture<bool>;
+    /// All nodes there are, by name.
+    fn nodes(&self) -> StoreFuture<Vec<NodeRow>>;
+    /// A subtree as the store knows it: the request and those below it that are not over, with their owners.
+    fn below(&self, request: RequestId, limit: u32) -> StoreFuture<Vec<(InvocationRecord, Option<String>)>>;
+    /// What other nodes did, from now on. Whoever lags may miss some: as if a connection was lost.
+    fn news(&self) -> broadcast::Receiver<News>;
+}
