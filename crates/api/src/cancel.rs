@@ -158,7 +158,7 @@ fn answer(answer: CancelAnswer, headers: &HeaderMap) -> Result<Response, ApiErro
             };
             (response, cancel, word)
         }
-        CancelAnswer::Finished(_) | CancelAnswer::Unknown => {
+        CancelAnswer::Finished(_) | CancelAnswer::Unknown | CancelAnswer::Elsewhere => {
             return Err(refusal(StatusCode::BAD_REQUEST));
         }
         CancelAnswer::Unkillable { cancel, .. } => {

@@ -1,7 +1,7 @@
 //! What handlers share: the way to the supervisor and the store, and the functions ready to run.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     path::PathBuf,
     sync::{Arc, PoisonError, RwLock},
 };
@@ -103,6 +103,34 @@ impl Api {
             self.keep_alias(alias);
         }
         Ok(self.functions.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    /// The same again, where other nodes may have changed functions: what is as it was is left alone, what is gone is
+    /// forgotten.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn load_again(&self) -> Result<(), ApiError> {
+        let _one_at_a_time = self.changing.lock().await;
+        let records = self.store.functions(None).await?;
+        let known = self.functions.read().unwrap_or_else(PoisonError::into_inner).clone();
+        for record in &records {
+            // Its policy is no revision of it.
+            if let Err(error) = self.ready(record, None).await {
+                tracing::error!(key = ?record.key, %error, "a stored function cannot run");
+            }
+        }
+        let there: HashSet<&FunctionKey> = records.iter().map(|record| &record.key).collect();
+        for gone in known.into_keys().filter(|key| !there.contains(key)) {
+            self.forget(&gone);
+            self.handle.function_deleted(gone).await;
+        }
+        let aliases = self.store.aliases().await?;
+        self.aliases.write().unwrap_or_else(PoisonError::into_inner).clear();
+        for alias in aliases {
+            self.keep_alias(alias);
+        }
+        Ok(())
     }
 
     /// Makes a function ready: unpacks its code, tells the supervisor, caches it.

@@ -1,7 +1,13 @@
 //! Where the API is reached: one listener for everybody, with TLS or without, and beside TLS one in the clear
 //! for the runtimes of this node. The first may be a socket that a service manager had bound.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    os::fd::{AsFd as _, OwnedFd},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use axum::Router;
@@ -86,6 +92,11 @@ impl Listeners {
             }
         };
         Ok(Self { api, address, tls, runtimes })
+    }
+
+    /// The API's socket once more, for a next life in this process.
+    pub(crate) fn handed_on(&self) -> std::io::Result<OwnedFd> {
+        self.api.as_fd().try_clone_to_owned()
     }
 
     /// The address of the API.

@@ -21,6 +21,7 @@ mod runtime_user;
 mod serve;
 mod settings;
 mod signals;
+mod stores;
 mod terminal;
 mod trust;
 mod verbs;

@@ -1,18 +1,26 @@
 //! A node from its options to its end: wiring, and nothing that decides.
 
 use std::{
-    ffi::OsString, net::SocketAddr, num::NonZeroU32, path::Path, process::ExitCode, sync::Arc, time::Duration,
+    ffi::OsString,
+    net::SocketAddr,
+    num::NonZeroU32,
+    os::{fd::OwnedFd, unix::process::CommandExt as _},
+    path::Path,
+    process::{Command, ExitCode, Stdio},
+    sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
 use api::{Api, ApiSettings, NodeKey, RateLimits, Secrets};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use store::{Embedded, Store};
+use store::{Shared, Store};
 use supervisor::{
-    LogSettings, Node, Recovered, Settings, Tunable,
-    group::{Containment, HelperProgram, Isolation, Spawner, Swept},
+    Lease, LogSettings, Lost, Node, Recovered, Settings, Tunable, Working,
+    group::{Containment, HelperProgram, Isolation, LeaseClock, Spawner, Swept},
+    http,
 };
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -28,6 +36,7 @@ use crate::{
     runtime_user::{self, RuntimeUser},
     settings::{Given, IsolationArg, Loaded, NodeSettings},
     signals::EndSignals,
+    stores,
 };
 
 /// What the end of a node takes beside its drain and its kills, at the most: answers under way (5 s), logs, the
@@ -44,6 +53,12 @@ pub(crate) struct Running {
     changeable: Changeable,
     node: Node,
     store: Arc<dyn Store>,
+    /// The same, where other nodes have it too.
+    shared: Option<Arc<dyn Shared>>,
+    lease: Option<Lease>,
+    working: Option<Working>,
+    /// The API's socket, for a next life in this process.
+    listener: OwnedFd,
     server: JoinHandle<()>,
     open: Option<JoinHandle<()>>,
     exporting: Option<Exporting>,
@@ -71,10 +86,16 @@ pub(crate) async fn serve(given: Given, loaded: Loaded) -> anyhow::Result<ExitCo
         let handle = handle.clone();
         async move { handle.node(Some(String::new())).await.is_some() }
     }));
+    let mut lapsed = None;
     tokio::select! {
         () = signals.next() => {}
+        why = lost(&mut running.lease) => lapsed = Some(why),
         why = running.node.failed() => bail!("the node's core failed, nothing can be decided: {why}"),
         () = reloads.follow(&running.changeable, &status) => {}
+    }
+    if let Some(why) = lapsed {
+        feeding.abort();
+        return begin_again(running, &mut signals, why).await;
     }
     let drain = reloads.settings().drain;
     output::note(format_args!(
@@ -95,6 +116,54 @@ pub(crate) async fn serve(given: Given, loaded: Loaded) -> anyhow::Result<ExitCo
             Ok(ExitCode::from(output::UNKILLABLE))
         }
     }
+}
+
+/// Resolves when the lease is lost; never on a node that has none.
+async fn lost(lease: &mut Option<Lease>) -> Lost {
+    if let Some(lease) = lease
+        && let Ok(why) = (&mut lease.lost).await
+    {
+        return why;
+    }
+    std::future::pending().await
+}
+
+/// The node's lease is over: other nodes may run its requests. Everything it runs is killed, now and with proof; then
+/// it waits for the database and begins a new life, in this process and on the same listening socket.
+async fn begin_again(running: Running, signals: &mut EndSignals, why: Lost) -> anyhow::Result<ExitCode> {
+    tracing::error!(?why, "the lease is over: everything that runs here is killed");
+    let left = running.node.handle.drain(Duration::ZERO).await;
+    if left > 0 {
+        output::note(format_args!("quell: {left} instances could not be killed; not joining again"));
+        return Ok(ExitCode::from(output::UNKILLABLE));
+    }
+    tracing::warn!("every instance was reaped; waiting for the database, new requests get 503");
+    if let Some(shared) = &running.shared {
+        tokio::select! {
+            () = stores::reachable(shared.as_ref()) => {}
+            () = signals.next() => {
+                running.stop(Duration::ZERO, None).await?;
+                output::note("quell: every instance was reaped; ended");
+                return Ok(ExitCode::SUCCESS);
+            }
+        }
+    }
+    let listener = running.listener.try_clone()?;
+    // What it cannot write any more is not this life's to write.
+    if let Err(error) = running.stop(Duration::ZERO, None).await {
+        tracing::warn!(%error, "the last life did not close cleanly");
+    }
+    Err(again(listener).into())
+}
+
+/// Executes this program in its own place, with the listening socket. Returns only if that fails.
+fn again(listener: OwnedFd) -> std::io::Error {
+    let mut args = std::env::args_os();
+    let name = args.next().unwrap_or_else(|| "quell".into());
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0(name).args(args).stdin(Stdio::from(listener));
+    http::handing_on(&mut command);
+    command.exec()
 }
 
 /// How much callers may ask.
@@ -159,7 +228,9 @@ async fn start_with(args: &NodeSettings, handed: Option<std::net::TcpListener>) 
     let tls = Tls::of(args)?;
     std::fs::create_dir_all(&args.data).with_context(|| format!("{} cannot be made", args.data.display()))?;
     let data = args.data.canonicalize()?;
-    let store: Arc<dyn Store> = Arc::new(Embedded::open(&data)?);
+    let opened = stores::open(args, &data).await?;
+    let store = Arc::clone(&opened.store);
+    let nodes = stores::nodes_of(&opened, args);
     let listeners = Listeners::bind(args, tls, handed)?;
     let open = OpenListener::bind(args.metrics_listen)?;
     let (address, status) = (listeners.address(), listeners.status());
@@ -174,14 +245,21 @@ async fn start_with(args: &NodeSettings, handed: Option<std::net::TcpListener>) 
         }
         _ => tracing::info!("{chosen}"),
     }
-    let (containment, spawner) = contain(args, chosen.user, store.as_ref()).await?;
-    let name = store.fact("node").await?.unwrap_or_default();
-    let (exporter, spans) = Exporter::of(args, &name)?.unzip();
+    let clock = nodes.is_some().then(LeaseClock::new).transpose()?;
+    let (containment, spawner) = contain(args, chosen.user, &opened.name, clock.clone()).await?;
+    let (exporter, spans) = Exporter::of(args, &opened.name)?.unzip();
     let settings = Settings { spans, ..node_settings(args, &data, &listeners) };
     // Everything that may fail comes before the node, which takes up the work of its last life.
     let key = NodeKey::of(store.as_ref()).await?;
     let client = credential(args, &data, store.as_ref(), &key, &listeners).await?;
-    let node = Node::start(settings, Arc::clone(&store), spawner)?;
+    // Whatever an older life of this node left is proven ended: now it may own what it runs.
+    let mut lease = match (&nodes, clock) {
+        (Some(nodes), Some(clock)) => {
+            Some(nodes.join(stores::lease(args, listeners.endpoint())?, clock).await?)
+        }
+        _ => None,
+    };
+    let node = Node::start(settings, Arc::clone(&store), nodes.clone(), spawner)?;
     let api_settings =
         ApiSettings { region: args.region.clone(), data_dir: data.clone(), limits: rate_limits(args) };
     let api = Api::new(node.handle.clone(), Arc::clone(&store), key, images, api_settings);
@@ -190,13 +268,25 @@ async fn start_with(args: &NodeSettings, handed: Option<std::net::TcpListener>) 
         node.ended().await;
         return Err(error);
     }
+    let working = match (&nodes, &mut lease) {
+        (Some(nodes), Some(lease)) => {
+            tokio::spawn(follow_functions(Arc::clone(&api), nodes.function_changes()));
+            Some(nodes.work(node.handle.clone(), lease))
+        }
+        _ => None,
+    };
     let exporting = exporter.map(|exporter| exporter.start(node.handle.clone()));
     let end = CancellationToken::new();
     let certificates = listeners.certificates();
     let changeable = Changeable { handle: node.handle.clone(), api: Arc::clone(&api), certificates };
     let open = open.map(|open| tokio::spawn(open.serve(Arc::clone(&api), end.clone())));
+    let listener = listeners.handed_on()?;
     let server = listeners.serve(api::router(api), args, end.clone());
     Ok(Running {
+        shared: opened.shared,
+        lease,
+        working,
+        listener,
         address,
         status,
         client,
@@ -209,6 +299,15 @@ async fn start_with(args: &NodeSettings, handed: Option<std::net::TcpListener>) 
         exporting,
         end,
     })
+}
+
+/// Reads functions again whenever another node may have changed them; ends with the node.
+async fn follow_functions(api: Arc<Api>, mut changes: watch::Receiver<u64>) {
+    while changes.changed().await.is_ok() {
+        if let Err(error) = api.load_again().await {
+            tracing::warn!(%error, "what other nodes changed of functions could not be read");
+        }
+    }
 }
 
 /// Takes up what the last life of this node left in the store.
@@ -231,16 +330,9 @@ async fn take_over(api: &Api, node: &Node, swept: bool) -> anyhow::Result<()> {
 async fn contain(
     args: &NodeSettings,
     user: Option<u32>,
-    store: &dyn Store,
+    name: &str,
+    clock: Option<LeaseClock>,
 ) -> anyhow::Result<(Arc<Containment>, Arc<Spawner>)> {
-    let name = match store.fact("node").await? {
-        Some(name) => name,
-        None => {
-            let name = uuid::Uuid::new_v4().simple().to_string();
-            store.put_fact("node", name.clone()).await?;
-            name
-        }
-    };
     let isolation = match args.isolation {
         IsolationArg::Auto => Isolation::Auto,
         IsolationArg::Cgroup => Isolation::Cgroup,
@@ -248,7 +340,7 @@ async fn contain(
         IsolationArg::ProcessGroup => Isolation::ProcessGroup,
     };
     let helper = helper(user);
-    let containment = Arc::new(Containment::probe(&name, isolation, &helper)?);
+    let containment = Arc::new(Containment::probe(name, isolation, &helper)?);
     for layer in containment.layers() {
         tracing::info!(%layer, "containment");
     }
@@ -258,7 +350,7 @@ async fn contain(
     let swept = containment.sweep(args.kill_timeout).await?;
     let Swept { leaves, processes } = swept;
     tracing::info!(leaves, processes, "ended what an earlier life left running");
-    let spawner = Arc::new(Spawner::start(helper, Arc::clone(&containment))?);
+    let spawner = Arc::new(Spawner::start(helper, Arc::clone(&containment), clock)?);
     Ok((containment, spawner))
 }
 
@@ -308,6 +400,14 @@ impl Running {
         signals: Option<&mut EndSignals>,
     ) -> anyhow::Result<usize> {
         let handle = self.node.handle.clone();
+        if let Some(working) = self.working {
+            working.end().await;
+        }
+        if let Some(shared) = &self.shared
+            && let Err(error) = shared.drain().await
+        {
+            tracing::warn!(%error, "the other nodes are not told that this one drains");
+        }
         let drain = handle.drain(limit);
         let left = match signals {
             None => drain.await,
@@ -324,6 +424,15 @@ impl Running {
         };
         self.end.cancel();
         self.node.ended().await;
+        if let (Some(shared), 0) = (&self.shared, left) {
+            match shared.leave().await {
+                Ok(requests) => tracing::info!(requests, "left the nodes of this store; what waits is theirs"),
+                Err(error) => tracing::warn!(%error, "the other nodes take over when the lease is over"),
+            }
+        }
+        if let Some(lease) = self.lease {
+            lease.end().await;
+        }
         if let Err(error) = self.containment.close() {
             tracing::warn!(%error, "the node's cgroup stays behind");
         }

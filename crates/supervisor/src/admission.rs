@@ -58,6 +58,8 @@ impl Shell {
             runnable: accepting.is_none() && !is_kept,
             caller,
             storing: false,
+            anywhere: false,
+            root: kept.root,
             accepting,
             order,
             created_ms: kept.created_ms,
@@ -146,6 +148,8 @@ impl Shell {
     /// Effect `Accept`: asynchronous requests are made durable first; the rest may run.
     pub(crate) fn accepted(&mut self, id: RequestId) {
         let parent = self.requests.get(&id).and_then(|request| self.durable_ancestor(request.parent));
+        let lineage = self.lineage_of(id);
+        let anywhere = self.is_for_any_node(id);
         let Some(request) = self.requests.get_mut(&id) else { return };
         let Payload::Here(payload) = &request.payload else {
             self.metrics.taken_up.count();
@@ -156,6 +160,7 @@ impl Shell {
             return self.runnable(id);
         };
         request.storing = true;
+        request.anywhere = anywhere;
         let row = NewInvocation {
             request: id,
             function: Arc::clone(&request.function.key),
@@ -165,8 +170,8 @@ impl Shell {
             created_ms: request.created_ms,
             hops: request.hops,
             labels: request.labels.clone(),
-            lineage: Lineage::default(),
-            placement: Placement::Here,
+            lineage,
+            placement: if anywhere { Placement::Anywhere } else { Placement::Here },
         };
         let (inbox, runtime) = (self.inbox.clone(), runtime::Handle::current());
         let told = move |result: Result<(), StoreError>| {
@@ -178,7 +183,12 @@ impl Shell {
                 }
                 Ok(()) | Err(TrySendError::Closed(_)) => {} // closed: the node has ended
             }
-            accepting.send(result.map_err(InvokeError::Store)).ok();
+            let refused = |error| match error {
+                StoreError::Banned => InvokeError::ParentCanceled,
+                StoreError::Lapsed => InvokeError::NoLease,
+                error => InvokeError::Store(error),
+            };
+            accepting.send(result.map_err(refused)).ok();
         };
         self.store.accept_then(row, Box::new(told));
     }
@@ -221,18 +231,63 @@ impl Shell {
             Ok(()) => self.metrics.of(true).accepted.count(),
             Err(error) => self.metrics.refused(&InvokeError::Store(error.clone())),
         }
-        if result.is_ok() {
+        let anywhere = request.anywhere;
+        if result.is_ok() && !anywhere {
             if self.waiting_bytes > self.settings.kept_bytes {
                 self.leave_to_the_store(id);
             }
             return self.runnable(id);
         }
+        // It was not accepted, or it is any node's now and may come back by a claim.
         self.tell(Event::Withdrawn(id));
         // If it was cancelled meanwhile it has settled, and its record went with that.
         if let Some(request) = self.requests.remove(&id) {
             self.waiting_bytes -= request.payload.bytes_here();
             self.clear_timer(request.timer);
         }
+        if let Some(nodes) = self.nodes.as_ref().filter(|_| anywhere && result.is_ok()) {
+            nodes.waits();
+        }
+    }
+
+    /// Whether a request that is being accepted had better run on whichever node has room first: it would wait here.
+    fn is_for_any_node(&self, id: RequestId) -> bool {
+        let Some(request) = self.requests.get(&id).filter(|_| self.nodes.is_some()) else { return false };
+        let full = self.instances.len() >= self.settings.max_instances;
+        match self.pools.get(&request.function.key) {
+            Some(pool) => {
+                let offered = pool.instances.iter().any(|id| self.engine.room(*id) > 0);
+                pool.waiting() > 0 || !self.has_room(pool) || (full && !offered)
+            }
+            None => full,
+        }
+    }
+
+    /// Where a request hangs, for a store of several nodes: which keeps a child from being accepted below a fence
+    /// that another node has set.
+    fn lineage_of(&self, id: RequestId) -> Lineage {
+        let mut above = Vec::new();
+        let mut at = self.requests.get(&id).filter(|_| self.nodes.is_some()).and_then(|request| request.parent);
+        while let Some(id) = at {
+            above.push(id);
+            let request = self.requests.get(&id);
+            at = request.filter(|request| !request.asynchronous).and_then(|request| request.parent);
+        }
+        let root = above.last().map(|last| self.root_of(*last));
+        Lineage { root, above }
+    }
+
+    /// The top of a request's tree, as far as it is known here: a request that came from the store knows its own.
+    pub(crate) fn root_of(&self, id: RequestId) -> RequestId {
+        let mut top = id;
+        while let Some(request) = self.requests.get(&top) {
+            match (request.root, request.parent) {
+                (Some(root), _) => return root,
+                (None, Some(parent)) => top = parent,
+                (None, None) => return top,
+            }
+        }
+        top
     }
 
     pub(crate) fn runnable(&mut self, id: RequestId) {
@@ -273,7 +328,7 @@ impl Shell {
     }
 
     /// Whether something of a pool can be placed or started, as far as the pool goes.
-    fn has_room(&self, pool: &Pool) -> bool {
+    pub(crate) fn has_room(&self, pool: &Pool) -> bool {
         pool.instances.len() < pool.function.max_instances as usize
             || pool.instances.iter().any(|id| self.engine.room(*id) > 0)
     }

@@ -8,7 +8,7 @@ impl CancelAnswer {
         Some(match self {
             Self::Done { .. } => return None,
             Self::Finished(status) => ("FSS.0400", format!("Invalid RequestId: {status}")),
-            Self::Unknown => ("FSS.0400", "Invalid RequestId".to_owned()),
+            Self::Unknown | Self::Elsewhere => ("FSS.0400", "Invalid RequestId".to_owned()),
             Self::Unkillable { detail, .. } => {
                 ("FSS.0500", format!("fenced, but not everything could be killed: {detail}"))
             }

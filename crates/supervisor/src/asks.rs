@@ -27,6 +27,7 @@ impl Shell {
             Some(function) if order.function.fits(&function) => {}
             // Of another function or project: as unknown as if it were nowhere (I11).
             Some(_) => return drop(respond.send(CancelAnswer::Unknown)),
+            None if self.nodes.is_some() => return drop(respond.send(CancelAnswer::Elsewhere)),
             None => match self.orphans_of(&order) {
                 orphans if orphans.is_empty() => return self.ask_the_store(order, respond),
                 orphans => return self.cancel_orphans(order, orphans, respond),
@@ -137,7 +138,8 @@ impl Shell {
             },
         };
         let trace = self.requests.get(&target).and_then(|request| request.trace.clone());
-        self.drafts.open(cancel, target, &function, cause, trace);
+        let root = self.nodes.is_some().then(|| self.root_of(target));
+        self.drafts.open(cancel, target, &function, cause, trace, root);
         self.drafts.name(cancel, &actor.unwrap_or_default(), scope, level);
     }
 
@@ -275,7 +277,7 @@ impl Shell {
 /// Orders answers by how much is left to worry about. One that ended meanwhile needed no stop.
 fn badness(answer: &CancelAnswer) -> u8 {
     match answer {
-        CancelAnswer::Unknown | CancelAnswer::Finished(_) => 1,
+        CancelAnswer::Unknown | CancelAnswer::Elsewhere | CancelAnswer::Finished(_) => 1,
         CancelAnswer::Done { stop: Stop::Stopped, .. } => 2,
         CancelAnswer::Done { stop: Stop::Fenced, .. } => 3,
         CancelAnswer::Done { stop: Stop::Draining, .. } => 4,
@@ -286,7 +288,7 @@ fn badness(answer: &CancelAnswer) -> u8 {
     }
 }
 
-async fn stored_answer(store: &dyn Store, order: &CancelOrder) -> Result<CancelAnswer, StoreError> {
+pub(crate) async fn stored_answer(store: &dyn Store, order: &CancelOrder) -> Result<CancelAnswer, StoreError> {
     let kept = store.receipt_of(order.request).await?;
     let receipt = kept.as_ref().and_then(|kept| serde_json::from_str::<Receipt>(&kept.body).ok());
     // The node died before this stop was proven, and the next life could not prove it either.

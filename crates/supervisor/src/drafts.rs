@@ -6,12 +6,13 @@ use std::{
 };
 
 use cancel::{CancelId, Cause, Evidence, InstanceId, Level, Outcome, Reply, RequestId, Scope};
-use store::{FunctionKey, NewReceipt, StoreError};
+use store::{FunctionFilter, FunctionKey, NewReceipt, Reach, StoreError};
 
 use crate::{
     group::Proof,
     handle::Actor,
     instance::Instance,
+    nodes::PartActor,
     receipt::{AskedBy, Receipt, TouchedInstance, TouchedRequest},
     request::{Request, shown},
     settings::MAX_NAMED_ASKERS,
@@ -41,6 +42,8 @@ pub(crate) struct Traced<'a> {
 struct Draft {
     receipt: Receipt,
     target: RequestId,
+    /// The top of the target's tree, where several nodes share the store.
+    root: Option<RequestId>,
     function: FunctionKey,
     /// Where each request stands in `receipt.requests`.
     rows: HashMap<RequestId, usize>,
@@ -72,6 +75,7 @@ impl Drafts {
         function: &FunctionSpec,
         cause: Cause,
         trace: Option<Box<TraceContext>>,
+        root: Option<RequestId>,
     ) {
         let receipt = Receipt {
             cancel_id: cancel.to_string(),
@@ -85,6 +89,7 @@ impl Drafts {
         let draft = Draft {
             receipt,
             target,
+            root,
             function: FunctionKey::clone(&function.key),
             rows: HashMap::new(),
             bystanders: HashMap::new(),
@@ -396,13 +401,28 @@ impl Drafts {
 }
 
 impl Draft {
+    /// How far it goes beyond this node: a cancel of a tree, to whatever hangs below it.
+    fn reach(&self) -> Option<Reach> {
+        let root = self.root.filter(|_| self.receipt.scope == "subtree")?;
+        let level = if self.receipt.level == "kill" { Level::Kill } else { Level::Ask };
+        let first = self.receipt.asked_by.first().cloned().unwrap_or_default();
+        let actor = Actor {
+            credential: first.credential,
+            remote: first.remote.and_then(|remote| remote.parse().ok()),
+            reason: first.reason,
+            bulk: first.bulk,
+        };
+        let actor = PartActor::new(&actor, &FunctionFilter::exactly(self.function.clone())).text();
+        Some(Reach { root, level, actor })
+    }
+
     fn new_receipt(&self, cancel: CancelId) -> NewReceipt {
         NewReceipt {
             cancel,
             target: self.target,
             function: self.function.clone(),
             fenced: self.rows.keys().copied().collect(),
-            reach: None,
+            reach: self.reach(),
             body: self.body(),
             created_ms: self.receipt.fenced_ms,
         }

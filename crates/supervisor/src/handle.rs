@@ -19,6 +19,7 @@ use crate::{
     logs::Logs,
     message::{Arrival, Message, Mode, Question},
     metrics::Metrics,
+    nodes::{self, Nodes},
     receipt::Receipt,
     selection::{ListedPage, NotSelected, Selection},
     settings::Tunable,
@@ -106,6 +107,9 @@ pub enum InvokeError {
     /// The node is stopping.
     #[error("node is stopping")]
     Stopping,
+    /// It shares a store with others and does not reach it, or its lease is over.
+    #[error("node does not reach the store that it shares with others")]
+    NoLease,
     /// It is being cancelled, and its runtime could not be killed in time; it has no result yet.
     #[error("request is cancelled, and its runtime could not be killed: {0}")]
     Stuck(String),
@@ -186,6 +190,8 @@ pub enum CancelAnswer {
     TooManyAskers,
     /// The node has ended.
     Gone,
+    /// This node does not hold it; another of the same store may.
+    Elsewhere,
 }
 
 /// What the API and the daemon hold of the shell. Cheap to clone.
@@ -201,6 +207,7 @@ pub struct Handle {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) logs: Option<Logs>,
     pub(crate) bulks: Bulks,
+    pub(crate) nodes: Option<Arc<Nodes>>,
 }
 
 /// What a node has room for.
@@ -239,6 +246,10 @@ impl Handle {
     }
 
     fn arrive(&self, arrival: Arrival) -> Result<(), InvokeError> {
+        if self.nodes.as_ref().is_some_and(|nodes| !nodes.accepts()) {
+            self.metrics.refused(&InvokeError::NoLease);
+            return Err(InvokeError::NoLease);
+        }
         let refused = match self.inbox.try_send(Message::Arrived(arrival)) {
             Ok(()) => return Ok(()),
             Err(mpsc::error::TrySendError::Full(_)) => InvokeError::Busy("the inbox is full"),
@@ -250,13 +261,26 @@ impl Handle {
 
     /// Cancels; resolves when it is stopped and recorded (or as `order.early` says).
     pub async fn cancel(&self, order: CancelOrder) -> CancelAnswer {
-        let (respond, answer) = oneshot::channel();
-        let answer = match self.inbox.send(Message::Cancel { order, respond }).await {
-            Ok(()) => answer.await.unwrap_or(CancelAnswer::Gone),
-            Err(_) => CancelAnswer::Gone,
+        let answer = match &self.nodes {
+            None => self.cancel_here(order).await,
+            Some(nodes) => nodes.cancel(self, order).await,
         };
         self.metrics.answered(&answer);
         answer
+    }
+
+    /// The same for what this node holds.
+    pub(crate) async fn cancel_here(&self, order: CancelOrder) -> CancelAnswer {
+        let (respond, answer) = oneshot::channel();
+        match self.inbox.send(Message::Cancel { order, respond }).await {
+            Ok(()) => answer.await.unwrap_or(CancelAnswer::Gone),
+            Err(_) => CancelAnswer::Gone,
+        }
+    }
+
+    /// The other nodes, where several share the store.
+    pub fn nodes(&self) -> Option<&Arc<Nodes>> {
+        self.nodes.as_ref()
     }
 
     /// What such a cancel would do now; `Err` is the answer it would get at once.
@@ -346,11 +370,18 @@ impl Handle {
     /// When the store cannot be read.
     pub async fn receipt(&self, cancel: CancelId) -> Result<Option<Receipt>, StoreError> {
         let live = self.ask(|respond| Question::Receipt { cancel, respond }).await.flatten();
-        if let Some(receipt) = live {
-            return Ok(Some(receipt));
+        let receipt = match live {
+            Some(receipt) => Some(receipt),
+            None => {
+                let kept = self.store.receipt(cancel).await?;
+                kept.and_then(|record| serde_json::from_str::<Receipt>(&record.body).ok())
+            }
+        };
+        let (Some(mut receipt), Some(nodes)) = (receipt.clone(), &self.nodes) else { return Ok(receipt) };
+        if receipt.parts.is_empty() && receipt.scope == "subtree" {
+            receipt.parts = nodes.shared().parts_of(cancel).await?.iter().map(nodes::shown).collect();
         }
-        let kept = self.store.receipt(cancel).await?;
-        Ok(kept.and_then(|record| serde_json::from_str(&record.body).ok()))
+        Ok(Some(receipt))
     }
 
     /// A function was created or changed: waiting requests run this revision, and instances of older

@@ -33,6 +33,7 @@ mod measure;
 mod message;
 mod metrics;
 mod node;
+mod nodes;
 mod notices;
 mod own_network;
 mod payloads;
@@ -73,7 +74,8 @@ pub use handle::{
 pub use logs::{Follower, LogError, LogLine, LogOf, LogQuery, LogSettings, Logs, Stream};
 pub use metrics::{CancelTimes, Each, Each4, MODES, Metrics, OUTCOMES, Requests};
 pub use node::{Node, Recovered, StartError};
-pub use receipt::{AskedBy, Receipt, TouchedInstance, TouchedRequest};
+pub use nodes::{Lease, LeaseSettings, Lost, Nodes, Working};
+pub use receipt::{AskedBy, NodePart, Receipt, TouchedInstance, TouchedRequest};
 pub use selection::{AsOf, ListedPage, NotSelected, Selection, Standing};
 pub use settings::{MAX_RESPONSE_BYTES, Settings, Tunable};
 pub use spans::{Span, Spans};

@@ -4,7 +4,7 @@ use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use cancel::{Attempt, CancelId, InstanceId, Level, Plan, RequestId, Scope};
-use store::{FunctionKey, NewInvocation, StoreError};
+use store::{FunctionKey, InvocationRecord, NewInvocation, StoreError};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +16,7 @@ use crate::{
     group::{Exit, Group, NotProven, OutOfMemory, Proof},
     handle::{CancelAnswer, CancelOrder, Completion, Invocation, InvokeError},
     logs::{Live, LogOf},
+    nodes::Room,
     receipt::Receipt,
     runtime_api::Carried,
     seen::Glimpse,
@@ -60,6 +61,8 @@ pub(crate) struct Kept {
     pub(crate) over: Vec<RequestId>,
     /// Nodes have ended under it too often: it fails, and its result goes where results go.
     pub(crate) given_up: bool,
+    /// The top of its tree, where several nodes share the store.
+    pub(crate) root: Option<RequestId>,
 }
 
 /// What a runtime's poll for work is answered with.
@@ -196,6 +199,10 @@ pub(crate) enum Question {
     Census {
         respond: oneshot::Sender<Census>,
     },
+    /// What more it would run now.
+    Room {
+        respond: oneshot::Sender<Room>,
+    },
     Counted {
         project: String,
         respond: oneshot::Sender<Vec<InstanceCount>>,
@@ -297,6 +304,11 @@ pub(crate) enum Message {
     Rewritten {
         done: Vec<CancelId>,
         left: Vec<Write>,
+    },
+    /// Requests out of the queue that several nodes share; those of functions that are not here are given back.
+    Claimed {
+        rows: Vec<InvocationRecord>,
+        respond: oneshot::Sender<Vec<InvocationRecord>>,
     },
     Ask(Question),
     /// Where a log is, and when what it is of has ended.

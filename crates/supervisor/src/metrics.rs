@@ -50,8 +50,8 @@ const ANSWERS: [&str; 9] = [
     "too_many_askers",
     "node_ended",
 ];
-const REFUSALS: [&str; 8] =
-    ["stopping", "disabled", "parent_canceled", "parent_gone", "too_deep", "too_many", "not_stored", "other"];
+const REFUSALS: [&str; 9] =
+    ["stopping", "disabled", "parent_canceled", "parent_gone", "too_deep", "too_many", "not_stored", "no_lease", "other"];
 const RESULTS: [&str; 4] = ["stopped", "draining", "unkillable", "not_recorded"];
 const CAUSES: [&str; 3] = ["asked", "deadline", "disconnect"];
 
@@ -104,7 +104,7 @@ pub struct Metrics {
     /// Requests that were taken up from an earlier life. They are in no other count of what was accepted.
     pub taken_up: Counter,
     /// Invocations that were refused, by why.
-    pub refused: Each<Counter, 8>,
+    pub refused: Each<Counter, 9>,
     /// Attempts that failed or lost their instance, and whose request waits again.
     pub requeued: Counter,
     /// What askers of cancels were told.
@@ -206,6 +206,7 @@ impl Metrics {
             InvokeError::Disabled => "disabled",
             InvokeError::Store(_) => "not_stored",
             InvokeError::Stopping => "stopping",
+            InvokeError::NoLease => "no_lease",
             InvokeError::Stuck(_) => "other",
         };
         self.refused.of(word).count();
@@ -222,6 +223,7 @@ impl Metrics {
             CancelAnswer::Unknown => "unknown",
             CancelAnswer::TooManyAskers => "too_many_askers",
             CancelAnswer::Gone => "node_ended",
+            CancelAnswer::Elsewhere => "unknown", // asked of no other node: nobody is told this
         };
         self.answers.of(word).count();
     }

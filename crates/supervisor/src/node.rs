@@ -23,6 +23,7 @@ use crate::{
     logs::Logs,
     message::{Arrival, Kept, Message, Mode},
     metrics::Metrics,
+    nodes::Nodes,
     receipt, runtime_api,
     settings::{INBOX, Settings},
     shell::{Parts, Shell, now_ms},
@@ -37,7 +38,7 @@ const RECOVERY_PAGE: u32 = 500;
 const MAX_ABOVE: usize = 64;
 /// Deliveries an asynchronous request may have over all lives of a node before a crash of the node
 /// during one more is taken for its own doing.
-const MAX_LIVES: u32 = 3;
+pub(crate) const MAX_LIVES: u32 = 3;
 
 /// Why a node could not start.
 #[derive(Debug, thiserror::Error)]
@@ -76,13 +77,14 @@ pub struct Recovered {
 }
 
 impl Node {
-    /// Starts the shell and the Runtime API.
+    /// Starts the shell and the Runtime API. `nodes`: the others, where several share the store.
     ///
     /// # Errors
     /// When the Runtime API cannot listen, or the folder of the logs cannot be used.
     pub fn start(
         settings: Settings,
         store: Arc<dyn Store>,
+        nodes: Option<Arc<Nodes>>,
         spawner: Arc<Spawner>,
     ) -> Result<Self, StartError> {
         let listener = runtime_api::bind()?;
@@ -101,6 +103,7 @@ impl Node {
             logs: logs.clone(),
             metrics: Arc::clone(&metrics),
             bulks: Bulks::default(),
+            nodes: nodes.clone(),
         };
         let end = CancellationToken::new();
         let serving = Serving {
@@ -118,6 +121,7 @@ impl Node {
         let runtime_api = tokio::spawn(http::serve(listener, router.clone(), serving, admit, end.clone()));
         let parts = Parts {
             store,
+            nodes,
             spawner,
             credentials,
             doors,
@@ -198,6 +202,7 @@ impl Node {
                         created_ms: row.created_ms,
                         over,
                         given_up,
+                        root: row.root,
                     });
                     let message = Message::Arrived(Arrival { invocation, mode });
                     drop(self.handle.inbox.send(message).await); // closed: the node is ending already

@@ -54,6 +54,23 @@ pub struct Receipt {
     pub instances: Vec<TouchedInstance>,
     /// Requests outside the scope that ended, or wait again, because they shared an instance.
     pub co_tenants: Vec<TouchedRequest>,
+    /// What other nodes had of it, where several share a store.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<NodePart>,
+}
+
+/// What a node stopped of a cancel that another node was asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodePart {
+    /// The node's name.
+    pub node: String,
+    /// The request on that node, with what hangs below it there.
+    pub request_id: String,
+    /// `open` (no word yet), `stopped`, `draining`, `unkillable`, `finished` (it had ended by itself), `not_here`, or
+    /// `lease_over`: that node is fenced, and what it ran ended with its lease.
+    pub result: String,
+    /// The id of that node's own receipt, or why it could not be stopped.
+    pub detail: String,
 }
 
 /// One ask.

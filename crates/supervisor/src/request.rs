@@ -57,6 +57,10 @@ pub(crate) struct Request {
     pub(crate) accepting: Option<oneshot::Sender<Result<(), InvokeError>>>,
     /// It is not durable yet.
     pub(crate) storing: bool,
+    /// Once it is, any node of the store may run it, and this one lets it go.
+    pub(crate) anywhere: bool,
+    /// The top of its tree, as a store of several nodes told it.
+    pub(crate) root: Option<RequestId>,
     /// Its place in the queue of its function; kept when it waits again, so that it is not put last.
     pub(crate) order: u64,
     /// It may be placed: durable, if it has to be.

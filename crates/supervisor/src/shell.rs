@@ -33,6 +33,7 @@ use crate::{
     logs::Logs,
     message::Message,
     metrics::Metrics,
+    nodes::Nodes,
     pool::Pool,
     ports::Ports,
     remembered::Remembered,
@@ -117,6 +118,8 @@ pub(crate) struct Shell {
     pub(crate) life_began: (Instant, i64),
     pub(crate) draining: Option<Draining>,
     pub(crate) store: Arc<dyn Store>,
+    /// The other nodes, where several share the store.
+    pub(crate) nodes: Option<Arc<Nodes>>,
     pub(crate) spawner: Arc<Spawner>,
     pub(crate) credentials: Arc<AttemptCredentials>,
     /// For the tasks the shell starts; the shell itself never sends to its own inbox.
@@ -147,6 +150,7 @@ pub(crate) struct Shell {
 /// What a shell is made of besides its settings.
 pub(crate) struct Parts {
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) nodes: Option<Arc<Nodes>>,
     pub(crate) spawner: Arc<Spawner>,
     pub(crate) credentials: Arc<AttemptCredentials>,
     pub(crate) doors: Doors,
@@ -185,6 +189,7 @@ impl Shell {
             life_began: (Instant::now(), now_ms()),
             draining: None,
             store: parts.store,
+            nodes: parts.nodes,
             spawner: parts.spawner,
             credentials: parts.credentials,
             inbox: parts.inbox,
@@ -271,6 +276,7 @@ impl Shell {
             Message::HandedOn(next) => self.handed_on(*next),
             Message::Unwritten(write, error) => self.unwritten(write, &error),
             Message::Rewritten { done, left } => self.rewritten(done, left),
+            Message::Claimed { rows, respond } => self.claimed(rows, respond),
             Message::Ask(question) => self.look(question),
             Message::LogAsked { of, project, respond } => self.log_asked(of, project, respond),
             Message::Watch { project, respond } => self.watch(project, respond),
@@ -357,6 +363,9 @@ impl Shell {
         while let Some(key) = self.dirty.iter().next().cloned() {
             self.dirty.remove(&key);
             self.schedule(&key);
+            if let Some(nodes) = &self.nodes {
+                nodes.room();
+            }
         }
         if self.draining.is_some() {
             self.advance_drain();

@@ -33,6 +33,18 @@ pub(super) fn check(loaded: &Loaded, mistakes: &mut Mistakes) {
             "this binary was built without the feature `otlp`: build it with `cargo build --release --features otlp`",
         );
     }
+    for key in ["store_password_file", "store_ca"] {
+        let file = match key {
+            "store_ca" => &settings.store_ca,
+            _ => &settings.store_password_file,
+        };
+        let Some(file) = file else { continue };
+        if settings.store.is_none() {
+            mistakes.add(place(loaded, key), "it needs store beside it: without one there is no server");
+        } else if let Err(error) = std::fs::File::open(file) {
+            mistakes.add(place(loaded, key), format!("{} cannot be read: {error}", file.display()));
+        }
+    }
     let root = nix::unistd::geteuid().is_root();
     if let (RuntimeUser::Number(user), false) = (settings.runtime_user, root) {
         mistakes.add(

@@ -177,6 +177,7 @@ texts! {
     IsolationArg, "one of \"auto\", \"cgroup\", \"subreaper\", \"process-group\"", choice, chosen;
     LogFormat, "one of \"text\", \"json\"", choice, chosen;
     Endpoint, "an endpoint, such as \"http://127.0.0.1:4318\"", Endpoint::parse, |to| Some(to.0.clone());
+    StoreUrl, "a database, such as \"postgres://quell@127.0.0.1/quell\"", StoreUrl::parse, |to| Some(to.0.clone());
     Filter, "a level (off, error, warn, info, debug, trace), or levels by crate such as \"info,supervisor=debug\"",
         Filter::parse, |filter| Some(filter.0.clone());
 }
@@ -198,6 +199,31 @@ impl Endpoint {
 
     /// As it was given.
     #[cfg_attr(not(feature = "otlp"), expect(dead_code, reason = "nothing else has an endpoint"))]
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Where a database is, without its password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StoreUrl(String);
+
+impl StoreUrl {
+    fn parse(text: &str) -> Result<Self, String> {
+        let rest = text.strip_prefix("postgres://").or_else(|| text.strip_prefix("postgresql://"));
+        let Some(rest) = rest.filter(|rest| !rest.is_empty() && !rest.contains(char::is_whitespace)) else {
+            return Err(format!("`{text}` is no database: postgres://user@host/database is expected"));
+        };
+        let user = rest.split_once('@').map_or("", |(user, _)| user);
+        if user.contains(':') || rest.contains("password=") {
+            return Err("a password does not belong into it: write it into a file, and name that as \
+                        store_password_file"
+                .to_owned());
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// As it was given.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
@@ -385,6 +411,12 @@ impl Placeholder for PathBuf {
 }
 
 impl Placeholder for Endpoint {
+    fn placeholder() -> Self {
+        Self(String::new())
+    }
+}
+
+impl Placeholder for StoreUrl {
     fn placeholder() -> Self {
         Self(String::new())
     }

@@ -28,6 +28,7 @@ pub(crate) use self::{
     shown::{check, example, show},
     table::{Reload, SETTINGS, Setting},
 };
+pub(crate) use self::field::StoreUrl;
 use self::{file::File, given::NAME};
 use crate::runtime_user::RuntimeUser;
 
@@ -35,6 +36,10 @@ use crate::runtime_user::RuntimeUser;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NodeSettings {
     pub(crate) data: PathBuf,
+    pub(crate) store: Option<StoreUrl>,
+    pub(crate) store_password_file: Option<PathBuf>,
+    pub(crate) store_ca: Option<PathBuf>,
+    pub(crate) lease: Duration,
     pub(crate) images: Vec<PathBuf>,
     pub(crate) listen: SocketAddr,
     pub(crate) metrics_listen: Option<SocketAddr>,
@@ -71,6 +76,10 @@ impl Default for NodeSettings {
         let minute = Duration::from_secs(60);
         Self {
             data: PathBuf::from("quell-data"),
+            store: None,
+            store_password_file: None,
+            store_ca: None,
+            lease: Duration::from_secs(10),
             images: Vec::new(),
             listen: SocketAddr::from(([127, 0, 0, 1], 7171)),
             metrics_listen: None,

@@ -146,6 +146,7 @@ impl Bulk {
             CancelAnswer::Unkillable { .. }
             | CancelAnswer::NotRecorded { .. }
             | CancelAnswer::TooManyAskers
+            | CancelAnswer::Elsewhere
             | CancelAnswer::Gone => {
                 self.failed += 1;
                 self.name_failure(request, function, answer);

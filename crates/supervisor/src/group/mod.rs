@@ -20,6 +20,7 @@ mod inherited;
 mod init;
 mod kept;
 mod leaf;
+mod lease;
 mod limits;
 mod namespace;
 mod network;
@@ -37,6 +38,7 @@ mod sweep;
 mod warden;
 mod watch;
 
+pub use lease::LeaseClock;
 pub use containment::{Containment, GroupError, Isolation, Layer, Mechanism};
 pub use controllers::LimitKind;
 pub use exit::Exit;

@@ -6,7 +6,7 @@ use std::{
     ffi::OsString,
     fs, io,
     net::TcpListener,
-    os::fd::{BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+    os::fd::{AsFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
     sync::atomic::{AtomicBool, Ordering::SeqCst},
 };
 
@@ -17,6 +17,8 @@ use nix::{
 
 /// The first descriptor that is handed over; the others follow it. Fixed by the protocol.
 const FIRST: RawFd = 3;
+/// Names the process whose standard input is the listening socket of its own last life.
+const KEPT: &str = "QUELL_KEPT_SOCKET_OF";
 /// More are a mistake: a node has one API.
 const MOST: u32 = 64;
 
@@ -61,6 +63,9 @@ pub enum HandedFault {
 /// # Errors
 /// When the environment says that there are some, and one of them is no listening TCP socket.
 pub fn handed_over() -> Result<Vec<TcpListener>, HandedFault> {
+    if let Some(kept) = of_an_earlier_life()? {
+        return Ok(vec![kept]);
+    }
     static TAKEN: AtomicBool = AtomicBool::new(false);
     let count = count(|name| std::env::var_os(name), std::process::id())?;
     if count == 0 {
@@ -70,6 +75,28 @@ pub fn handed_over() -> Result<Vec<TcpListener>, HandedFault> {
         return Err(HandedFault::Taken);
     }
     (FIRST..).take(count as usize).map(take).collect()
+}
+
+/// Says to the program that takes this one's place that its listening socket is its standard input.
+pub fn handing_on(command: &mut std::process::Command) {
+    command.env(KEPT, std::process::id().to_string());
+    // Its own, if it had any, were taken by this life.
+    command.env_remove("LISTEN_PID").env_remove("LISTEN_FDS");
+}
+
+/// The socket that an earlier life in this very process left as its standard input, which is nothing afterwards.
+fn of_an_earlier_life() -> Result<Option<TcpListener>, HandedFault> {
+    let own = std::process::id().to_string();
+    if std::env::var_os(KEPT).is_none_or(|meant| meant != *own) {
+        return Ok(None);
+    }
+    let system = |error: io::Error| HandedFault::System { descriptor: 0, error };
+    let kept = TcpListener::from(io::stdin().as_fd().try_clone_to_owned().map_err(system)?);
+    kept.local_addr().map_err(system)?;
+    kept.set_nonblocking(true).map_err(system)?;
+    let nothing = fs::File::open("/dev/null").map_err(system)?;
+    nix::unistd::dup2_stdin(nothing).map_err(|error| system(error.into()))?;
+    Ok(Some(kept))
 }
 
 /// How many were handed to the process with this id.

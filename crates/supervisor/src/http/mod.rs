@@ -34,7 +34,7 @@ mod uptake;
 
 pub use arriving::TooSlow;
 pub use certificates::{CertificateFault, Certificates};
-pub use handed::{HandedFault, handed_over};
+pub use handed::{HandedFault, handed_over, handing_on};
 
 use activity::Activity;
 use connection::Connection;

@@ -1,0 +1,126 @@
+//! Which store a node has: its own, or one that it shares with other nodes.
+
+use std::{fs, io::Write as _, path::Path, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, bail};
+use cluster::Timing;
+use store::{Embedded, Postgres, Shared, Store, StoreError};
+use supervisor::{LeaseSettings, Nodes};
+
+use crate::settings::NodeSettings;
+
+/// Between two tries to reach the database at the start, and after a lease was lost.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+/// The file in the data folder that has the node's name, where the store is another's.
+const NAME_FILE: &str = "node";
+/// A renewal is sent so often in a lease.
+const RENEWALS: u32 = 10;
+
+/// An opened store.
+pub(crate) struct Opened {
+    pub(crate) store: Arc<dyn Store>,
+    /// The same, where other nodes have it too.
+    pub(crate) shared: Option<Arc<dyn Shared>>,
+    /// The node's name: 32 hexadecimal digits.
+    pub(crate) name: String,
+}
+
+/// Opens the store that the settings name. A database that is not there yet is waited for: machines of a site start
+/// in any order.
+pub(crate) async fn open(args: &NodeSettings, data: &Path) -> anyhow::Result<Opened> {
+    let Some(url) = &args.store else {
+        let store: Arc<dyn Store> = Arc::new(Embedded::open(data)?);
+        let name = match store.fact("node").await? {
+            Some(name) => name,
+            None => {
+                let name = fresh_name();
+                store.put_fact("node", name.clone()).await?;
+                name
+            }
+        };
+        return Ok(Opened { store, shared: None, name });
+    };
+    if data.join("quell.db").exists() {
+        tracing::warn!(
+            data = %data.display(),
+            "there is a store of its own in the data folder: it is not used. `quell migrate` moves what is in it"
+        );
+    }
+    let name = name_in(data)?;
+    let password = args.store_password_file.as_deref().map(password).transpose()?;
+    let mut told = false;
+    loop {
+        let opened =
+            Postgres::connect(url.as_str(), password.clone(), args.store_ca.as_deref(), name.clone(), data).await;
+        match opened {
+            Ok(store) => {
+                let shared: Arc<Postgres> = Arc::new(store);
+                return Ok(Opened { store: shared.clone(), shared: Some(shared), name });
+            }
+            Err(StoreError::Unreadable(why)) => {
+                if !told {
+                    tracing::warn!(why, "the database is not there; trying again every second");
+                    told = true;
+                }
+                tokio::time::sleep(TRY_AGAIN).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Resolves when the database answers again.
+pub(crate) async fn reachable(shared: &dyn Shared) {
+    while let Err(error) = shared.nodes().await {
+        tracing::debug!(%error, "the database does not answer yet");
+        tokio::time::sleep(TRY_AGAIN).await;
+    }
+}
+
+/// The others, for a node that shares its store.
+pub(crate) fn nodes_of(opened: &Opened, args: &NodeSettings) -> Option<Arc<Nodes>> {
+    let shared = opened.shared.as_ref()?;
+    Some(Nodes::new(Arc::clone(shared), args.kill_timeout, args.lease))
+}
+
+/// How the node joins the others.
+pub(crate) fn lease(args: &NodeSettings, endpoint: String) -> anyhow::Result<LeaseSettings> {
+    let margin = (args.lease * 3 / 10).max(Duration::from_secs(1) + args.lease / 100);
+    let timing = Timing { lease: args.lease, heartbeat: args.lease / RENEWALS, margin };
+    let timing = timing.checked().context("lease_s")?;
+    Ok(LeaseSettings { timing, endpoint, version: env!("CARGO_PKG_VERSION").to_owned() })
+}
+
+fn fresh_name() -> String {
+    uuid::Uuid::new_v4().simple().to_string()
+}
+
+/// The name that is kept in the folder; made at the first start, and durable before it is used.
+fn name_in(data: &Path) -> anyhow::Result<String> {
+    let path = data.join(NAME_FILE);
+    match fs::read_to_string(&path) {
+        Ok(text) => {
+            let name = text.trim().to_owned();
+            if name.len() != 32 || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                bail!("{} does not hold the name of a node (32 hexadecimal digits)", path.display());
+            }
+            Ok(name)
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let name = fresh_name();
+            let part = data.join(format!("{NAME_FILE}.part"));
+            let mut file = fs::File::create(&part)?;
+            writeln!(file, "{name}")?;
+            file.sync_all()?;
+            fs::rename(&part, &path)?;
+            fs::File::open(data)?.sync_all()?;
+            Ok(name)
+        }
+        Err(error) => Err(error).with_context(|| format!("{} cannot be read", path.display())),
+    }
+}
+
+fn password(file: &Path) -> anyhow::Result<String> {
+    let text = fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
+    Ok(text.lines().next().unwrap_or_default().to_owned())
+}

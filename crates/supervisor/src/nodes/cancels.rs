@@ -1,0 +1,263 @@
+//! Cancels that reach beyond this node: fenced in the store in one transaction, stopped by whoever runs the parts.
+
+use std::sync::Arc;
+
+use cancel::{CancelId, RequestId, Scope};
+use store::{Fence, Fenced, FunctionKey, Part, PartState, Status, StoreError};
+use tokio::{sync::broadcast, time::Instant};
+
+use super::{Nodes, PartActor, Waited, shown};
+use crate::{
+    asks::stored_answer,
+    handle::{CancelAnswer, CancelOrder, Handle, Stop},
+    receipt::{AskedBy, Receipt, TouchedRequest},
+    shell::{fresh_cancel, now_ms},
+};
+
+impl Nodes {
+    /// Cancels, wherever the request is and whatever hangs below it, on every node.
+    pub(crate) async fn cancel(self: &Arc<Self>, handle: &Handle, order: CancelOrder) -> CancelAnswer {
+        let here = handle.cancel_here(order.clone()).await;
+        match here {
+            CancelAnswer::Elsewhere => self.cancel_elsewhere(&order).await,
+            // It is over, and what it made may live on another node.
+            CancelAnswer::Finished(_) if order.scope == Scope::Subtree => match self.fence(&order).await {
+                Ok(Some(answer @ (CancelAnswer::Done { .. } | CancelAnswer::Unkillable { .. }))) => answer,
+                Ok(_) => here,
+                Err(error) => gone(&order, &error),
+            },
+            here => self.rest_of(&order, here).await,
+        }
+    }
+
+    /// The same for a request that this node holds, or nobody does: what another node asks for.
+    pub(super) async fn cancel_held(&self, handle: &Handle, order: CancelOrder) -> CancelAnswer {
+        let here = handle.cancel_here(order.clone()).await;
+        self.rest_of(&order, here).await
+    }
+
+    /// What this node had of a tree is stopped; the rest may be under way on others.
+    async fn rest_of(&self, order: &CancelOrder, here: CancelAnswer) -> CancelAnswer {
+        match here {
+            CancelAnswer::Done { cancel, stop } if order.scope == Scope::Subtree && stop != Stop::Fenced => {
+                self.wait_for(cancel).await.over(cancel, here)
+            }
+            here => here,
+        }
+    }
+
+    async fn cancel_elsewhere(self: &Arc<Self>, order: &CancelOrder) -> CancelAnswer {
+        let found = match self.fence(order).await {
+            Ok(Some(answer)) => return answer,
+            Ok(None) => stored_answer(self.shared.as_ref(), order).await,
+            Err(error) => return gone(order, &error),
+        };
+        match found {
+            Ok(CancelAnswer::Unknown) => self.ask_around(order).await,
+            Ok(answer) => answer,
+            Err(error) => gone(order, &error),
+        }
+    }
+
+    /// Fences a request that the store knows; `None`: it knows none.
+    async fn fence(self: &Arc<Self>, order: &CancelOrder) -> Result<Option<CancelAnswer>, StoreError> {
+        let cancel = fresh_cancel();
+        let mut receipt = opened(cancel, order);
+        let answer = match self.shared.fence(fence_of(cancel, order, &receipt)).await? {
+            Fenced::Unknown => return Ok(None),
+            Fenced::Finished(status) => CancelAnswer::Finished(word(status)),
+            Fenced::Canceled(earlier) => {
+                let known = stored_answer(self.shared.as_ref(), order).await?;
+                match known {
+                    CancelAnswer::Done { .. } if !order.early => self.wait_for(earlier).await.over(earlier, known),
+                    known => known,
+                }
+            }
+            Fenced::Stopping { settled, .. } => {
+                receipt.requests = settled.into_iter().map(never_started).collect();
+                if order.early {
+                    // The receipt tells the rest, when whoever waits for it below has heard of all.
+                    self.close_later(cancel, receipt);
+                    return Ok(Some(CancelAnswer::Done { cancel, stop: Stop::Fenced }));
+                }
+                let waited = self.wait_for(cancel).await;
+                let parts = self.shared.parts_of(cancel).await.unwrap_or_default();
+                let answer = waited.over(cancel, CancelAnswer::Done { cancel, stop: Stop::Stopped });
+                self.close(cancel, receipt, &parts, &answer).await;
+                answer
+            }
+        };
+        Ok(Some(answer))
+    }
+
+    /// Asks every other node for a synchronous request: the store knows none of them.
+    async fn ask_around(&self, order: &CancelOrder) -> CancelAnswer {
+        let cancel = fresh_cancel();
+        let receipt = opened(cancel, order);
+        let asked = match self.shared.ask_around(fence_of(cancel, order, &receipt)).await {
+            Ok(asked) => asked,
+            Err(error) => return gone(order, &error),
+        };
+        if asked.is_empty() {
+            return CancelAnswer::Unknown;
+        }
+        let parts = match self.wait_for(cancel).await {
+            Waited::Done(parts) => parts,
+            waited => return waited.over(cancel, CancelAnswer::Unknown),
+        };
+        // One of them holds it, and its receipt is the cancel's.
+        let told = parts.into_iter().find(|part| !matches!(part.state, PartState::NotHere | PartState::NodeLost));
+        let Some(part) = told else { return CancelAnswer::Unknown };
+        let cancel = CancelId::parse(&part.detail).unwrap_or(cancel);
+        match part.state {
+            PartState::Stopped => CancelAnswer::Done { cancel, stop: Stop::Stopped },
+            PartState::Draining => CancelAnswer::Done { cancel, stop: Stop::Draining },
+            PartState::Finished => CancelAnswer::Finished(word_of(&part.detail)),
+            PartState::Unkillable | PartState::Open | PartState::NotHere | PartState::NodeLost => {
+                CancelAnswer::Unkillable { cancel, detail: format!("on node {}: {}", part.node, part.detail) }
+            }
+        }
+    }
+
+    /// Waits until every part of a cancel was reported. A notification only says when to look; where it is lost, the
+    /// next heartbeat's look finds the same rows.
+    pub(crate) async fn wait_for(&self, cancel: CancelId) -> Waited {
+        let mut news = self.shared.news();
+        let end = Instant::now() + self.patience;
+        loop {
+            let parts = match self.shared.parts_of(cancel).await {
+                Ok(parts) => parts,
+                Err(error) => return Waited::Unreadable(error),
+            };
+            let open: Vec<&Part> = parts.iter().filter(|part| part.state == PartState::Open).collect();
+            if open.is_empty() {
+                return Waited::Done(parts);
+            }
+            if Instant::now() >= end {
+                let mut silent: Vec<String> = open.iter().map(|part| part.node.clone()).collect();
+                silent.sort_unstable();
+                silent.dedup();
+                return Waited::Silent(silent);
+            }
+            let look_again = tokio::time::sleep_until(end.min(Instant::now() + super::lease::LOOK_AGAIN));
+            tokio::pin!(look_again);
+            loop {
+                tokio::select! {
+                    told = news.recv() => match told {
+                        Ok(store::News::Reported(of)) if of == cancel => break,
+                        Ok(store::News::Again) | Err(broadcast::error::RecvError::Lagged(_)) => break,
+                        Ok(_) => {}
+                        // The store is closing: the look at it says so.
+                        Err(broadcast::error::RecvError::Closed) => break,
+                    },
+                    () = &mut look_again => break,
+                }
+            }
+        }
+    }
+
+    fn close_later(self: &Arc<Self>, cancel: CancelId, receipt: Receipt) {
+        let nodes = Arc::clone(self);
+        tokio::spawn(async move {
+            let waited = nodes.wait_for(cancel).await;
+            let parts = nodes.shared.parts_of(cancel).await.unwrap_or_default();
+            let answer = waited.over(cancel, CancelAnswer::Done { cancel, stop: Stop::Stopped });
+            nodes.close(cancel, receipt, &parts, &answer).await;
+        });
+    }
+
+    async fn close(&self, cancel: CancelId, mut receipt: Receipt, parts: &[Part], answer: &CancelAnswer) {
+        receipt.closed_ms = Some(now_ms());
+        receipt.recorded_ms = Some(receipt.fenced_ms);
+        receipt.parts = parts.iter().map(shown).collect();
+        let result = match answer {
+            CancelAnswer::Done { stop: Stop::Stopped, .. } => "stopped",
+            CancelAnswer::Done { .. } => "draining",
+            CancelAnswer::Unkillable { .. } => "unkillable",
+            _ => "not_recorded",
+        };
+        result.clone_into(&mut receipt.result);
+        let kept = match serde_json::to_string(&receipt) {
+            Ok(body) => self.shared.update_receipt(cancel, body).await.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) = kept {
+            tracing::error!(%cancel, error, "the last form of a receipt could not be kept");
+        }
+    }
+}
+
+fn gone(order: &CancelOrder, error: &StoreError) -> CancelAnswer {
+    tracing::error!(request = %order.request, %error, "the store could not be asked");
+    CancelAnswer::Gone
+}
+
+fn fence_of(cancel: CancelId, order: &CancelOrder, receipt: &Receipt) -> Fence {
+    Fence {
+        cancel,
+        target: order.request,
+        function: order.function.clone(),
+        scope: order.scope,
+        level: order.level,
+        body: serde_json::to_string(receipt).unwrap_or_default(), // plain data: it cannot fail
+        actor: PartActor::new(&order.actor, &order.function).text(),
+        now_ms: receipt.fenced_ms,
+    }
+}
+
+/// The receipt of a cancel whose target this node does not hold.
+fn opened(cancel: CancelId, order: &CancelOrder) -> Receipt {
+    let at_ms = now_ms();
+    let scope = if order.scope == Scope::Subtree { "subtree" } else { "request" };
+    let level = if order.level == cancel::Level::Kill { "kill" } else { "ask" };
+    Receipt {
+        cancel_id: cancel.to_string(),
+        request_id: order.request.to_string(),
+        function_urn: format!("{}:{}", order.function.package, order.function.name),
+        project: order.function.project.clone(),
+        scope: scope.to_owned(),
+        level: level.to_owned(),
+        cause: "asked".to_owned(),
+        asked_by: vec![AskedBy {
+            credential: order.actor.credential.clone(),
+            remote: order.actor.remote.map(|remote| remote.to_string()),
+            reason: order.actor.reason.clone(),
+            bulk: order.actor.bulk.clone(),
+            scope: scope.to_owned(),
+            level: level.to_owned(),
+            at_ms,
+        }],
+        result: "running".to_owned(),
+        fenced_ms: at_ms,
+        ..Receipt::default()
+    }
+}
+
+fn never_started((request, function): (RequestId, FunctionKey)) -> TouchedRequest {
+    TouchedRequest {
+        request_id: request.to_string(),
+        function: format!("{}:{}", function.package, function.name),
+        version: function.version,
+        found: "queued".to_owned(),
+        code: Some(cancel::CODE_CANCELED),
+        evidence: Some("never_started".to_owned()),
+        settled_ms: Some(now_ms()),
+        ..TouchedRequest::default()
+    }
+}
+
+fn word(status: Status) -> &'static str {
+    match status {
+        Status::Success => "SUCCESS",
+        Status::Discard => "DISCARD",
+        Status::Fail | Status::Wait | Status::Running => "FAIL",
+    }
+}
+
+fn word_of(detail: &str) -> &'static str {
+    match detail {
+        "SUCCESS" => "SUCCESS",
+        "DISCARD" => "DISCARD",
+        _ => "FAIL",
+    }
+}

@@ -1,0 +1,161 @@
+//! Requests out of the shared queue: as many as the node would run now, and none that another is better placed for.
+
+use std::{collections::HashSet, sync::Arc};
+
+use bytes::Bytes;
+use store::{Claim, FunctionKey, InvocationRecord, Settlement, Status, StoreError};
+use tokio::sync::oneshot;
+
+use super::Nodes;
+use crate::{
+    handle::{Handle, Invocation},
+    message::{Arrival, Kept, Message, Mode, Question},
+    node::MAX_LIVES,
+    pool::Pool,
+    shell::{Shell, now_ms},
+    spec::FunctionSpec,
+};
+
+/// Requests in one claim: enough to make the way to the store cheap for each, few enough that another node finds some.
+const CLAIMED_AT_ONCE: u32 = 256;
+/// Of one version of a function in one claim: where it turns out that the node cannot run them all, so many wait here
+/// while another node might run them.
+const OF_EACH: u32 = 8;
+/// Functions that are named as not wanted; a node that is behind with more of them claims nothing.
+const MAX_NOT: usize = 1_000;
+
+/// What the node would run now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// So many requests.
+    pub(crate) places: usize,
+    /// Not of these: they have enough waiting here, or are disabled.
+    pub(crate) behind: Vec<FunctionKey>,
+}
+
+/// What came of a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Claimed {
+    /// There may be more.
+    Some,
+    /// Nothing waits that this node could run.
+    Nothing,
+    /// What waits, if anything does, has to wait for room here.
+    NoRoom,
+}
+
+impl Shell {
+    /// Places on instances there are and could be, less what waits for them already.
+    pub(crate) fn free_places(&self) -> Room {
+        if self.draining.is_some() {
+            return Room::default();
+        }
+        let free = self.settings.max_instances.saturating_sub(self.instances.len());
+        let offered: u32 = self.instances.keys().map(|id| self.engine.room(*id)).sum();
+        let waiting: usize = self.pools.values().map(Pool::waiting).sum();
+        let behind = self.pools.iter().filter(|(_, pool)| pool.waiting() > 0 && !self.has_room(pool));
+        let disabled = self.functions.values().filter(|function| function.max_instances == 0);
+        let behind = behind.map(|(key, _)| key).chain(disabled.map(|function| &function.key));
+        Room {
+            places: (free + offered as usize).saturating_sub(waiting),
+            behind: behind.map(|key| FunctionKey::clone(key)).collect(),
+        }
+    }
+
+    /// Takes up what was claimed; gives back what is of functions that are not here.
+    pub(crate) fn claimed(&mut self, rows: Vec<InvocationRecord>, respond: oneshot::Sender<Vec<InvocationRecord>>) {
+        let mut unknown = Vec::new();
+        for row in rows {
+            match self.functions.get(&row.function).map(Arc::clone) {
+                Some(function) => self.arrived(taken_up(row, function)),
+                None => unknown.push(row),
+            }
+        }
+        drop(respond.send(unknown)); // closed: the node is ending, and gives all back
+    }
+}
+
+impl Nodes {
+    /// Claims once. `unknown`: functions that cannot run here.
+    pub(super) async fn claim(
+        &self,
+        handle: &Handle,
+        unknown: &mut HashSet<FunctionKey>,
+    ) -> Result<Claimed, StoreError> {
+        let Some(room) = handle.ask(|respond| Question::Room { respond }).await else {
+            return Ok(Claimed::NoRoom);
+        };
+        let mut not = room.behind;
+        not.extend(unknown.iter().cloned());
+        let limit = u32::try_from(room.places).unwrap_or(CLAIMED_AT_ONCE).min(CLAIMED_AT_ONCE);
+        if limit == 0 || not.len() > MAX_NOT {
+            return Ok(Claimed::NoRoom);
+        }
+        // Of what is behind here there may be some.
+        let nothing = match not.is_empty() {
+            true => Claimed::Nothing,
+            false => Claimed::NoRoom,
+        };
+        let rows = self.shared.claim(Claim { limit, each: OF_EACH, not }).await?;
+        if rows.is_empty() {
+            return Ok(nothing);
+        }
+        let (respond, refused) = oneshot::channel();
+        drop(handle.inbox.send(Message::Claimed { rows, respond }).await); // closed: it is ending
+        for row in refused.await.unwrap_or_default() {
+            self.cannot_run(row, unknown).await?;
+        }
+        Ok(Claimed::Some)
+    }
+
+    /// Its function is not here: for another node, or for nobody if it is gone.
+    async fn cannot_run(
+        &self,
+        row: InvocationRecord,
+        unknown: &mut HashSet<FunctionKey>,
+    ) -> Result<(), StoreError> {
+        if self.shared.function(row.function.clone()).await?.is_some() {
+            self.shared.release(vec![row.request]).await?;
+            unknown.insert(row.function);
+            return Ok(());
+        }
+        let ran = if row.attempts > 0 { Status::Fail } else { Status::Discard };
+        let settlement = Settlement {
+            request: row.request,
+            status: ran,
+            error_code: i32::from(crate::codes::NO_FUNCTION),
+            error_message: "function metadata is not found".to_owned(),
+            ended_ms: now_ms(),
+            next: None,
+        };
+        self.shared.settle(settlement).await.map(drop)
+    }
+}
+
+/// A request of the store as it comes to the shell. Whatever it hangs below is looked for there: a tree that spans
+/// nodes is held together by the store.
+fn taken_up(row: InvocationRecord, function: Arc<FunctionSpec>) -> Arrival {
+    let given_up = row.attempts.saturating_sub(row.failures) >= MAX_LIVES;
+    let invocation = Invocation {
+        request: row.request,
+        function,
+        alias: row.alias.map(Arc::from),
+        payload: Bytes::new(), // read when its turn comes
+        parent: row.parent,
+        detached: false,
+        labels: row.labels,
+        log: false,
+        trace: None,
+    };
+    let kept = Kept {
+        attempts: row.attempts,
+        failures: row.failures,
+        not_before_ms: row.not_before_ms,
+        hops: row.hops,
+        created_ms: row.created_ms,
+        over: Vec::new(),
+        given_up,
+        root: row.root,
+    };
+    Arrival { invocation, mode: Mode::Kept(kept) }
+}

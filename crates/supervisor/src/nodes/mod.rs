@@ -1,0 +1,197 @@
+//! One node among several that share a store: what it claims, what it stops for others, whom it asks.
+//!
+//! The shell stays what it is on a lone node, and knows of the others only three things: an accepted request may be
+//! left to whoever has room ([`store::Placement::Anywhere`]), a cancel of a tree is recorded with its reach over nodes
+//! ([`store::Reach`]), and a request that it does not hold may be held elsewhere ([`CancelAnswer::Elsewhere`]). The rest is
+//! here, in tasks of its own: `cancels` asks the others, `parts` does what they ask, `claims` takes requests out of the
+//! shared queue, `work` does both in turn, `lease` keeps the node among the living, and says when it is not any more.
+
+mod cancels;
+mod claims;
+mod lease;
+mod parts;
+mod work;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use store::{FunctionFilter, NodeRow, Shared, StoreError};
+use tokio::sync::{Notify, watch};
+
+pub(crate) use claims::Room;
+pub use lease::{Lease, LeaseSettings, Lost};
+pub use work::Working;
+
+use crate::{
+    handle::{Actor, CancelAnswer},
+    receipt::NodePart,
+};
+
+/// What a node knows of the others, and how it reaches them: through the store alone.
+pub struct Nodes {
+    shared: Arc<dyn Shared>,
+    /// It holds its lease and reaches the store: new requests are taken.
+    accepts: AtomicBool,
+    /// Something waits in the shared queue, as far as is known.
+    waiting: AtomicBool,
+    /// Room came free, or something is waiting for it.
+    work: Notify,
+    /// The lease is to be renewed at once.
+    hurry: Notify,
+    /// Rises when another node may have changed a function, an alias or an asynchronous configuration.
+    functions: watch::Sender<u64>,
+    /// How long a cancel waits for other nodes beyond what their functions' graces take.
+    patience: Duration,
+}
+
+/// Beyond a kill that takes its whole limit and a lease that runs out: what the store and the way to it may take.
+const STORE_TAKES: Duration = Duration::from_secs(10);
+/// The longest grace that a function may have.
+const LONGEST_GRACE: Duration = Duration::from_secs(900);
+
+impl Nodes {
+    /// A node of this store, that holds no lease yet.
+    pub fn new(shared: Arc<dyn Shared>, kill_timeout: Duration, lease: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            shared,
+            accepts: AtomicBool::new(false),
+            waiting: AtomicBool::new(true),
+            work: Notify::new(),
+            hurry: Notify::new(),
+            functions: watch::Sender::new(0),
+            patience: LONGEST_GRACE + kill_timeout + lease + STORE_TAKES,
+        })
+    }
+
+    /// The store.
+    pub fn shared(&self) -> &Arc<dyn Shared> {
+        &self.shared
+    }
+
+    /// Whether new requests are taken: it holds its lease, and the store answered when it was asked last.
+    pub fn accepts(&self) -> bool {
+        self.accepts.load(Ordering::Relaxed)
+    }
+
+    /// Rises when another node may have changed what functions there are: they are to be read again.
+    pub fn function_changes(&self) -> watch::Receiver<u64> {
+        self.functions.subscribe()
+    }
+
+    /// All nodes of the store.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn all(&self) -> Result<Vec<NodeRow>, StoreError> {
+        self.shared.nodes().await
+    }
+
+    /// Something came into the shared queue.
+    pub(crate) fn waits(&self) {
+        self.waiting.store(true, Ordering::Relaxed);
+        self.work.notify_one();
+    }
+
+    /// Room may have come free: there may be something to claim.
+    pub(crate) fn room(&self) {
+        self.work.notify_one();
+    }
+}
+
+/// Who asks for a cancel and of what, as it travels to the nodes that carry it out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PartActor {
+    credential: String,
+    remote: Option<std::net::IpAddr>,
+    reason: Option<String>,
+    bulk: Option<String>,
+    project: String,
+    package: String,
+    name: String,
+    versions: Vec<String>,
+}
+
+impl PartActor {
+    pub(crate) fn new(actor: &Actor, function: &FunctionFilter) -> Self {
+        let Actor { credential, remote, reason, bulk } = actor.clone();
+        let FunctionFilter { project, package, name, versions } = function.clone();
+        Self { credential, remote, reason, bulk, project, package, name, versions }
+    }
+
+    pub(crate) fn text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default() // plain strings: it cannot fail
+    }
+
+    fn split(self) -> (Actor, FunctionFilter) {
+        let Self { credential, remote, reason, bulk, project, package, name, versions } = self;
+        (
+            Actor { credential, remote, reason, bulk },
+            FunctionFilter { project, package, name, versions },
+        )
+    }
+}
+
+/// What is told of a part in a receipt.
+pub(crate) fn shown(part: &store::Part) -> NodePart {
+    let state = match part.state {
+        store::PartState::Open => "open",
+        store::PartState::Stopped => "stopped",
+        store::PartState::Draining => "draining",
+        store::PartState::Unkillable => "unkillable",
+        store::PartState::Finished => "finished",
+        store::PartState::NotHere => "not_here",
+        store::PartState::NodeLost => "lease_over",
+    };
+    NodePart {
+        node: part.node.clone(),
+        request_id: part.request.to_string(),
+        result: state.to_owned(),
+        detail: part.detail.clone(),
+    }
+}
+
+/// How a wait for other nodes ended.
+pub(crate) enum Waited {
+    /// Every part was reported.
+    Done(Vec<store::Part>),
+    /// These nodes have not said so in time.
+    Silent(Vec<String>),
+    /// The store cannot be asked.
+    Unreadable(StoreError),
+}
+
+impl Waited {
+    /// Says of an answer, that holds for this node, what holds for all.
+    pub(crate) fn over(self, cancel: cancel::CancelId, here: CancelAnswer) -> CancelAnswer {
+        use crate::handle::Stop;
+        let unkillable = |detail: String| CancelAnswer::Unkillable { cancel, detail };
+        let parts = match self {
+            Self::Done(parts) => parts,
+            Self::Silent(nodes) => {
+                return unkillable(format!("no word from {}", nodes.join(", ")));
+            }
+            Self::Unreadable(error) => {
+                return CancelAnswer::NotRecorded { cancel, detail: error.to_string() };
+            }
+        };
+        let stuck: Vec<String> = parts
+            .iter()
+            .filter(|part| part.state == store::PartState::Unkillable)
+            .map(|part| format!("on node {}: {}", part.node, part.detail))
+            .collect();
+        let drains = parts.iter().any(|part| part.state == store::PartState::Draining);
+        match here {
+            CancelAnswer::Done { .. } if !stuck.is_empty() => unkillable(stuck.join("; ")),
+            CancelAnswer::Done { stop: Stop::Stopped, .. } if drains => {
+                CancelAnswer::Done { cancel, stop: Stop::Draining }
+            }
+            here => here,
+        }
+    }
+}

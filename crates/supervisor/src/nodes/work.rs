@@ -1,0 +1,164 @@
+//! What a node does for the others and takes from them: one task, so that what it has claimed is in the shell before
+//! anybody can ask the shell to stop it.
+
+use std::{collections::HashSet, sync::Arc, sync::atomic::Ordering};
+
+use store::{Beat, FunctionKey, News, StoreError};
+use tokio::{
+    sync::{broadcast, mpsc},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Nodes,
+    claims::Claimed,
+    lease::{Lease, hurry},
+    parts::Performing,
+};
+use crate::handle::Handle;
+
+/// The task, while it works.
+pub struct Working {
+    end: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Working {
+    /// Claims nothing more; what was being stopped for others goes on.
+    pub async fn end(self) {
+        self.end.cancel();
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "the task that works with other nodes ended badly");
+        }
+    }
+}
+
+/// What is to be done next.
+#[derive(Default)]
+struct Due {
+    parts: bool,
+    claim: bool,
+}
+
+struct Worker {
+    nodes: Arc<Nodes>,
+    handle: Handle,
+    performing: Performing,
+    unknown: HashSet<FunctionKey>,
+    /// The changes of functions that the last renewal told of.
+    functions: Option<i64>,
+    end: CancellationToken,
+}
+
+impl Nodes {
+    /// Claims, and stops what others ask to be stopped, from now on: what this node owned before is in the shell.
+    pub fn work(self: &Arc<Self>, handle: Handle, lease: &mut Lease) -> Working {
+        let end = CancellationToken::new();
+        let worker = Worker {
+            nodes: Arc::clone(self),
+            handle,
+            performing: Performing::new(),
+            unknown: HashSet::new(),
+            functions: None,
+            end: end.clone(),
+        };
+        let (news, beats) = (self.shared.news(), lease.take_beats());
+        Working { end, task: tokio::spawn(worker.work(news, beats)) }
+    }
+}
+
+impl Worker {
+    async fn work(mut self, mut news: broadcast::Receiver<News>, mut beats: mpsc::Receiver<Beat>) {
+        let mut due = Due { parts: true, claim: true };
+        loop {
+            if due.parts {
+                due.parts = self.begin_parts().await.is_err();
+            }
+            if due.claim && self.nodes.accepts() && self.nodes.waiting.load(Ordering::Relaxed) {
+                due.claim = self.claim().await;
+            }
+            let go_on = due.claim && self.nodes.accepts() && self.nodes.waiting.load(Ordering::Relaxed);
+            tokio::select! {
+                biased;
+                () = self.end.cancelled() => return,
+                told = news.recv() => self.heard(told, &mut due),
+                Some(beat) = beats.recv() => {
+                    self.beat(beat);
+                    due.claim = true;
+                }
+                () = self.nodes.work.notified() => due.claim = true,
+                () = std::future::ready(()), if go_on => {}
+            }
+        }
+    }
+
+    fn heard(&mut self, told: Result<News, broadcast::error::RecvError>, due: &mut Due) {
+        match told {
+            Ok(News::Parts) => due.parts = true,
+            Ok(News::Queue) => {
+                self.nodes.waiting.store(true, Ordering::Relaxed);
+                due.claim = true;
+            }
+            Ok(News::Functions) => self.functions_changed(),
+            Ok(News::Reported(_) | News::Credentials) => {}
+            Ok(News::Again) | Err(broadcast::error::RecvError::Lagged(_)) => {
+                self.nodes.waiting.store(true, Ordering::Relaxed);
+                *due = Due { parts: true, claim: true };
+                self.functions_changed();
+                hurry(&self.nodes.hurry);
+            }
+            // The store has been closed, and with it everything ends.
+            Err(broadcast::error::RecvError::Closed) => self.end.cancel(),
+        }
+    }
+
+    /// A renewal told of these, whether or not a notification did.
+    fn beat(&mut self, beat: Beat) {
+        self.performing.begin(&self.nodes, &self.handle, beat.parts);
+        if beat.waiting {
+            self.nodes.waiting.store(true, Ordering::Relaxed);
+        }
+        if self.functions.replace(beat.functions).is_some_and(|known| known != beat.functions) {
+            self.functions_changed();
+        }
+        for node in beat.lapsed {
+            let nodes = Arc::clone(&self.nodes);
+            tokio::spawn(async move {
+                match nodes.shared.take_over(node.clone()).await {
+                    Ok(true) => tracing::warn!(node, "its lease is over: its work is taken over"),
+                    Ok(false) => {} // another node was first
+                    Err(error) => tracing::warn!(node, %error, "its work cannot be taken over yet"),
+                }
+            });
+        }
+    }
+
+    fn functions_changed(&mut self) {
+        self.unknown.clear();
+        self.nodes.functions.send_modify(|changes| *changes += 1);
+    }
+
+    async fn begin_parts(&mut self) -> Result<(), StoreError> {
+        let parts = self.nodes.shared.parts().await?;
+        self.performing.begin(&self.nodes, &self.handle, parts);
+        Ok(())
+    }
+
+    /// Claims once; whether to claim again at once.
+    async fn claim(&mut self) -> bool {
+        match self.nodes.claim(&self.handle, &mut self.unknown).await {
+            Ok(Claimed::Some) => true,
+            Ok(Claimed::Nothing) => {
+                self.nodes.waiting.store(false, Ordering::Relaxed);
+                false
+            }
+            // Until room comes free, or a renewal says that something waits.
+            Ok(Claimed::NoRoom) => false,
+            Err(error) => {
+                tracing::warn!(%error, "nothing could be claimed");
+                false
+            }
+        }
+    }
+}
