@@ -74,6 +74,14 @@ pub(crate) async fn ready(State(api): State<Arc<Api>>) -> Result<Json<Value>, Ap
     let census = api.counted().await?;
     let inbox = api.handle.inbox();
     let checks = checks(&census, inbox, api.store_writes().await);
+    let mut checks = Vec::from(checks);
+    if let Some(nodes) = api.handle.nodes() {
+        let holds = match nodes.accepts() {
+            true => Ok("is renewed".to_owned()),
+            false => Err("the lease is not renewed: the shared store does not answer".to_owned()),
+        };
+        checks.push(("lease", holds));
+    }
     let wrong: Vec<&str> =
         checks.iter().filter_map(|(_, check)| check.as_ref().err().map(String::as_str)).collect();
     if !wrong.is_empty() {

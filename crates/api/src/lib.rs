@@ -30,6 +30,7 @@ mod list_invocations;
 mod logs;
 mod metrics;
 mod named;
+mod nodes;
 mod openapi;
 mod package;
 mod quell;
@@ -52,6 +53,7 @@ pub use auth::{
     secrets::{NodeKey, Secrets, mint_operator, secrets_of},
 };
 pub use error::ApiError;
+pub use nodes::{NodesView, SharedNode};
 pub use registry::{Api, ApiSettings};
 pub use router::{open_router, router};
 pub use selection::Where;

@@ -14,7 +14,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     aliases, async_configs, auth, backup, bulk, cancel, console, create, credentials, error::ApiError,
-    events, functions, health, identity, invoke, list_invocations, logs, metrics, openapi, quell, quotas,
+    events, functions, health, identity, invoke, list_invocations, logs, metrics, nodes, openapi, quell, quotas,
     refusals, registry::Api, reports, reserved, response, versions,
 };
 
@@ -104,6 +104,7 @@ fn own() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(health::ready))
         .routes(routes!(metrics::metrics))
         .routes(routes!(quell::node))
+        .routes(routes!(nodes::nodes))
         .routes(routes!(events::events))
         .routes(routes!(bulk::requests))
         .routes(routes!(quell::request))

@@ -46,7 +46,7 @@ pub(crate) async fn open(args: &NodeSettings, data: &Path) -> anyhow::Result<Ope
             "there is a store of its own in the data folder: it is not used. `quell migrate` moves what is in it"
         );
     }
-    let name = name_in(data)?;
+    let name = name_in(data, fresh_name)?;
     let password = args.store_password_file.as_deref().map(password).transpose()?;
     let mut told = false;
     loop {
@@ -95,8 +95,14 @@ fn fresh_name() -> String {
     uuid::Uuid::new_v4().simple().to_string()
 }
 
+/// The name of a node that is being moved into a shared store: it keeps the one it has.
+pub(crate) async fn name_of(store: &Embedded, data: &Path) -> anyhow::Result<String> {
+    let known = store.fact("node").await?;
+    name_in(data, || known.unwrap_or_else(fresh_name))
+}
+
 /// The name that is kept in the folder; made at the first start, and durable before it is used.
-fn name_in(data: &Path) -> anyhow::Result<String> {
+fn name_in(data: &Path, fresh: impl FnOnce() -> String) -> anyhow::Result<String> {
     let path = data.join(NAME_FILE);
     match fs::read_to_string(&path) {
         Ok(text) => {
@@ -107,7 +113,7 @@ fn name_in(data: &Path) -> anyhow::Result<String> {
             Ok(name)
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let name = fresh_name();
+            let name = fresh();
             let part = data.join(format!("{NAME_FILE}.part"));
             let mut file = fs::File::create(&part)?;
             writeln!(file, "{name}")?;
@@ -120,7 +126,7 @@ fn name_in(data: &Path) -> anyhow::Result<String> {
     }
 }
 
-fn password(file: &Path) -> anyhow::Result<String> {
+pub(crate) fn password(file: &Path) -> anyhow::Result<String> {
     let text = fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }

@@ -289,8 +289,17 @@ impl Handle {
     }
 
     /// The tree a request is in, from its root; `None` if it is not live here.
+    /// Where several nodes share a store, with what is on other nodes.
     pub async fn tree(&self, request: RequestId) -> Option<TreeView> {
-        self.ask(|respond| Question::Tree { request, respond }).await.flatten()
+        let here = self.ask(|respond| Question::Tree { request, respond }).await.flatten();
+        let Some(nodes) = &self.nodes else { return here };
+        match nodes.tree(request, here.clone()).await {
+            Ok(tree) => tree,
+            Err(error) => {
+                tracing::warn!(%request, %error, "what other nodes have of a tree could not be read");
+                here
+            }
+        }
     }
 
     /// Everything that lives on the node: roots, instances, queues. `project` narrows.

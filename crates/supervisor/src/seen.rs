@@ -62,6 +62,7 @@ impl SeenRequest {
             attempt: view.attempt.0,
             created_ms: self.created_ms,
             started_ms: self.started_ms,
+            node: None,
         }
     }
 }

@@ -46,6 +46,9 @@ pub struct RequestRow {
     pub created_ms: i64,
     /// When its last attempt was handed over.
     pub started_ms: Option<i64>,
+    /// The node that has it, if that is another than the one that was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
 }
 
 /// A tree from its root, parents before children.

@@ -10,6 +10,7 @@ mod cancels;
 mod claims;
 mod lease;
 mod parts;
+mod trees;
 mod work;
 
 use std::{
