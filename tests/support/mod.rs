@@ -24,6 +24,8 @@ mod bell;
 pub mod http;
 pub mod javascript;
 pub mod lambda;
+pub mod postgres;
+pub mod site;
 mod played;
 pub mod pty;
 

@@ -50,6 +50,13 @@ pub(crate) fn fact(db: &Connection, name: &str) -> rusqlite::Result<Option<Strin
     db.query_row("SELECT value FROM facts WHERE name = ?1", [name], |row| row.get(0)).optional()
 }
 
+pub(crate) fn keep_fact(db: &Connection, name: &str, value: &str) -> Result<String, StoreError> {
+    let insert = "INSERT INTO facts (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO NOTHING";
+    db.execute(insert, params![name, value]).map_err(unwritable)?;
+    let select = "SELECT value FROM facts WHERE name = ?1";
+    db.query_row(select, [name], |row| row.get(0)).map_err(unwritable)
+}
+
 pub(crate) fn put_fact(db: &Connection, name: &str, value: &str) -> Result<(), StoreError> {
     let insert = "INSERT OR REPLACE INTO facts (name, value) VALUES (?1, ?2)";
     db.execute(insert, params![name, value]).map(drop).map_err(unwritable)

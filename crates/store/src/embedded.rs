@@ -250,6 +250,10 @@ impl Store for Embedded {
         self.readers.read(move |db| credentials::fact(db, name))
     }
 
+    fn keep_fact(&self, name: &'static str, value: String) -> StoreFuture<String> {
+        self.writer.write(move |db| credentials::keep_fact(db, name, &value))
+    }
+
     fn put_fact(&self, name: &'static str, value: String) -> StoreFuture<()> {
         self.writer.write(move |db| credentials::put_fact(db, name, &value))
     }

@@ -158,6 +158,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// A small fact about this node (its id, the counter of lives).
     fn fact(&self, name: &'static str) -> StoreFuture<Option<String>>;
+    /// Keeps such a fact unless there is one of this name; resolves with the one that holds. Of several that do so at
+    /// once all get the same.
+    fn keep_fact(&self, name: &'static str, value: String) -> StoreFuture<String>;
     /// Keeps such a fact.
     fn put_fact(&self, name: &'static str, value: String) -> StoreFuture<()>;
     /// Writes a copy of everything, as of now, into a new file; returns its size in bytes. The store works

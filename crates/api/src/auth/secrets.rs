@@ -33,16 +33,16 @@ impl NodeKey {
     /// When there is no randomness, or the store cannot be read or written.
     pub async fn of(store: &dyn Store) -> Result<Self, ApiError> {
         let mut key = [0; SECRET_BYTES];
-        match store.fact(NODE_KEY).await? {
-            Some(kept) => {
-                let read = hex::decode_to_slice(kept, &mut key);
-                read.map_err(|_| ApiError::internal("the node's key in the store is damaged"))?;
-            }
+        let kept = match store.fact(NODE_KEY).await? {
+            Some(kept) => kept,
             None => {
                 random(&mut key)?;
-                store.put_fact(NODE_KEY, hex::encode(key)).await?;
+                // Nodes that share a store have one key, whoever made it.
+                store.keep_fact(NODE_KEY, hex::encode(key)).await?
             }
-        }
+        };
+        let read = hex::decode_to_slice(kept, &mut key);
+        read.map_err(|_| ApiError::internal("the node's key in the store is damaged"))?;
         Ok(Self(key))
     }
 

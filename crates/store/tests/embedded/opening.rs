@@ -36,6 +36,8 @@ async fn a_new_life_finds_everything_that_was_acknowledged() {
     store.settle(settlement(1, Status::Fail, 60)).await.unwrap();
     store.put_credential(credential.clone()).await.unwrap();
     store.put_fact("lives", "3".into()).await.unwrap();
+    assert_eq!(store.keep_fact("lives", "4".into()).await.unwrap(), "3", "there is one already");
+    assert_eq!(store.keep_fact("colour", "red".into()).await.unwrap(), "red");
     store.close().await.unwrap();
     drop(store);
 

@@ -1,0 +1,275 @@
+//! Three nodes on three machines with one database: trees that span them, stopped from any of them in every mode;
+//! and each of the things that happen to machines, wires and databases at 3 a.m.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test that cannot go on fails
+
+#[path = "support/mod.rs"]
+mod support;
+
+use std::collections::HashMap;
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use support::{Bell, Mode, Ring, TestNode, site::Site, within};
+
+/// Of each function one instance a node: a child of the same function finds its own node full.
+const ONE_EACH: [&str; 2] = ["--max-instances", "1"];
+
+/// Three machines, each with a node that runs one instance, and the function.
+async fn three() -> (Site, Vec<TestNode>, Bell) {
+    let site = Site::build(3);
+    let mut nodes = Vec::new();
+    for machine in 0..3 {
+        nodes.push(site.start(machine, &ONE_EACH).await);
+    }
+    deploy(&nodes).await;
+    (site, nodes, Bell::hang_in_a_folder().await)
+}
+
+async fn deploy(nodes: &[TestNode]) {
+    let source = include_str!("functions/tree.py");
+    let more = json!({ "handler": "index.handler", "quell": { "grace_ms": 20_000 }, "memory_size": 256 });
+    nodes[0].deploy("part", source, more).await;
+    for node in nodes {
+        // The others hear of it by a notification.
+        within("the function on every node", async {
+            while node.get("/v2/default/fgs/functions/part/config").await.status != 200 {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+    }
+}
+
+fn leaf(bell: &Bell, tag: &str) -> Value {
+    json!({ "bell": bell.path(), "tag": tag, "children": [] })
+}
+
+/// A chain of three, each a child of the one before, that no one waits for.
+fn chain(bell: &Bell) -> Value {
+    let child = |event| json!([{ "function": "part", "sync": false, "event": event }]);
+    let middle = json!({ "bell": bell.path(), "tag": "middle", "children": child(leaf(bell, "leaf")) });
+    json!({ "bell": bell.path(), "tag": "root", "children": child(middle) })
+}
+
+/// Which node has which request of a chain, by tag; and their rings.
+async fn spread(nodes: &[TestNode], bell: &Bell) -> (String, HashMap<String, Ring>) {
+    let root = nodes[0].invoke_async("part", &chain(bell)).await;
+    let rings = bell.rings(3).await;
+    let owners: Vec<String> = serde_json::from_value::<Vec<Value>>(
+        nodes[0].get("/quell/v1/nodes").await.json()["nodes"].clone(),
+    )
+    .unwrap()
+    .iter()
+    .filter(|node| node["owns"] == json!(1))
+    .map(|node| node["node"].to_string())
+    .collect();
+    assert_eq!(owners.len(), 3, "each of the three nodes has one of the three");
+    (root, rings)
+}
+
+#[tokio::test]
+async fn a_tree_over_three_nodes_is_stopped_from_any_of_them_in_every_mode() {
+    let (_site, nodes, bell) = three().await;
+    for (at, mode) in [(0, Mode::Both), (1, Mode::Recursive), (2, Mode::Both), (2, Mode::Recursive)] {
+        let (root, rings) = spread(&nodes, &bell).await;
+        let shown = nodes[at].tree(&root).await;
+        assert_eq!(shown.len(), 3, "the tree is seen from node {at}: {shown:#?}");
+        let reply = nodes[at].cancel("part", &root, mode).await;
+        assert_eq!((reply.status, reply.header("x-quell-stop")), (200, "stopped"), "{mode:?} at {at}: {reply:?}");
+        for (tag, ring) in &rings {
+            // A kill ends the process; an asked handler has ended, and its runtime lives on.
+            assert!(!mode.kills() || ring.process.is_gone(), "{mode:?} at {at}: {tag} is alive after the answer");
+            let (status, code) = nodes[0].listed("part", &ring.request()).await;
+            assert_eq!((status.as_str(), code), ("FAIL", 4208), "{mode:?} at {at}: {tag}");
+        }
+        for (_, ring) in rings {
+            assert_eq!(ring.last_words().await, "", "its line has ended with its code");
+        }
+        assert!(bell.is_silent().await, "nothing of it begins again");
+        let receipt = nodes[at].receipt(reply.header("x-quell-cancel-id")).await;
+        let parts = receipt["parts"].as_array().unwrap();
+        assert!(!parts.is_empty() && parts.iter().all(|part| part["result"] == "stopped"), "{receipt:#}");
+    }
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn one_request_is_stopped_from_a_node_that_does_not_have_it_and_its_children_go_on() {
+    let (_site, nodes, bell) = three().await;
+    for mode in [Mode::Plain, Mode::Force] {
+        let (root, mut rings) = spread(&nodes, &bell).await;
+        let reply = nodes[2].cancel("part", &root, mode).await;
+        assert_eq!((reply.status, reply.header("x-quell-stop")), (200, "stopped"), "{mode:?}: {reply:?}");
+        assert_eq!(nodes[1].listed("part", &root).await, ("FAIL".to_owned(), 4208));
+        assert_eq!(rings.remove("root").unwrap().last_words().await, "");
+        for tag in ["middle", "leaf"] {
+            let mut ring = rings.remove(tag).unwrap();
+            ring.release().await;
+            assert_eq!(nodes[1].settled("part", &ring.request()).await, ("SUCCESS".to_owned(), 0), "{tag}");
+        }
+        let again = nodes[1].cancel("part", &root, mode).await;
+        assert_eq!((again.status, again.header("x-quell-stop")), (200, "stopped"), "asked once more elsewhere");
+    }
+}
+
+#[tokio::test]
+async fn a_synchronous_request_is_found_by_any_node_and_what_it_made_elsewhere_stops_with_it() {
+    let (_site, nodes, bell) = three().await;
+    let caller = nodes[0].invoke("part", &chain(&bell));
+    let rings = bell.rings(3).await;
+    let root = rings["root"].request();
+    let reply = nodes[2].cancel("part", &root, Mode::Both).await;
+    assert_eq!((reply.status, reply.header("x-quell-stop")), (200, "stopped"), "{reply:?}");
+    assert!(rings.values().all(|ring| ring.process.is_gone()), "everything is stopped when that is said");
+    assert_eq!(caller.await.unwrap().json()["errorCode"].as_str().unwrap_or("4208"), "4208");
+    // And what nobody has is nobody's, on every node.
+    let nobody = nodes[1].cancel("part", "00000000-0000-4000-8000-000000000000", Mode::Both).await;
+    assert_eq!(nobody.error(), (400, "FSS.0400".to_owned(), "Invalid RequestId".to_owned()));
+}
+
+#[tokio::test]
+async fn what_waits_for_a_place_on_any_node_is_stopped_and_never_starts() {
+    let (_site, nodes, bell) = three().await;
+    let mut running = Vec::new();
+    for at in 0..3 {
+        nodes[0].invoke_async("part", &leaf(&bell, &format!("busy-{at}"))).await;
+        running.push(bell.ring().await);
+    }
+    let waits = nodes[0].invoke_async("part", &leaf(&bell, "waits")).await;
+    let reply = nodes[1].cancel("part", &waits, Mode::Plain).await;
+    assert_eq!((reply.status, reply.header("x-quell-stop")), (200, "stopped"), "{reply:?}");
+    assert_eq!(nodes[2].listed("part", &waits).await, ("DISCARD".to_owned(), 4208));
+    for mut ring in running {
+        ring.release().await;
+        nodes[2].settled("part", &ring.request()).await;
+    }
+    assert!(bell.is_silent().await, "what was cancelled does not begin when there is room");
+}
+
+#[tokio::test]
+async fn the_work_of_a_killed_node_is_run_by_another_and_what_was_cancelled_is_not() {
+    let (_site, mut nodes, bell) = three().await;
+    let (root, rings) = spread(&nodes, &bell).await;
+    let reply = nodes[1].cancel("part", &rings["leaf"].request(), Mode::Plain).await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+    nodes[0].kill();
+    for tag in ["root"] {
+        within("the end of what ran there", rings[tag].process.gone()).await;
+    }
+    // After its lease somebody else takes it up: it rings again, and makes a middle of its own.
+    let mut again = within("another node", bell.ring()).await;
+    assert_eq!((again.facts["tag"].as_str(), again.request()), (Some("root"), root.clone()));
+    again.release().await;
+    assert_eq!(nodes[1].settled("part", &root).await, ("SUCCESS".to_owned(), 0));
+    assert_eq!(nodes[1].listed("part", &rings["leaf"].request()).await, ("FAIL".to_owned(), 4208));
+}
+
+#[tokio::test]
+async fn a_node_that_sleeps_beyond_its_lease_runs_nothing_meanwhile_and_comes_back() {
+    let (_site, nodes, bell) = three().await;
+    let request = nodes[0].invoke_async("part", &leaf(&bell, "one")).await;
+    let first = bell.ring().await;
+    nodes[0].signal(Signal::SIGSTOP);
+    // Its helper ends it with the lease, though the daemon cannot; and only then somebody else begins.
+    let mut second = within("another node", bell.ring()).await;
+    assert!(first.process.is_gone(), "the same request runs on two nodes");
+    assert_eq!(second.request(), request);
+    nodes[0].signal(Signal::SIGCONT);
+    nodes[0].logs("joined the nodes of this store");
+    second.release().await;
+    assert_eq!(nodes[0].settled("part", &request).await, ("SUCCESS".to_owned(), 0));
+    let caller = nodes[0].invoke("part", &leaf(&bell, "two"));
+    within("it works again", bell.ring()).await.release().await;
+    assert_eq!(caller.await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn a_node_that_is_cut_off_from_the_database_stops_what_it_runs_within_its_lease() {
+    let (site, nodes, bell) = three().await;
+    let request = nodes[0].invoke_async("part", &leaf(&bell, "one")).await;
+    let first = bell.ring().await;
+    site.cut(0);
+    let mut second = within("another node", bell.ring()).await;
+    assert!(first.process.is_gone(), "the same request runs on two nodes");
+    // Asked while the wire is cut, about a request that the lost node had.
+    let reply = nodes[1].cancel("part", &request, Mode::Force).await;
+    assert_eq!((reply.status, reply.header("x-quell-stop")), (200, "stopped"), "{reply:?}");
+    assert!(second.last_or_line().await.is_null());
+    site.mend(0);
+    nodes[0].logs("joined the nodes of this store");
+    assert_eq!(nodes[0].listed("part", &request).await, ("FAIL".to_owned(), 4208));
+}
+
+#[tokio::test]
+async fn a_cancel_of_what_a_cut_off_node_runs_is_answered_when_its_lease_is_over() {
+    let (site, nodes, bell) = three().await;
+    let request = nodes[0].invoke_async("part", &leaf(&bell, "one")).await;
+    let ring = bell.ring().await;
+    site.cut(0);
+    let reply = nodes[2].cancel("part", &request, Mode::Force).await;
+    assert_eq!((reply.status, reply.header("x-quell-stop")), (200, "stopped"), "{reply:?}");
+    assert!(ring.process.is_gone(), "it is stopped when that is said, by its own helper");
+    let receipt = nodes[2].receipt(reply.header("x-quell-cancel-id")).await;
+    assert_eq!(receipt["parts"][0]["result"], "lease_over", "{receipt:#}");
+    assert!(bell.is_silent().await, "nobody runs it again");
+    site.mend(0);
+    nodes[0].logs("joined the nodes of this store");
+    assert_eq!(nodes[0].listed("part", &request).await, ("FAIL".to_owned(), 4208));
+}
+
+#[tokio::test]
+async fn a_database_that_comes_back_within_the_lease_stops_nothing() {
+    let (mut site, nodes, bell) = three().await;
+    let request = nodes[0].invoke_async("part", &leaf(&bell, "one")).await;
+    let mut ring = bell.ring().await;
+    site.database.crash();
+    site.database.begin();
+    within("it accepts again", async {
+        let path = "/v2/default/fgs/functions/part/invocations-async";
+        while nodes[1].post(path, &leaf(&bell, "two")).await.status != 202 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    bell.ring().await.release().await;
+    ring.release().await;
+    assert_eq!(nodes[2].settled("part", &request).await, ("SUCCESS".to_owned(), 0));
+}
+
+#[tokio::test]
+async fn a_database_that_stays_away_stops_everything_and_all_goes_on_when_it_is_back() {
+    let (mut site, nodes, bell) = three().await;
+    let request = nodes[0].invoke_async("part", &leaf(&bell, "one")).await;
+    let first = bell.ring().await;
+    site.database.crash();
+    within("its end with the lease", first.process.gone()).await;
+    let refused = nodes[0].post("/v2/default/fgs/functions/part/invocations-async", &leaf(&bell, "no")).await;
+    assert_eq!(refused.error().0, 503);
+    site.database.begin();
+    let mut second = within("it is run again", bell.ring()).await;
+    assert_eq!(second.request(), request);
+    second.release().await;
+    assert_eq!(nodes[2].settled("part", &request).await, ("SUCCESS".to_owned(), 0));
+}
+
+#[tokio::test]
+async fn a_node_that_drains_lets_what_runs_end_and_leaves_the_rest_to_others() {
+    let (site, mut nodes, bell) = three().await;
+    let request = nodes[0].invoke_async("part", &leaf(&bell, "runs")).await;
+    let mut ring = bell.ring().await;
+    nodes[0].signal(Signal::SIGTERM);
+    nodes[0].logs("draining");
+    ring.release().await;
+    let (status, _) = nodes[0].ended().await;
+    assert!(status.success(), "{status}");
+    assert_eq!(nodes[1].settled("part", &request).await, ("SUCCESS".to_owned(), 0));
+    let left: Value = nodes[1].get("/quell/v1/nodes").await.json();
+    let states: Vec<&str> =
+        left["nodes"].as_array().unwrap().iter().map(|node| node["state"].as_str().unwrap()).collect();
+    assert_eq!(states.iter().filter(|state| **state == "left").count(), 1, "{left:#}");
+    nodes[0] = site.start(0, &ONE_EACH).await;
+    nodes[0].invoke_async("part", &leaf(&bell, "again")).await;
+    bell.ring().await.release().await;
+}
