@@ -20,7 +20,6 @@ mod inherited;
 mod init;
 mod kept;
 mod leaf;
-mod lease;
 mod limits;
 mod namespace;
 mod network;
@@ -38,7 +37,6 @@ mod sweep;
 mod warden;
 mod watch;
 
-pub use lease::LeaseClock;
 pub use containment::{Containment, GroupError, Isolation, Layer, Mechanism};
 pub use controllers::LimitKind;
 pub use exit::Exit;
