@@ -258,7 +258,7 @@ async fn contain(
     let swept = containment.sweep(args.kill_timeout).await?;
     let Swept { leaves, processes } = swept;
     tracing::info!(leaves, processes, "ended what an earlier life left running");
-    let spawner = Arc::new(Spawner::start(helper, Arc::clone(&containment))?);
+    let spawner = Arc::new(Spawner::start(helper, Arc::clone(&containment), None)?);
     Ok((containment, spawner))
 }
 
