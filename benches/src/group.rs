@@ -99,7 +99,7 @@ pub(crate) async fn measure(count: usize, show: &mut Show<'_>) -> anyhow::Result
     let containment = Arc::new(Containment::probe(&name, Isolation::Auto, &helper)?);
     let active: Vec<&str> =
         containment.layers().iter().filter(|layer| layer.active).map(|layer| layer.id).collect();
-    let spawner = Spawner::start(helper, Arc::clone(&containment))?;
+    let spawner = Spawner::start(helper, Arc::clone(&containment), None)?;
     let mut bench = Bench { spawner, instances: 0 };
     let (tiny, large) = ("exec sleep 1000", many());
     for (what, script, processes, count) in

@@ -245,7 +245,10 @@ async fn start_with(args: &NodeSettings, handed: Option<std::net::TcpListener>) 
         }
         _ => tracing::info!("{chosen}"),
     }
-    let clock = nodes.is_some().then(LeaseClock::new).transpose()?;
+    let clock = match &nodes {
+        Some(_) => Some(LeaseClock::starting_with(LeaseClock::boottime_now()?)?),
+        None => None,
+    };
     let (containment, spawner) = contain(args, chosen.user, &opened.name, clock.clone()).await?;
     let (exporter, spans) = Exporter::of(args, &opened.name)?.unzip();
     let settings = Settings { spans, ..node_settings(args, &data, &listeners) };

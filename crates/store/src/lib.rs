@@ -70,8 +70,6 @@ mod writer;
 pub use embedded::Embedded;
 pub use labels::Labels;
 pub use record::*;
-pub use shared::{
-    Beat, Claim, Fence, Fenced, Joining, News, NodeRow, NodeState, Part, PartState, Shared,
-};
+pub use shared::{Beat, Claim, Fence, Fenced, Joining, News, NodeRow, NodeState, Part, PartState, Shared};
 pub use store::{Store, StoreError, StoreFuture, Told};
 pub use writer::StoreMetrics;

@@ -210,7 +210,7 @@ impl Group {
             others.remove(init);
         }
         // Where the helper stays, the runtime is one of those below it, killed if it had not ended.
-        let struck = matches!(exit, Exit::Signal(9) | Exit::Untold);
+        let struck = matches!(exit, Exit::Signal(9) | Exit::Untold | Exit::LeaseOver);
         let runtime = usize::from(self.mode != HelperMode::Exec && struck);
         let others = others.len().saturating_sub(runtime);
         Ok(Proof {

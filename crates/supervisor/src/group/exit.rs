@@ -16,6 +16,8 @@ pub enum Exit {
     /// It ended for certain, and who was to tell how did not come to it: the main process of an instance that
     /// was forked is not the node's own child.
     Untold,
+    /// Its helper ended it with all that it had started, as the node's lease was over: no crash.
+    LeaseOver,
 }
 
 impl Exit {
@@ -39,6 +41,7 @@ impl fmt::Display for Exit {
             Self::Signal(9) => write!(f, "SIGKILL"),
             Self::Signal(15) => write!(f, "SIGTERM"),
             Self::Signal(signal) => write!(f, "signal {signal}"),
+            Self::LeaseOver => write!(f, "lease_over: ended by its helper, as the node's lease was over"),
             Self::Untold => write!(f, "ended before it could tell how"),
         }
     }

@@ -27,8 +27,9 @@ use serde::Deserialize;
 use super::{
     containment::{Containment, ForkedInto, GroupError},
     handing,
-    init::{HelperMode, READY, WATCH},
+    init::{HelperMode, READY, WATCH, WATCH_LEASED},
     leaf::Leaf,
+    lease::LeaseClock,
     limits::Limited,
     process::{self, Stat},
     running::Group,
@@ -147,6 +148,7 @@ impl Template {
         &self,
         containment: &Containment,
         helper: &HelperProgram,
+        lease: Option<&LeaseClock>,
         order: &SpawnOrder,
     ) -> Result<Unclaimed, ForkError> {
         // One at a time: who is in its leaf is looked at.
@@ -154,7 +156,7 @@ impl Template {
         let own = self.group.leaf.as_ref().ok_or_else(|| ForkError::Refused("it has no leaf".to_owned()))?;
         let (leaf, limited) = make_room(containment, order.instance, &order.limits)?;
         let forked = match &leaf {
-            Some(leaf) => self.fork_into(&control, own, leaf, &limited, helper, order),
+            Some(leaf) => self.fork_into(&control, own, (leaf, &limited), (helper, lease), order),
             None => Err(ForkError::Refused("there is no leaf for an instance".to_owned())),
         };
         match forked {
@@ -170,9 +172,8 @@ impl Template {
         &self,
         control: &OwnedFd,
         own: &Leaf,
-        leaf: &Leaf,
-        limited: &Limited,
-        helper: &HelperProgram,
+        (leaf, limited): (&Leaf, &Limited),
+        (helper, lease): (&HelperProgram, Option<&LeaseClock>),
         order: &SpawnOrder,
     ) -> Result<Forked, ForkError> {
         let (line, its_end) = UnixStream::pair()?;
@@ -181,7 +182,8 @@ impl Template {
         // By a descriptor: runtimes may be of a user who does not reach the folder it is in.
         let program = File::options().read(true).custom_flags(libc_o_path()).open(&helper.program)?;
         let namespaced = matches!(self.group.mode, HelperMode::Namespace | HelperMode::UserNamespace);
-        let words = words(helper, order, namespaced)?;
+        let watch = if lease.is_some() { WATCH_LEASED } else { WATCH };
+        let words = words(helper, watch, order, namespaced)?;
         let handed = [its_end.as_fd(), its_stdout.as_fd(), its_stderr.as_fd(), program.as_fd()];
         handing::send(control, words.as_bytes(), &handed)?;
         drop((its_end, its_stdout, its_stderr, program));
@@ -199,7 +201,7 @@ impl Template {
         let output = Some([stdout.into(), stderr.into()]);
         let into = if namespaced { ForkedInto::OfTemplate } else { ForkedInto::Nowhere };
         let mut forked = Forked { pid, pidfd, line, output, into };
-        match self.settle(own, leaf, limited, &mut forked) {
+        match self.settle(own, (leaf, limited), lease, &mut forked) {
             Ok(()) => Ok(forked),
             Err(error) => {
                 let stderr = forked.output.take().map(|[_, stderr]| File::from(stderr));
@@ -214,8 +216,8 @@ impl Template {
     fn settle(
         &self,
         own: &Leaf,
-        leaf: &Leaf,
-        limited: &Limited,
+        (leaf, limited): (&Leaf, &Limited),
+        lease: Option<&LeaseClock>,
         forked: &mut Forked,
     ) -> Result<(), ForkError> {
         let failed = |what: &str| Err(ForkError::Failed(what.to_owned()));
@@ -247,6 +249,8 @@ impl Template {
         }
         let mut line = &forked.line;
         line.write_all(&[MOVED])?;
+        // For the helper that it becomes. Until then its template's ends it.
+        lease.map(|lease| lease.hand_to(line)).transpose()?;
         let mut said = [0; READY.len()];
         match line.read(&mut said)? {
             1 if said == READY => Ok(()),
@@ -264,14 +268,21 @@ impl Spawner {
     pub async fn fork(&self, template: Arc<Template>, order: SpawnOrder) -> Result<Group, ForkError> {
         let instance = order.instance;
         let (containment, helper) = (Arc::clone(&self.containment), Arc::clone(&self.helper));
-        let forked = tokio::task::spawn_blocking(move || template.fork(&containment, &helper, &order));
+        let lease = self.lease.clone();
+        let forked = move || template.fork(&containment, &helper, lease.as_ref(), &order);
+        let forked = tokio::task::spawn_blocking(forked);
         let made = forked.await.map_err(|error| ForkError::Failed(error.to_string()))??;
         Ok(Group::of(instance, made, self.orders.clone())?)
     }
 }
 
 /// What a template is told: the environment of the instance, and the arguments of the helper.
-fn words(helper: &HelperProgram, order: &SpawnOrder, namespaced: bool) -> Result<String, ForkError> {
+fn words(
+    helper: &HelperProgram,
+    watch: &str,
+    order: &SpawnOrder,
+    namespaced: bool,
+) -> Result<String, ForkError> {
     let text = |word: &std::ffi::OsStr| {
         word.to_str().map(str::to_owned).ok_or_else(|| {
             ForkError::Refused("its environment is not UTF-8, and cannot be told to a fork server".to_owned())
@@ -285,7 +296,7 @@ fn words(helper: &HelperProgram, order: &SpawnOrder, namespaced: bool) -> Result
     for arg in &helper.args {
         args.push(text(arg)?);
     }
-    args.push(WATCH.to_owned());
+    args.push(watch.to_owned());
     let mut keep = Vec::new();
     for folder in order.keep.iter().chain([&order.cwd]) {
         keep.push(text(folder.as_os_str())?);

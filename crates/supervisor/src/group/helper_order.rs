@@ -29,6 +29,8 @@ pub(super) struct HelperOrder {
     pub(super) keep: Vec<PathBuf>,
     /// Where the node is reached in a network of its own; nowhere: it has the node's.
     pub(super) listen: Vec<SocketAddrV4>,
+    /// Whether it is handed a lease, ahead of all that comes on its line.
+    pub(super) leased: bool,
     pub(super) program: OsString,
     pub(super) args: Vec<OsString>,
 }
@@ -42,6 +44,7 @@ impl HelperOrder {
             self.tmp.to_string().into(),
             said(self.mapped),
             said(self.processes),
+            u8::from(self.leased).to_string().into(),
         ];
         for folders in [self.groups, self.keep] {
             args.push(folders.len().to_string().into());
@@ -66,6 +69,7 @@ impl HelperOrder {
             tmp: number(&mut args, "size of /tmp")?,
             mapped: number_or_nothing(&mut args, "bytes to map")?,
             processes: number_or_nothing(&mut args, "processes")?,
+            leased: yes_or_no(&mut args, "lease")?,
             groups: folders(&mut args, "groups")?,
             keep: folders(&mut args, "folders")?,
             listen: listeners(&mut args)?,
@@ -97,6 +101,14 @@ fn number<T: FromStr>(
     number_or_nothing(args, what)?.ok_or(what)
 }
 
+fn yes_or_no(args: &mut impl Iterator<Item = OsString>, what: &'static str) -> Result<bool, &'static str> {
+    match number(args, what)? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(what),
+    }
+}
+
 fn folders(
     args: &mut impl Iterator<Item = OsString>,
     what: &'static str,
@@ -126,6 +138,7 @@ mod tests {
             tmp: 1 << 20,
             mapped: None,
             processes: Some(3),
+            leased: true,
             groups: vec!["/a".into(), "/b c".into()],
             keep: Vec::new(),
             listen: vec![SocketAddrV4::new([127, 1, 0, 1].into(), 80)],
@@ -146,7 +159,7 @@ mod tests {
             assert!(HelperOrder::parse(args.clone().into_iter().take(length)).is_err(), "{length}");
         }
         // (Folders may have any name.)
-        for at in [0, 1, 2, 3, 4, 5, 6, 9, 10, 11] {
+        for at in [0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12] {
             let mut garbled = args.clone();
             garbled[at] = "x".into();
             assert!(HelperOrder::parse(garbled.into_iter()).is_err(), "{at}");

@@ -27,6 +27,7 @@ use nix::{
 use super::{
     helper_order::HelperOrder,
     inherited,
+    lease::Lease,
     namespace::{Inside, be_init_with_network, hold_init},
     warden::{Role, Runtime, first_order, watch_over, watch_over_waiting},
 };
@@ -49,6 +50,8 @@ pub(super) const RETIRE: u8 = b'r';
 const FIRST_OF_ITS_OWN: i32 = 3;
 /// The first argument of a helper that watches over a runtime which is there already.
 pub(super) const WATCH: &str = "watch";
+/// The same for one that is handed a lease.
+pub(super) const WATCH_LEASED: &str = "watch-leased";
 /// What such a helper says on its line when it is there.
 pub(super) const READY: &[u8] = b"r";
 /// Open files of a runtime, unless it raises that itself: more makes programs slow that close all they
@@ -107,8 +110,8 @@ impl HelperMode {
 /// executed, 125 if it was never let go; 124 if the helper could not do its part.
 pub fn instance_init(args: impl Iterator<Item = OsString>) -> ExitCode {
     let mut args = args.peekable();
-    if args.next_if(|first| first == WATCH).is_some() {
-        return match watch_forked(args) {
+    if let Some(watch) = args.next_if(|first| first == WATCH || first == WATCH_LEASED) {
+        return match watch_forked(args, watch == WATCH_LEASED) {
             Ok(()) => ExitCode::SUCCESS,
             Err(why) => say(HELPER_FAILED, &why),
         };
@@ -120,14 +123,19 @@ pub fn instance_init(args: impl Iterator<Item = OsString>) -> ExitCode {
     if let Err(why) = prepare(&order) {
         return say(HELPER_FAILED, &why);
     }
+    // After what is closed by exec was marked, before anything else of the line is read.
+    let lease = match order.leased.then(|| Lease::receive(std::io::stdin())).transpose() {
+        Ok(lease) => lease,
+        Err(why) => return say(HELPER_FAILED, &why),
+    };
     let HelperOrder { mode, user, tmp, processes, keep, listen, program, args, .. } = order;
     let inside = Inside { processes, tmp, keep, listen };
     let runtime = Runtime { program, args, user };
     let ended = match mode {
         HelperMode::Exec => return become_runtime(&runtime),
-        HelperMode::Reaper => watch_over(Role::Reaper, &runtime, None),
-        HelperMode::Namespace => be_init_with_network(&inside, &runtime),
-        HelperMode::UserNamespace => hold_init(&inside, &runtime),
+        HelperMode::Reaper => watch_over(Role::Reaper, &runtime, lease, None),
+        HelperMode::Namespace => be_init_with_network(&inside, &runtime, lease),
+        HelperMode::UserNamespace => hold_init(&inside, &runtime, lease),
     };
     match ended {
         // How the runtime ended was told through the line; an orderly end vouches for the word.
@@ -138,7 +146,7 @@ pub fn instance_init(args: impl Iterator<Item = OsString>) -> ExitCode {
 
 /// The helper of a runtime that a template forked (`forking`): its parent, executed in the place of a copy of
 /// the template. What it joins it is in already, and what it may not do its template could not do either.
-fn watch_forked(mut args: impl Iterator<Item = OsString>) -> Result<(), String> {
+fn watch_forked(mut args: impl Iterator<Item = OsString>, leased: bool) -> Result<(), String> {
     let mut number = |what: &str, from: i32| {
         let text = args.next();
         let number = text.and_then(|text| text.to_str()?.parse().ok()).filter(|number| *number >= from);
@@ -152,10 +160,11 @@ fn watch_forked(mut args: impl Iterator<Item = OsString>) -> Result<(), String> 
     // could have this number; if it is closed, its first use says so.
     #[expect(unsafe_code, reason = "a descriptor that comes through exec is a number")]
     let go = unsafe { OwnedFd::from_raw_fd(go) };
+    let lease = leased.then(|| Lease::receive(std::io::stdin())).transpose()?;
     write(std::io::stdin(), READY).map_err(|error| format!("its line: {error}"))?;
     // The first of a namespace that was made for it, which the node does not take from it but from the kernel.
     let role = if std::process::id() == 1 { Role::Init } else { Role::Reaper };
-    watch_over_waiting(role, runtime, go)
+    watch_over_waiting(role, runtime, go, lease)
 }
 
 fn become_runtime(runtime: &Runtime) -> ExitCode {

@@ -29,6 +29,7 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use super::{
     init::{HELPER_FAILED, say},
+    lease::Lease,
     network::{self, Opened, SocketMaker},
     privileges::drop_most,
     warden::{Role, Runtime, watch_over},
@@ -84,7 +85,7 @@ pub(super) fn spawn_as_init(command: &mut Command) -> io::Result<Child> {
 }
 
 /// The helper outside: makes the namespaces, forks PID 1, waits for it. In PID 1 it does not return.
-pub(super) fn hold_init(inside: &Inside, runtime: &Runtime) -> Result<(), String> {
+pub(super) fn hold_init(inside: &Inside, runtime: &Runtime, lease: Option<Lease>) -> Result<(), String> {
     enter_user_namespace()?;
     if let Some(processes) = inside.processes {
         setrlimit(Resource::RLIMIT_NPROC, processes, processes)
@@ -102,7 +103,7 @@ pub(super) fn hold_init(inside: &Inside, runtime: &Runtime) -> Result<(), String
             // this line, the end of the helper's line to the node ends PID 1 as well.
             let bound = prctl::set_pdeathsig(Signal::SIGKILL).map_err(|error| format!("PDEATHSIG: {error}"));
             let maker = opened.map(Opened::into_maker);
-            end_here(bound.and_then(|()| be_init(inside, runtime, maker.as_ref())))
+            end_here(bound.and_then(|()| be_init(inside, runtime, lease, maker.as_ref())))
         }
         ForkResult::Parent { child } => {
             // To the node, which pins it by a pidfd before it lets anything be executed.
@@ -136,16 +137,25 @@ fn enter_user_namespace() -> Result<(), String> {
 }
 
 /// The helper as PID 1: the same, with a network of its own first where there is to be one.
-pub(super) fn be_init_with_network(inside: &Inside, runtime: &Runtime) -> Result<(), String> {
+pub(super) fn be_init_with_network(
+    inside: &Inside,
+    runtime: &Runtime,
+    lease: Option<Lease>,
+) -> Result<(), String> {
     let maker = match inside.network()? {
         Some(opened) => Some(opened.hand_out(io::stdin().as_fd())?),
         None => None,
     };
-    be_init(inside, runtime, maker.as_ref())
+    be_init(inside, runtime, lease, maker.as_ref())
 }
 
 /// PID 1: gives what is inside its own mounts, and watches over the runtime.
-fn be_init(inside: &Inside, runtime: &Runtime, maker: Option<&SocketMaker>) -> Result<(), String> {
+fn be_init(
+    inside: &Inside,
+    runtime: &Runtime,
+    lease: Option<Lease>,
+    maker: Option<&SocketMaker>,
+) -> Result<(), String> {
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC)
         .map_err(|error| format!("unshare: {error}"))?;
     let nothing = None::<&str>;
@@ -158,7 +168,7 @@ fn be_init(inside: &Inside, runtime: &Runtime, maker: Option<&SocketMaker>) -> R
     private_shm(inside.tmp).map_err(|error| format!("a /dev/shm of its own: {error}"))?;
     private_tmp(inside).map_err(|error| format!("a /tmp of its own: {error}"))?;
     drop_most()?;
-    watch_over(Role::Init, runtime, maker)
+    watch_over(Role::Init, runtime, lease, maker)
 }
 
 /// What is written in the cgroup hierarchies ends or freezes others: not for those inside.

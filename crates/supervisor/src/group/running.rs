@@ -287,6 +287,7 @@ impl Group {
         match self.last_word(helper) {
             Ok(Some(Ended::Code(code))) => Exit::Code(code.into()),
             Ok(Some(Ended::Signal(signal))) => Exit::Signal(signal.into()),
+            Ok(Some(Ended::LeaseOver)) => Exit::LeaseOver,
             Ok(None) | Err(_) => helper,
         }
     }

@@ -23,7 +23,9 @@ use super::{
     containment::{Containment, GroupError},
     controllers::Means,
     forking::Forked,
+    init::HelperMode,
     leaf::Leaf,
+    lease::LeaseClock,
     limits::{HELPERS, Limited, Limits},
     running::Group,
     start::{Helper, Joins, start_helper},
@@ -120,6 +122,7 @@ pub struct Spawner {
     pub(super) orders: mpsc::Sender<Order>,
     pub(super) helper: Arc<HelperProgram>,
     pub(super) containment: Arc<Containment>,
+    pub(super) lease: Option<LeaseClock>,
 }
 
 /// An order, and who waits for what it makes.
@@ -143,15 +146,22 @@ pub(super) struct Leftovers {
 }
 
 impl Spawner {
-    /// Starts the thread.
+    /// Starts the thread. With a lease, whatever is made ends by itself once that is over: its helper sees to
+    /// it, so there is one that stays (a subreaper at least) also where the containment has none. Without,
+    /// nothing is other than it was.
     ///
     /// # Errors
     /// When the thread cannot be made.
-    pub fn start(helper: HelperProgram, containment: Arc<Containment>) -> Result<Self, GroupError> {
+    pub fn start(
+        helper: HelperProgram,
+        containment: Arc<Containment>,
+        lease: Option<LeaseClock>,
+    ) -> Result<Self, GroupError> {
         let (orders, mut inbox) = mpsc::channel::<Order>(ORDERS);
         let known = Arc::clone(&containment);
         let helper = Arc::new(helper);
         let program = Arc::clone(&helper);
+        let limit = lease.clone();
         std::thread::Builder::new()
             .name("spawner".to_owned())
             .spawn(move || {
@@ -164,13 +174,13 @@ impl Spawner {
                         Order::Spawn { answer, .. } if answer.is_closed() => {}
                         // Ends what it made if nobody waits for it any more.
                         Order::Spawn { order, answer } => {
-                            drop(answer.send(make(&helper, &containment, *order)));
+                            drop(answer.send(make(&helper, &containment, limit.clone(), *order)));
                         }
                     }
                 }
             })
             .map_err(GroupError::Thread)?;
-        Ok(Self { orders, helper: program, containment: known })
+        Ok(Self { orders, helper: program, containment: known, lease })
     }
 
     /// What contains what it makes.
@@ -235,6 +245,7 @@ impl Drop for Unclaimed {
 fn make(
     helper: &HelperProgram,
     containment: &Containment,
+    lease: Option<LeaseClock>,
     order: SpawnOrder,
 ) -> Result<Unclaimed, SpawnError> {
     let (leaf, limited) = make_room(containment, order.instance, &order.limits)?;
@@ -246,9 +257,13 @@ fn make(
     let mapped =
         memory.filter(|_| controllers.memory == Means::PerProcess).map(|bytes| bytes.saturating_mul(2));
     let processes = processes.filter(|_| controllers.processes == Means::PerProcess);
-    let joins =
-        Joins { groups, mapped, processes: processes.map(|count| u64::from(count.saturating_add(HELPERS))) };
-    match start_helper(helper, joins, containment.mode(), order) {
+    let processes = processes.map(|count| u64::from(count.saturating_add(HELPERS)));
+    let mode = match (containment.mode(), &lease) {
+        // Somebody has to be there who ends it, and needs no privilege for that.
+        (HelperMode::Exec, Some(_)) => HelperMode::Reaper,
+        (mode, _) => mode,
+    };
+    match start_helper(helper, Joins { groups, mapped, processes, lease }, mode, order) {
         Ok(helper) => Ok(Unclaimed::of(Made { main: Main::Helper(helper), leaf, limited })),
         Err(error) => {
             forget_unused(leaf.as_ref(), &limited);

@@ -16,6 +16,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use super::{
     helper_order::HelperOrder,
     init::{HelperMode, hidden},
+    lease::LeaseClock,
     namespace::spawn_as_init,
     network::{HandedOut, MAX_LISTENERS},
     process::Stat,
@@ -48,6 +49,8 @@ pub(super) struct Joins {
     pub(super) groups: Vec<PathBuf>,
     pub(super) mapped: Option<u64>,
     pub(super) processes: Option<u64>,
+    /// What its helper heeds besides the line.
+    pub(super) lease: Option<LeaseClock>,
 }
 
 /// Starts one, in the calling thread: the helper is bound to that by PDEATHSIG.
@@ -62,6 +65,9 @@ pub(super) fn start_helper(
     if listeners > 0 && !in_namespace || listeners > MAX_LISTENERS {
         return Err(io::Error::other("a network of its own is not to be had here"));
     }
+    if joins.lease.is_some() && mode == HelperMode::Exec {
+        return Err(io::Error::other("what becomes the runtime cannot heed a lease"));
+    }
     let told = HelperOrder {
         parent: std::process::id(),
         mode,
@@ -72,10 +78,13 @@ pub(super) fn start_helper(
         groups: joins.groups,
         keep: order.keep,
         listen: order.listen,
+        leased: joins.lease.is_some(),
         program: order.program,
         args: order.args,
     };
     let (line, its_end) = UnixStream::pair()?;
+    // Before it is there: whatever happens to the node afterwards, it has its limit.
+    joins.lease.map(|lease| lease.hand_to(&line)).transpose()?;
     let mut command = Command::new(&helper.program);
     command
         .args(&helper.args)

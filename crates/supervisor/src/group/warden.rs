@@ -1,8 +1,8 @@
 //! The helper that stays: parent of the runtime, reaper of everything it leaves, and its end.
 //!
 //! Runs in a process of its own, single-threaded, as PID 1 of a namespace or as a child subreaper. It
-//! knows five things: a byte "go", a byte "terminate", a byte "retire", the end of its line (kill
-//! everything), and that a child has ended. When the runtime ends, everything below ends with it, and then the helper does.
+//! knows six things: a byte "go", a byte "terminate", a byte "retire", the end of its line (kill
+//! everything), the end of the node's lease (the same, where there is one), and that a child has ended. When the runtime ends, everything below ends with it, and then the helper does.
 
 use std::{
     collections::HashSet,
@@ -21,6 +21,7 @@ use super::{
     init::{
         CANNOT_EXECUTE, GO, HELPER_FAILED, NEVER_WENT, NOT_FOUND, RETIRE, TERMINATE, revealed_environment,
     },
+    lease::{Lease, LeaseTimer},
     network::SocketMaker,
 };
 use nix::{
@@ -40,6 +41,8 @@ use nix::{
 pub(super) enum Ended {
     Code(u8),
     Signal(u8),
+    /// The helper ended it, or did not let it go: the node's lease was over.
+    LeaseOver,
 }
 
 impl Ended {
@@ -50,6 +53,7 @@ impl Ended {
         match self {
             Self::Code(code) => [b'c', code],
             Self::Signal(signal) => [b's', signal],
+            Self::LeaseOver => [b'l', 0],
         }
     }
 
@@ -57,6 +61,7 @@ impl Ended {
         match word {
             [b'c', code] => Some(Self::Code(code)),
             [b's', signal] => Some(Self::Signal(signal)),
+            [b'l', 0] => Some(Self::LeaseOver),
             _ => None,
         }
     }
@@ -103,23 +108,34 @@ pub(super) enum Role {
 /// word. (As PID 1 it tells it first: everything below ends with it, before anybody sees that it has.)
 ///
 /// Meanwhile it makes sockets of its network for the node, where that is another one.
-pub(super) fn watch_over(role: Role, runtime: &Runtime, maker: Option<&SocketMaker>) -> Result<(), String> {
-    watch(role, |line, stdin| run(line, runtime, stdin.as_ref(), maker))
+pub(super) fn watch_over(
+    role: Role,
+    runtime: &Runtime,
+    lease: Option<Lease>,
+    maker: Option<&SocketMaker>,
+) -> Result<(), String> {
+    watch(role, lease, |orders, stdin| run(orders, runtime, stdin.as_ref(), maker))
 }
 
 /// The same for a runtime that is there already, as a child that waits: it goes when `go` is written to.
-pub(super) fn watch_over_waiting(role: Role, runtime: Pid, go: OwnedFd) -> Result<(), String> {
-    watch(role, |line, _| {
+pub(super) fn watch_over_waiting(
+    role: Role,
+    runtime: Pid,
+    go: OwnedFd,
+    lease: Option<Lease>,
+) -> Result<(), String> {
+    watch(role, lease, |orders, _| {
         let signals = hear_children()?;
         write(&go, &[GO]).map_err(told("letting it go"))?;
         drop(go);
-        until_ended(runtime, line, &signals, None)
+        until_ended(runtime, orders, &signals, None)
     })
 }
 
 fn watch(
     role: Role,
-    start: impl FnOnce(BorrowedFd<'_>, Option<OwnedFd>) -> Result<Ended, String>,
+    lease: Option<Lease>,
+    start: impl FnOnce(&Orders<'_>, Option<OwnedFd>) -> Result<Ended, String>,
 ) -> Result<(), String> {
     // Nothing interrupts it; what it must hear it reads.
     block(&SigSet::all())?;
@@ -132,10 +148,13 @@ fn watch(
     prctl::set_dumpable(false).map_err(told("PR_SET_DUMPABLE"))?;
     let stdin = io::stdin();
     let line = stdin.as_fd();
-    let ended = match first_order(line) {
-        Ok((GO, stdin)) => start(line, stdin),
-        Ok(_) => Ok(Ended::Code(NEVER_WENT)),
-        Err(error) => Err(format!("its line: {error}")),
+    let lease = lease.map(Lease::into_timer).transpose().map_err(|error| format!("the lease: {error}"))?;
+    let orders = Orders { line, lease: lease.as_ref() };
+    let ended = match orders.first() {
+        Ok(First::Over) => Ok(Ended::LeaseOver),
+        Ok(First::Order(GO, stdin)) => start(&orders, stdin),
+        Ok(First::Order(..)) => Ok(Ended::Code(NEVER_WENT)),
+        Err(why) => Err(why),
     };
     if role == Role::Reaper {
         // Whatever happened: a reaper ends everything before it ends.
@@ -166,8 +185,60 @@ fn hear_children() -> Result<SignalFd, String> {
         .map_err(told("signalfd"))
 }
 
+/// From where it hears what to do.
+struct Orders<'a> {
+    line: BorrowedFd<'a>,
+    /// Where the node has a lease.
+    lease: Option<&'a LeaseTimer>,
+}
+
+/// What it hears first.
+enum First {
+    Order(u8, Option<OwnedFd>),
+    Over,
+}
+
+impl Orders<'_> {
+    fn lease_is_over(&self) -> Result<bool, String> {
+        let over = self.lease.map_or(Ok(false), LeaseTimer::is_over);
+        over.map_err(|error| format!("the lease: {error}"))
+    }
+
+    /// Waits for the first order, and looks at the lease before it is heeded.
+    fn first(&self) -> Result<First, String> {
+        if let Some(lease) = self.lease {
+            loop {
+                // Looked at first: that sets the timer.
+                if self.lease_is_over()? {
+                    return Ok(First::Over);
+                }
+                let watched = [self.line, lease.as_fd()];
+                let mut fds = watched.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+                wait(&mut fds, PollTimeout::NONE)?;
+                if is_ready(&fds, Some(0)) && !self.lease_is_over()? {
+                    break;
+                }
+            }
+        }
+        let (byte, stdin) = first_order(self.line).map_err(|error| format!("its line: {error}"))?;
+        Ok(First::Order(byte, stdin))
+    }
+}
+
+fn wait(fds: &mut [PollFd<'_>], limit: PollTimeout) -> Result<(), String> {
+    match poll(fds, limit) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(error) => Err(told("poll")(error)),
+    }
+}
+
+/// Whether there is something to read at this place, or nothing ever will be.
+fn is_ready(fds: &[PollFd<'_>], at: Option<usize>) -> bool {
+    at.and_then(|at| fds.get(at)?.revents()).is_some_and(|events| !events.is_empty())
+}
+
 fn run(
-    line: BorrowedFd<'_>,
+    orders: &Orders<'_>,
     runtime: &Runtime,
     stdin: Option<&OwnedFd>,
     maker: Option<&SocketMaker>,
@@ -182,7 +253,7 @@ fn run(
     }
     block(&SigSet::all())?;
     match started {
-        Ok(child) => until_ended(Pid::from_raw(child.id().cast_signed()), line, &signals, maker),
+        Ok(child) => until_ended(Pid::from_raw(child.id().cast_signed()), orders, &signals, maker),
         Err(error) => {
             let missing = error.kind() == io::ErrorKind::NotFound;
             complain(&format!("{}: {error}", runtime.program.to_string_lossy()));
@@ -213,28 +284,34 @@ fn next_order(line: BorrowedFd<'_>) -> Result<Option<u8>, Errno> {
     }
 }
 
-/// Reaps whatever ends, passes on the soft signal, until the runtime has ended or the line has.
+/// Reaps whatever ends, passes on the soft signal, until the runtime has ended or the line has, or the lease.
+///
+/// A lease costs nothing: its timer is set to the end that was read last, and the page is read again only then,
+/// so a helper wakes once in a lease, however often that is renewed.
 fn until_ended(
     runtime: Pid,
-    line: BorrowedFd<'_>,
+    orders: &Orders<'_>,
     signals: &SignalFd,
     mut maker: Option<&SocketMaker>,
 ) -> Result<Ended, String> {
     loop {
         // First, too: what ended while no signal was blocked left none behind.
-        while signals.read_signal().map_err(told("signalfd"))?.is_some() {}
-        if let Some(ended) = reap(runtime).map_err(told("waitpid"))? {
+        signals.read_signal().map_err(told("signalfd"))?;
+        let reaped = reap(runtime).map_err(told("waitpid"))?;
+        if let Reaped::Runtime(ended) = reaped {
             return Ok(ended);
         }
-        let watched = [Some(signals.as_fd()), Some(line), maker.map(|maker| maker.as_fd())];
+        let limit = if matches!(reaped, Reaped::MoreToCome) { PollTimeout::ZERO } else { PollTimeout::NONE };
+        let lease = orders.lease.map(|lease| lease.as_fd());
+        let watched = [Some(signals.as_fd()), Some(orders.line), lease, maker.map(|maker| maker.as_fd())];
         let mut fds: Vec<PollFd<'_>> =
             watched.into_iter().flatten().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-        match poll(&mut fds, PollTimeout::NONE) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(error) => return Err(told("poll")(error)),
+        wait(&mut fds, limit)?;
+        if is_ready(&fds, lease.map(|_| 2)) && orders.lease_is_over()? {
+            return Ok(Ended::LeaseOver);
         }
-        if fds[1].revents().is_some_and(|events| !events.is_empty()) {
-            match next_order(line).map_err(told("its line"))? {
+        if is_ready(&fds, Some(1)) {
+            match next_order(orders.line).map_err(told("its line"))? {
                 None => return Ok(Ended::KILLED),
                 // It has not been reaped, so its number and its group's are its own.
                 Some(TERMINATE) => {
@@ -248,7 +325,7 @@ fn until_ended(
                 Some(_) => {}
             }
         }
-        let asked = fds.get(2).and_then(PollFd::revents).is_some_and(|events| !events.is_empty());
+        let asked = is_ready(&fds, maker.map(|_| 2 + usize::from(lease.is_some())));
         maker = maker.filter(|maker| !asked || maker.answer());
     }
 }
@@ -276,17 +353,27 @@ fn collect(how: libc::c_int) -> Result<Option<(Pid, Ended)>, Errno> {
     Ok((pid > 0).then(|| (Pid::from_raw(pid), ended)))
 }
 
-/// Collects every child that has ended; how the runtime did, if it is among them.
-fn reap(runtime: Pid) -> Result<Option<Ended>, Errno> {
-    let mut found = None;
-    loop {
+/// Children collected before its orders are looked at again: a runtime whose children end without a pause must
+/// not keep it from them.
+const REAPED_AT_ONCE: usize = 256;
+
+enum Reaped {
+    Runtime(Ended),
+    Others,
+    MoreToCome,
+}
+
+/// Collects children that have ended, a bounded number; how the runtime did, if it is among them.
+fn reap(runtime: Pid) -> Result<Reaped, Errno> {
+    for _ in 0..REAPED_AT_ONCE {
         match collect(libc::WNOHANG) {
-            Ok(Some((pid, ended))) if pid == runtime => found = Some(ended),
+            Ok(Some((pid, ended))) if pid == runtime => return Ok(Reaped::Runtime(ended)),
             Ok(Some(_)) | Err(Errno::EINTR) => {}
-            Ok(None) | Err(Errno::ECHILD) => return Ok(found),
+            Ok(None) | Err(Errno::ECHILD) => return Ok(Reaped::Others),
             Err(error) => return Err(error),
         }
     }
+    Ok(Reaped::MoreToCome)
 }
 
 /// The kernel's list of this process' children, the dead included.

@@ -70,13 +70,13 @@ impl Nodes {
     /// When the store does not take it up, or took longer than a lease gives.
     pub async fn join(self: &Arc<Self>, settings: LeaseSettings, clock: LeaseClock) -> Result<Lease, StoreError> {
         let LeaseSettings { timing, endpoint, version } = settings;
-        let mut membership = Membership::new(timing, LeaseClock::boottime_now());
-        let Some(Act::Join(ask)) = membership.next(LeaseClock::boottime_now()) else {
+        let mut membership = Membership::new(timing, now());
+        let Some(Act::Join(ask)) = membership.next(now()) else {
             return Err(StoreError::Closed); // cannot be: a new member's first act is to join
         };
         let lease_ms = u32::try_from(timing.lease.as_millis()).unwrap_or(u32::MAX);
         let epoch = self.shared.join(Joining { endpoint, version, lease_ms }).await?;
-        if !membership.joined(LeaseClock::boottime_now(), ask, epoch) {
+        if !membership.joined(now(), ask, epoch) {
             return Err(StoreError::Lapsed);
         }
         tracing::info!(node = self.shared.node(), epoch, lease = ?timing.lease, "joined the nodes of this store");
@@ -84,7 +84,7 @@ impl Nodes {
         let (found, beats) = mpsc::channel(BEATS);
         let end = CancellationToken::new();
         let keeper = Keeper { nodes: Arc::clone(self), membership, clock, found, end: end.clone() };
-        keeper.publish(LeaseClock::boottime_now());
+        keeper.publish(now());
         let task = tokio::spawn(async move {
             if let Some(why) = keeper.keep().await {
                 lose.send(why).ok(); // whoever would hear it has ended the node already
@@ -92,6 +92,11 @@ impl Nodes {
         });
         Ok(Lease { lost, beats, end, task })
     }
+}
+
+/// A clock that cannot be read is taken for one that says that everything is over.
+fn now() -> Duration {
+    LeaseClock::boottime_now().unwrap_or(Duration::MAX)
 }
 
 /// The task that renews.
@@ -108,23 +113,23 @@ impl Keeper {
     async fn keep(mut self) -> Option<Lost> {
         let mut asked: JoinSet<(Ask, Result<Beat, StoreError>)> = JoinSet::new();
         loop {
-            while let Some(act) = self.membership.next(LeaseClock::boottime_now()) {
+            while let Some(act) = self.membership.next(now()) {
                 match act {
                     Act::Renew(ask) => {
                         let renewed = self.nodes.shared.renew();
                         asked.spawn(async move { (ask, renewed.await) });
                     }
                     Act::StopEverything(why) => {
-                        self.publish(LeaseClock::boottime_now());
+                        self.publish(now());
                         return Some(why);
                     }
                     // Not in this life: the next one is another process image.
                     Act::Join(_) => {}
                 }
             }
-            let now = LeaseClock::boottime_now();
-            self.publish(now);
-            let rest = self.membership.deadline().map_or(LONGEST_REST, |due| due.saturating_sub(now));
+            let at = now();
+            self.publish(at);
+            let rest = self.membership.deadline().map_or(LONGEST_REST, |due| due.saturating_sub(at));
             tokio::select! {
                 Some(done) = asked.join_next() => match done {
                     Ok((ask, told)) => self.told(ask, told),
@@ -138,26 +143,27 @@ impl Keeper {
     }
 
     fn told(&mut self, ask: Ask, told: Result<Beat, StoreError>) {
-        let now = LeaseClock::boottime_now();
+        let at = now();
         match told {
             Ok(beat) => {
-                self.membership.renewed(now, ask);
+                self.membership.renewed(at, ask);
                 // Full: whoever works through them is behind, and the next one has all that this one has.
                 drop(self.found.try_send(beat));
             }
-            Err(StoreError::Lapsed) => self.membership.renewal_failed(now, ask, Failure::Lapsed),
+            Err(StoreError::Lapsed) => self.membership.renewal_failed(at, ask, Failure::Lapsed),
             Err(error) => {
                 tracing::warn!(%error, "the lease could not be renewed");
-                self.membership.renewal_failed(now, ask, Failure::Unreachable);
+                self.membership.renewal_failed(at, ask, Failure::Unreachable);
             }
         }
     }
 
     /// Tells the helpers until when what they watch over may run, and the API whether new requests are taken.
     fn publish(&self, now: Duration) {
-        // What runs at a moment that is over ends at once: that is what a lost lease means.
-        let until = self.membership.run_until().unwrap_or(Duration::from_nanos(1));
-        self.clock.run_until(until);
+        // A lease that is lost before its end: what it was given may not be taken back, so the node itself kills.
+        if let Some(until) = self.membership.run_until() {
+            self.clock.run_until(until);
+        }
         self.nodes.accepts.store(self.membership.accepts_new(now), Ordering::Relaxed);
     }
 }

@@ -9,6 +9,7 @@
 
 mod deaf_disk;
 mod ends;
+mod leases;
 mod limits;
 mod lives;
 mod networks;

@@ -165,6 +165,7 @@ fn a_helper_without_a_node_executes_nothing() {
                 "0",
                 "0",
                 "0",
+                "0",
                 "sh",
                 "-c",
                 "echo ran > ran",

@@ -18,7 +18,9 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
-use supervisor::group::{Containment, Group, HelperProgram, Isolation, Limits, SpawnOrder, Spawner};
+use supervisor::group::{
+    Containment, Group, HelperProgram, Isolation, LeaseClock, Limits, SpawnOrder, Spawner,
+};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader, Lines},
     net::unix::pipe,
@@ -79,7 +81,17 @@ impl Node {
 
     pub(crate) fn named(name: &str, isolation: Isolation, helper: HelperProgram) -> Self {
         let containment = Arc::new(Containment::probe(name, isolation, &helper).unwrap());
-        let spawner = Spawner::start(helper, Arc::clone(&containment)).unwrap();
+        Self::of(containment, helper, None)
+    }
+
+    /// One that shares its database: what it runs may run as long as the clock says.
+    pub(crate) fn leased(isolation: Isolation, clock: &LeaseClock) -> Self {
+        let containment = Containment::probe(&fresh_name(), isolation, &helper()).unwrap();
+        Self::of(Arc::new(containment), helper(), Some(clock.clone()))
+    }
+
+    fn of(containment: Arc<Containment>, helper: HelperProgram, lease: Option<LeaseClock>) -> Self {
+        let spawner = Spawner::start(helper, Arc::clone(&containment), lease).unwrap();
         Self { containment, spawner, instances: AtomicU64::new(1), dir: tempfile::tempdir().unwrap() }
     }
 
