@@ -26,18 +26,23 @@ pub(crate) struct Folder {
     pub(crate) lock: File,
 }
 
-/// Takes the folder, making it and an empty database file where there are none.
-pub(crate) fn take(dir: &Path) -> Result<Folder, StoreError> {
+/// Takes the folder, making it where there is none.
+pub(crate) fn lock(dir: &Path) -> Result<File, StoreError> {
     if !dir.is_dir() {
         make(dir).map_err(|error| unopenable(dir, error))?;
     }
     let path = dir.join(LOCK);
     let lock = private_file(&path).map_err(|error| unopenable(&path, error))?;
     match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(Errno::WOULDBLOCK) => return Err(StoreError::Locked(dir.display().to_string())),
-        Err(error) => return Err(unopenable(&path, error)),
+        Ok(()) => Ok(lock),
+        Err(Errno::WOULDBLOCK) => Err(StoreError::Locked(dir.display().to_string())),
+        Err(error) => Err(unopenable(&path, error)),
     }
+}
+
+/// The same, with an empty database file where there is none.
+pub(crate) fn take(dir: &Path) -> Result<Folder, StoreError> {
+    let lock = lock(dir)?;
     let database = dir.join(DATABASE);
     // Made here so that it is never readable by others, not even for a moment.
     private_file(&database)

@@ -59,6 +59,7 @@ mod folder;
 mod functions;
 mod invocations;
 mod labels;
+mod postgres;
 mod reader;
 mod receipts;
 mod record;
@@ -69,6 +70,7 @@ mod writer;
 
 pub use embedded::Embedded;
 pub use labels::Labels;
+pub use postgres::Postgres;
 pub use record::*;
 pub use shared::{Beat, Claim, Fence, Fenced, Joining, News, NodeRow, NodeState, Part, PartState, Shared};
 pub use store::{Store, StoreError, StoreFuture, Told};

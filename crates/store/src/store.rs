@@ -41,6 +41,9 @@ pub enum StoreError {
     /// This node's lease was taken away: nothing was written, and nothing of this life will be.
     #[error("this node's lease is over")]
     Lapsed,
+    /// This form of the store does not do that; who does instead.
+    #[error("{0}")]
+    Unsupported(String),
     /// The store has been closed.
     #[error("store is closed")]
     Closed,

@@ -1,8 +1,8 @@
 //! Cancels of many requests: one under a key, kept until it is forgotten.
 
-use store::{BulkRecord, Embedded, Store as _, StoreError};
+use store::{BulkRecord, Store as _, StoreError};
 
-use crate::samples::fresh;
+use crate::samples::{again, fresh};
 
 fn bulk(project: &str, key: &str) -> BulkRecord {
     BulkRecord {
@@ -22,7 +22,7 @@ async fn a_key_of_a_project_begins_one_and_its_end_is_kept_over_a_restart() {
     store.end_bulk("p".into(), "k".into(), "{\"done\":1}".into()).await.unwrap();
     store.close().await.unwrap();
     drop(store);
-    let store = Embedded::open(dir.path()).unwrap();
+    let store = again(&dir);
     let ended = BulkRecord { body: "{\"done\":1}".into(), requests: None, ..bulk("p", "k") };
     assert_eq!(store.bulks().await.unwrap(), [ended, bulk("q", "k")]);
     assert!(store.forget_bulk("p".into(), "k".into()).await.unwrap());

@@ -1,11 +1,11 @@
 //! Cancels: the receipt and the fences are one write.
 
 use cancel::{CancelId, RequestId};
-use store::{Embedded, FunctionFilter, Status, Store};
+use store::{FunctionFilter, Status, Store};
 
 use crate::samples::*;
 
-async fn fenced_by(store: &Embedded, id: u128) -> Option<CancelId> {
+async fn fenced_by(store: &dyn Store, id: u128) -> Option<CancelId> {
     store.invocation(RequestId(id)).await.unwrap().unwrap().fenced_by
 }
 

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use store::{CredentialRecord, Embedded, Store as _, StoreError};
+use store::{CredentialRecord, Store as _, StoreError};
 
-use crate::samples::{credential, fresh};
+use crate::samples::{again, credential, fresh};
 
 #[tokio::test]
 async fn a_login_belongs_to_one_credential() {
@@ -32,7 +32,7 @@ async fn what_is_revoked_is_gone_at_once_and_for_good() {
     store.put_credential(credential("b", Some("ann"))).await.unwrap();
     store.close().await.unwrap();
     drop(store);
-    let store = Embedded::open(dir.path()).unwrap();
+    let store = again(&dir);
     assert_eq!(store.credential("a").await, Ok(None));
     assert_eq!(store.credentials(None).await.unwrap(), [credential("b", Some("ann"))]);
 }

@@ -14,4 +14,5 @@ mod opening;
 mod order;
 mod results;
 mod samples;
+mod subject;
 mod versions;

@@ -293,7 +293,7 @@ async fn agree_on_all(store: &dyn Store, model: &Model) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: crate::subject::CASES, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn any_sequence_of_calls_is_answered_as_by_plain_maps(calls in calls()) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -305,7 +305,7 @@ proptest! {
             }
             agree_on_all(&store, &model).await;
             drop(store);
-            agree_on_all(&store::Embedded::open(dir.path()).unwrap(), &model).await;
+            agree_on_all(&again(&dir), &model).await;
         });
     }
 }

@@ -105,6 +105,7 @@ async fn a_closed_store_has_done_what_it_was_asked_and_takes_no_more() {
     for write in writes {
         assert_eq!(write.await, Ok(()));
     }
-    let reopened = store::Embedded::open(dir.path()).unwrap();
+    drop(store);
+    let reopened = again(&dir);
     assert_eq!(reopened.invocations(query()).await.unwrap().total, 500);
 }

@@ -3,15 +3,11 @@
 use bytes::Bytes;
 use cancel::{CancelId, RequestId};
 use store::{
-    CredentialRecord, Embedded, FunctionFilter, FunctionKey, FunctionRecord, InvocationQuery, LATEST, Labels,
-    Lineage, NewInvocation, NewReceipt, Placement, Settlement, Status,
+    CredentialRecord, FunctionFilter, FunctionKey, FunctionRecord, InvocationQuery, LATEST, Labels, Lineage,
+    NewInvocation, NewReceipt, Placement, Settlement, Status,
 };
-use tempfile::TempDir;
 
-pub(crate) fn fresh() -> (Embedded, TempDir) {
-    let dir = tempfile::tempdir().unwrap();
-    (Embedded::open(dir.path()).unwrap(), dir)
-}
+pub(crate) use crate::subject::{again, fresh};
 
 pub(crate) fn key(name: &str) -> FunctionKey {
     FunctionKey { project: "p".into(), package: "default".into(), name: name.into(), version: LATEST.into() }

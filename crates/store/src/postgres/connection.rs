@@ -1,0 +1,143 @@
+//! How a connection to the server is made, and what every one of them is told.
+
+use std::{path::Path, str::FromStr as _, time::Duration};
+
+use deadpool_postgres::{ClientWrapper, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime, Timeouts};
+use tokio_postgres::{
+    Client, Config, Connection, Row, Socket,
+    config::{SslMode, TargetSessionAttrs},
+    types::ToSql,
+};
+
+use super::{
+    fault::{Fault, words},
+    tls::{Encrypted, Tls},
+};
+use crate::StoreError;
+
+/// A connection with its prepared statements.
+pub(crate) type Db = ClientWrapper;
+/// The parameters of one statement.
+pub(crate) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+/// Each address of each host has so long to answer.
+const DIAL: Duration = Duration::from_secs(2);
+/// All of them together, with the handshake and the greeting.
+pub(crate) const CONNECT: Duration = Duration::from_secs(5);
+/// One statement, as the server counts: longer is a lock that is not let go, or a server past helping.
+const STATEMENT: Duration = Duration::from_secs(10);
+/// A transaction whose node says nothing any more is taken back after that, and its locks with it.
+const SILENT: Duration = Duration::from_secs(15);
+/// While it works the server looks so often whether its client is there: what waits for a lock is let go of with it.
+const LOOK: Duration = Duration::from_secs(2);
+/// A server that does not even acknowledge what was sent, or the probes of an idle connection, is gone after that.
+const UNHEARD: Duration = Duration::from_secs(10);
+/// Reads side by side.
+pub(crate) const READERS: usize = 8;
+
+/// Where the server is, and how to speak to it.
+#[derive(Clone)]
+pub(crate) struct Connector {
+    config: Config,
+    tls: Tls,
+}
+
+impl Connector {
+    /// Reads a connection string (`host=a,b user=...` or `postgres://...`).
+    pub(crate) fn new(text: &str, authority: Option<&Path>) -> Result<Self, StoreError> {
+        let mut config = Config::from_str(text).map_err(|error| {
+            // The text itself may hold a password.
+            StoreError::Unopenable(format!("connection string: {}", words(&error)))
+        })?;
+        // Without an authority to check the server against, encryption would only look safe.
+        if config.get_ssl_mode() == SslMode::Prefer && authority.is_none() {
+            config.ssl_mode(SslMode::Disable);
+        }
+        let tls = match config.get_ssl_mode() {
+            SslMode::Disable => Tls::none(),
+            _ => Tls::checked_against(authority)?,
+        };
+        // Of several hosts the one that takes writes: a standby answers too, and a promoted one is found.
+        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(DIAL);
+        }
+        config.tcp_user_timeout(UNHEARD).keepalives_idle(UNHEARD / 2).keepalives_interval(UNHEARD / 4);
+        if config.get_application_name().is_none() {
+            config.application_name("quell");
+        }
+        let told = format!(
+            "{} -c statement_timeout={} -c idle_in_transaction_session_timeout={} -c jit=off \
+             -c client_connection_check_interval={}",
+            config.get_options().unwrap_or_default(),
+            STATEMENT.as_millis(),
+            SILENT.as_millis(),
+            LOOK.as_millis(),
+        );
+        config.options(told.trim_start());
+        Ok(Self { config, tls })
+    }
+
+    /// A connection for writing.
+    pub(crate) async fn open(&self) -> Result<Db, Fault> {
+        let (client, connection) = self.dial().await?;
+        let task = tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(error = %words(&error), "a connection to PostgreSQL ended");
+            }
+        });
+        let db = ClientWrapper::new(client, task);
+        // A commit that returned before it was durable would make every 202 a lie. Every statement here finds its
+        // rows by a key: a plan that was made while a table was small must not walk it once it is large.
+        let settle = db.batch_execute(
+            "SELECT set_config('synchronous_commit', 'on', false)
+                 WHERE current_setting('synchronous_commit') = 'off';
+             SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off",
+        );
+        within(CONNECT, settle).await??;
+        Ok(db)
+    }
+
+    /// A connection whose notifications are for the caller to read.
+    pub(crate) async fn dial(&self) -> Result<(Client, Connection<Socket, Encrypted>), Fault> {
+        Ok(within(CONNECT, self.config.connect(self.tls.clone())).await??)
+    }
+
+    /// Connections for reading.
+    pub(crate) fn pool(&self) -> Result<Pool, StoreError> {
+        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = Manager::from_config(self.config.clone(), self.tls.clone(), recycling);
+        let timeouts = Timeouts { wait: Some(CONNECT), create: Some(CONNECT), recycle: Some(CONNECT) };
+        Pool::builder(manager)
+            .max_size(READERS)
+            .timeouts(timeouts)
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map_err(|error| StoreError::Unopenable(error.to_string()))
+    }
+}
+
+/// Gives up after a while.
+pub(crate) async fn within<T>(time: Duration, work: impl Future<Output = T>) -> Result<T, Fault> {
+    tokio::time::timeout(time, work)
+        .await
+        .map_err(|_| Fault::Gone(format!("PostgreSQL did not answer within {} s", time.as_secs())))
+}
+
+/// All rows of a statement, which is prepared once a connection.
+pub(crate) async fn rows(db: &Db, sql: &str, values: Params<'_>) -> Result<Vec<Row>, Fault> {
+    let statement = db.prepare_cached(sql).await?;
+    Ok(db.query(&statement, values).await?)
+}
+
+/// Its only row, if it has one.
+pub(crate) async fn row(db: &Db, sql: &str, values: Params<'_>) -> Result<Option<Row>, Fault> {
+    let statement = db.prepare_cached(sql).await?;
+    Ok(db.query_opt(&statement, values).await?)
+}
+
+/// How many rows it touched.
+pub(crate) async fn execute(db: &Db, sql: &str, values: Params<'_>) -> Result<u64, Fault> {
+    let statement = db.prepare_cached(sql).await?;
+    Ok(db.execute(&statement, values).await?)
+}

@@ -1,0 +1,81 @@
+//! What PostgreSQL's errors mean to those who asked.
+
+use std::error::Error as _;
+
+use tokio_postgres::error::SqlState;
+
+use crate::StoreError;
+
+/// Why a piece of work was not done.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// The server, or the way to it, failed.
+    Sql(tokio_postgres::Error),
+    /// No answer, or no connection.
+    Gone(String),
+    /// It must not be done.
+    Refused(StoreError),
+}
+
+impl From<tokio_postgres::Error> for Fault {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl Fault {
+    /// What it is to who wrote.
+    pub(crate) fn unwritable(self) -> StoreError {
+        match self {
+            Self::Sql(error) => StoreError::Unwritable(words(&error)),
+            Self::Gone(why) => StoreError::Unwritable(why),
+            Self::Refused(error) => error,
+        }
+    }
+
+    /// What it is to who read.
+    pub(crate) fn unreadable(self) -> StoreError {
+        match self {
+            Self::Sql(error) => StoreError::Unreadable(words(&error)),
+            Self::Gone(why) => StoreError::Unreadable(why),
+            Self::Refused(error) => error,
+        }
+    }
+
+    /// Whether the server itself said so, over a connection that goes on.
+    pub(crate) fn is_answer(&self) -> bool {
+        match self {
+            Self::Sql(error) => error.code().is_some_and(|code| !ends_connection(code)),
+            Self::Gone(_) => false,
+            Self::Refused(_) => true,
+        }
+    }
+
+    /// Whether the same again may well succeed: two transactions were in each other's way.
+    pub(crate) fn is_collision(&self) -> bool {
+        let Self::Sql(error) = self else { return false };
+        error.code().is_some_and(|code| {
+            *code == SqlState::T_R_DEADLOCK_DETECTED || *code == SqlState::T_R_SERIALIZATION_FAILURE
+        })
+    }
+}
+
+fn ends_connection(code: &SqlState) -> bool {
+    // Classes 57P (the server ends the session, or itself) and 08 (connection), and a silent transaction.
+    code.code().starts_with("57P") || code.code().starts_with("08") || code.code() == "25P03"
+}
+
+/// An error with what it came from: its own words often are "db error" alone.
+pub(crate) fn words(error: &tokio_postgres::Error) -> String {
+    match (error.as_db_error(), error.source()) {
+        (Some(said), _) => format!("{} ({})", said.message(), said.code().code()),
+        (None, Some(source)) => format!("{error}: {source}"),
+        (None, None) => error.to_string(),
+    }
+}

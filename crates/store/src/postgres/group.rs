@@ -1,0 +1,236 @@
+//! The changes of one transaction, many in one statement.
+//!
+//! Changes of different requests commute, and those of one request have an order of their own: accepted, running,
+//! waiting, settled. So a run of changes is taken together, each kind in one statement, as long as no request would be
+//! changed against that order; then another run begins.
+
+use std::collections::{BTreeMap, HashMap};
+
+use cancel::RequestId;
+use uuid::Uuid;
+
+use super::{
+    connection::{Db, row, rows},
+    fault::Fault,
+    invocations,
+    queue::Change,
+    receipts,
+};
+use crate::{Lineage, NewInvocation, Placement, Settlement, Status, StoreError};
+
+/// The first half of the numbers of our advisory locks on trees; the second is made of the root's id.
+pub(crate) const TREES: i32 = 0x5175_6574;
+/// Tells the nodes that requests came into the shared queue.
+pub(crate) const TELL_QUEUE: &str = "SELECT pg_notify('quell_queue', '')";
+
+/// Begins a transaction of this life, and takes the locks that its changes need.
+pub(crate) async fn begin(
+    db: &Db,
+    node: &str,
+    epoch: i64,
+    number: i64,
+    changes: &[Change],
+) -> Result<(), Fault> {
+    let own = db
+        .prepare_cached(
+            "WITH me AS (SELECT 1 FROM nodes WHERE node = $1 AND epoch = $2 AND state IN (0, 1) FOR KEY SHARE)
+             UPDATE groups SET number = $3 WHERE node = $1 AND EXISTS (SELECT 1 FROM me)",
+        )
+        .await?;
+    let (trees, requests) = locks(changes);
+    let lock_trees = "SELECT pg_advisory_xact_lock_shared($1::int4, k) FROM unnest($2::int4[]) AS k";
+    let lock_rows = "SELECT 1 FROM invocations WHERE request = ANY($1) AND status IN (0, 1)
+                     ORDER BY request FOR NO KEY UPDATE";
+    for statement in [lock_trees, lock_rows] {
+        db.prepare_cached(statement).await?; // before, so that all are sent in this order
+    }
+    let ((), mine, _, _) = tokio::try_join!(
+        async { Ok(db.batch_execute("BEGIN").await?) },
+        async { Ok::<_, Fault>(db.execute(&own, &[&node, &epoch, &number]).await?) },
+        async {
+            if trees.is_empty() { Ok(Vec::new()) } else { rows(db, lock_trees, &[&TREES, &trees]).await }
+        },
+        async { if requests.len() < 2 { Ok(Vec::new()) } else { rows(db, lock_rows, &[&requests]).await } },
+    )?;
+    if mine == 0 { Err(StoreError::Lapsed.into()) } else { Ok(()) }
+}
+
+/// The trees that must not be fenced meanwhile, and the requests that are there and change.
+fn locks(changes: &[Change]) -> (Vec<i32>, Vec<Uuid>) {
+    let (mut trees, mut requests) = (Vec::new(), Vec::new());
+    for change in changes {
+        match change {
+            Change::Accept(new) => trees.extend(tree_of(&new.lineage)),
+            Change::Running(request, ..) | Change::Waiting(request, ..) => requests.push(id(*request)),
+            Change::Settle(end) => {
+                requests.push(id(end.request));
+                trees.extend(end.next.as_ref().and_then(|next| tree_of(&next.lineage)));
+            }
+            Change::Cancel(receipt) => requests.extend(receipt.fenced.iter().copied().map(id)),
+            Change::Over(..) => {}
+        }
+    }
+    trees.sort_unstable();
+    trees.dedup();
+    requests.sort_unstable();
+    requests.dedup();
+    (trees, requests)
+}
+
+/// The lock of the tree that it hangs in; none if it is a top.
+fn tree_of(lineage: &Lineage) -> Option<i32> {
+    lineage.root.or(lineage.above.last().copied()).map(tree)
+}
+
+/// The number of a tree's lock. Two trees may share one: then they only wait for each other.
+pub(crate) fn tree(root: RequestId) -> i32 {
+    let bits = root.0 ^ (root.0 >> 64);
+    ((bits ^ (bits >> 32)) as u32).cast_signed()
+}
+
+pub(crate) fn id(request: RequestId) -> Uuid {
+    Uuid::from_u128(request.0)
+}
+
+/// A run of changes that are carried out together, by their places.
+#[derive(Default)]
+struct Run<'a> {
+    accepts: Vec<(usize, &'a NewInvocation)>,
+    running: Vec<(RequestId, u32, i64)>,
+    waiting: Vec<(RequestId, u32, i64)>,
+    settled: Vec<(usize, &'a Settlement)>,
+    /// The last kind of change of each request.
+    touched: HashMap<RequestId, u8>,
+}
+
+impl<'a> Run<'a> {
+    /// False if it must wait for the next run.
+    fn takes(&mut self, place: usize, change: &'a Change) -> bool {
+        let (request, kind) = match change {
+            Change::Accept(new) => (new.request, 1),
+            Change::Running(request, ..) => (*request, 2),
+            Change::Waiting(request, ..) => (*request, 3),
+            Change::Settle(end) if end.next.is_none() && is_final(end.status) => (end.request, 4),
+            Change::Settle(_) | Change::Cancel(_) | Change::Over(..) => return false,
+        };
+        let last = self.touched.entry(request).or_default();
+        if *last >= kind {
+            return false;
+        }
+        *last = kind;
+        match change {
+            Change::Accept(new) => self.accepts.push((place, new)),
+            Change::Running(request, attempts, at) => self.running.push((*request, *attempts, *at)),
+            Change::Waiting(request, failures, until) => self.waiting.push((*request, *failures, *until)),
+            Change::Settle(end) => self.settled.push((place, end)),
+            Change::Cancel(_) | Change::Over(..) => {}
+        }
+        true
+    }
+
+    /// Its statements are sent one after the other without waiting for answers: the server keeps their order.
+    async fn carry_out(
+        self,
+        db: &Db,
+        node: &str,
+        outcomes: &mut [Result<bool, StoreError>],
+    ) -> Result<(), Fault> {
+        let accepts: Vec<_> = self.accepts.iter().map(|(_, new)| *new).collect();
+        let settled: Vec<_> = self.settled.iter().map(|(_, end)| *end).collect();
+        invocations::prepare(db).await?;
+        let (accepted, (), (), ended) = tokio::try_join!(
+            invocations::accept(db, node, &accepts),
+            invocations::mark_running(db, node, &self.running),
+            invocations::mark_waiting(db, node, &self.waiting),
+            invocations::settle(db, node, &settled),
+        )?;
+        for ((place, new), outcome) in self.accepts.iter().zip(outcomes_of(&accepts, &accepted)) {
+            tracing::trace!(request = ?new.request, ?outcome, "accepted");
+            set(outcomes, *place, outcome);
+        }
+        for (place, end) in &self.settled {
+            set(outcomes, *place, Ok(ended.contains(&id(end.request))));
+        }
+        Ok(())
+    }
+}
+
+fn set(outcomes: &mut [Result<bool, StoreError>], place: usize, outcome: Result<bool, StoreError>) {
+    if let Some(there) = outcomes.get_mut(place) {
+        *there = outcome;
+    }
+}
+
+/// What became of each: those that are not among the answers were there before.
+fn outcomes_of(accepts: &[&NewInvocation], accepted: &BTreeMap<Uuid, bool>) -> Vec<Result<bool, StoreError>> {
+    let outcome = |new: &&NewInvocation| match accepted.get(&id(new.request)) {
+        Some(true) => Ok(true),
+        Some(false) => Err(StoreError::Banned),
+        None => Err(StoreError::Exists),
+    };
+    accepts.iter().map(outcome).collect()
+}
+
+fn is_final(status: Status) -> bool {
+    !matches!(status, Status::Wait | Status::Running)
+}
+
+/// Carries out all of them in the open transaction. An outcome of its own has what the store refuses of one; anything
+/// else fails all.
+pub(crate) async fn carry_out(
+    db: &Db,
+    node: &str,
+    changes: &[Change],
+) -> Result<Vec<Result<bool, StoreError>>, Fault> {
+    let mut outcomes: Vec<Result<bool, StoreError>> = changes.iter().map(|_| Ok(true)).collect();
+    let mut run = Run::default();
+    for (place, change) in changes.iter().enumerate() {
+        if run.takes(place, change) {
+            continue;
+        }
+        std::mem::take(&mut run).carry_out(db, node, &mut outcomes).await?;
+        if run.takes(place, change) {
+            continue;
+        }
+        let outcome = match change {
+            Change::Settle(end) => hand_on(db, node, end).await?,
+            Change::Cancel(receipt) => receipts::record(db, node, receipt).await.map(|()| Ok(true))?,
+            Change::Over(cancel, body) => receipts::update(db, *cancel, body).await.map(|()| Ok(true))?,
+            Change::Accept(_) | Change::Running(..) | Change::Waiting(..) => Ok(true), // a new run takes them
+        };
+        set(&mut outcomes, place, outcome);
+    }
+    run.carry_out(db, node, &mut outcomes).await?;
+    let queued = changes.iter().zip(&outcomes).any(|(change, outcome)| outcome.is_ok() && is_for_all(change));
+    if queued {
+        row(db, TELL_QUEUE, &[]).await?;
+    }
+    Ok(outcomes)
+}
+
+fn is_for_all(change: &Change) -> bool {
+    let new = match change {
+        Change::Accept(new) => Some(new),
+        Change::Settle(end) => end.next.as_deref(),
+        _ => None,
+    };
+    new.is_some_and(|new| new.placement == Placement::Anywhere)
+}
+
+/// Settles a request and accepts what its result goes to, or neither.
+async fn hand_on(db: &Db, node: &str, end: &Settlement) -> Result<Result<bool, StoreError>, Fault> {
+    if !is_final(end.status) {
+        return Ok(Err(StoreError::Unwritable(format!("{:?} is no final status", end.status))));
+    }
+    let Some(next) = end.next.as_deref() else { return Ok(Ok(true)) };
+    db.batch_execute("SAVEPOINT handing_on").await?;
+    if invocations::settle(db, node, &[end]).await?.is_empty() {
+        return Ok(Ok(false));
+    }
+    let accepted = invocations::accept(db, node, &[next]).await?;
+    let outcome = outcomes_of(&[next], &accepted).pop().unwrap_or(Err(StoreError::Exists));
+    if outcome.is_err() {
+        db.batch_execute("ROLLBACK TO SAVEPOINT handing_on").await?;
+    }
+    Ok(outcome)
+}

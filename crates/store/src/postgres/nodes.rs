@@ -1,0 +1,163 @@
+//! Who is alive, by the database's clock, and what becomes of the work of who is not.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio_postgres::Row;
+
+use super::{
+    connection::{Db, execute, row, rows},
+    fault::Fault,
+    group::TELL_QUEUE,
+    parts::{self, tell_reported},
+    writer::may_be_large,
+};
+use crate::{Beat, Joining, NodeRow, NodeState, PartState, StoreError};
+
+/// Begins a life: the epoch rises, and a transaction of an older life that is open is waited for.
+pub(crate) async fn join(db: &Db, node: &str, joining: &Joining) -> Result<i64, Fault> {
+    row(db, "SELECT 1 FROM nodes WHERE node = $1 FOR UPDATE", &[&node]).await?;
+    let upsert = "INSERT INTO nodes (node, epoch, state, endpoint, version, lease_ms, joined_ms, lease_until)
+                  VALUES ($1, 1, 0, $2, $3, $4, $5, clock_timestamp() + $4::bigint * interval '1 millisecond')
+                  ON CONFLICT (node) DO UPDATE
+                  SET epoch = nodes.epoch + 1, state = 0, endpoint = excluded.endpoint, version = excluded.version,
+                      lease_ms = excluded.lease_ms, joined_ms = excluded.joined_ms, lease_until = excluded.lease_until
+                  RETURNING epoch";
+    let Joining { endpoint, version, lease_ms } = joining;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+    let joined = row(db, upsert, &[&node, endpoint, version, &i64::from(*lease_ms), &now]).await?;
+    let group =
+        "INSERT INTO groups (node, number) VALUES ($1, 0) ON CONFLICT (node) DO UPDATE SET number = 0";
+    execute(db, group, &[&node]).await?;
+    let joined = joined.ok_or_else(|| Fault::Gone("joining made no row".into()))?;
+    Ok(joined.try_get(0)?)
+}
+
+/// Extends the lease, and looks around. On a connection of the readers: it must not wait behind writes.
+pub(crate) async fn renew(db: &Db, node: &str, epoch: i64) -> Result<Beat, Fault> {
+    let renew = "UPDATE nodes SET lease_until = clock_timestamp() + lease_ms * interval '1 millisecond'
+                 WHERE node = $1 AND epoch = $2 AND state IN (0, 1)";
+    if execute(db, renew, &[&node, &epoch]).await? == 0 {
+        return Err(StoreError::Lapsed.into());
+    }
+    let lapsed = "SELECT node FROM nodes
+                  WHERE node <> $1 AND state IN (0, 1) AND lease_until < clock_timestamp() ORDER BY node";
+    let lapsed = rows(db, lapsed, &[&node]).await?;
+    let changed = rows(db, "SELECT name, n FROM changes", &[]).await?;
+    let mut beat = Beat {
+        lapsed: lapsed.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?,
+        parts: parts::open(db, node).await?,
+        waiting: waiting(db).await?,
+        ..Beat::default()
+    };
+    for row in &changed {
+        match row.try_get(0)? {
+            "functions" => beat.functions = row.try_get(1)?,
+            "credentials" => beat.credentials = row.try_get(1)?,
+            _ => {}
+        }
+    }
+    Ok(beat)
+}
+
+async fn waiting(db: &Db) -> Result<bool, Fault> {
+    let waiting = "SELECT EXISTS (SELECT 1 FROM invocations WHERE owner IS NULL AND status = 0
+                       AND not_before_ms <= (extract(epoch FROM clock_timestamp()) * 1000)::bigint)";
+    let found = row(db, waiting, &[]).await?;
+    Ok(found.map(|row| row.try_get(0)).transpose()?.unwrap_or_default())
+}
+
+/// Says that this node takes nothing new.
+pub(crate) async fn drain(db: &Db, node: &str) -> Result<(), Fault> {
+    execute(db, "UPDATE nodes SET state = 1 WHERE node = $1", &[&node]).await.map(drop)
+}
+
+/// Ends this life in order.
+pub(crate) async fn leave(db: &Db, node: &str, epoch: i64) -> Result<u64, Fault> {
+    hold(db, node, epoch, node).await?;
+    let gone = give_back(db, node).await?;
+    close_parts(db, node, PartState::Stopped, "nothing of it ran when the node left").await?;
+    execute(db, "UPDATE nodes SET state = 3, epoch = epoch + 1 WHERE node = $1", &[&node]).await?;
+    Ok(gone)
+}
+
+/// Takes the work of a node away whose lease is over.
+pub(crate) async fn take_over(db: &Db, me: &str, epoch: i64, node: &str) -> Result<bool, Fault> {
+    hold(db, me, epoch, node).await?;
+    let over = "UPDATE nodes SET state = 2, epoch = epoch + 1
+                WHERE node = $1 AND node <> $2 AND state IN (0, 1) AND lease_until < clock_timestamp()";
+    if execute(db, over, &[&node, &me]).await? == 0 {
+        return Ok(false);
+    }
+    give_back(db, node).await?;
+    // After the requests: whoever fenced one of them before has made its part by now.
+    close_parts(db, node, PartState::NodeLost, "its node's lease ended").await?;
+    Ok(true)
+}
+
+/// Holds the rows of both nodes alone, if the first is in this life. Transactions of theirs are over then, or wait and
+/// find another epoch. By name: two nodes that take each other over must not wait for each other.
+async fn hold(db: &Db, me: &str, epoch: i64, other: &str) -> Result<(), Fault> {
+    may_be_large(db).await?;
+    let hold = "SELECT node = $1::text AND epoch = $3::bigint AND state IN (0, 1) FROM nodes WHERE node IN ($1::text, $2::text)
+                ORDER BY node FOR UPDATE";
+    let held = rows(db, hold, &[&me, &other, &epoch]).await?;
+    let held: Vec<bool> = held.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    if held.contains(&true) { Ok(()) } else { Err(StoreError::Lapsed.into()) }
+}
+
+/// Puts what a node owned back into the shared queue; what was fenced is settled as cancelled. How many went.
+async fn give_back(db: &Db, node: &str) -> Result<u64, Fault> {
+    let locked =
+        "SELECT 1 FROM invocations WHERE owner = $1 AND status IN (0, 1) ORDER BY request FOR UPDATE";
+    rows(db, locked, &[&node]).await?;
+    let canceled = "UPDATE invocations
+                    SET status = CASE WHEN attempts = 0 THEN 4 ELSE 3 END, error_code = 4208,
+                        error_message = 'function invocation canceled',
+                        ended_ms = (extract(epoch FROM clock_timestamp()) * 1000)::bigint
+                    WHERE owner = $1 AND status IN (0, 1) AND fenced_by IS NOT NULL";
+    execute(db, canceled, &[&node]).await?;
+    let back = "UPDATE invocations SET owner = NULL, status = 0 WHERE owner = $1 AND status IN (0, 1)";
+    let gone = execute(db, back, &[&node]).await?;
+    if gone > 0 {
+        row(db, TELL_QUEUE, &[]).await?;
+    }
+    Ok(gone)
+}
+
+/// Answers the open parts of a node that answers no more. What it was only asked about it does not hold.
+async fn close_parts(db: &Db, node: &str, state: PartState, why: &str) -> Result<(), Fault> {
+    let close = "UPDATE parts
+                 SET state = CASE WHEN project IS NULL AND $2::int2 = 1 THEN 5 ELSE $2::int2 END, detail = $3
+                 WHERE node = $1 AND state = 0 RETURNING part";
+    let closed = rows(db, close, &[&node, &parts::state_number(state), &why]).await?;
+    let closed: Vec<i64> = closed.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    tell_reported(db, &closed).await
+}
+
+pub(crate) async fn all(db: &Db) -> Result<Vec<NodeRow>, Fault> {
+    let select = "SELECT n.node, n.epoch, n.state, n.endpoint, n.version,
+                         (extract(epoch FROM n.lease_until - clock_timestamp()) * 1000)::bigint,
+                         (SELECT count(*) FROM invocations i WHERE i.owner = n.node AND i.status IN (0, 1)), n.joined_ms
+                  FROM nodes n ORDER BY n.node";
+    rows(db, select, &[]).await?.iter().map(read).collect()
+}
+
+fn read(row: &Row) -> Result<NodeRow, Fault> {
+    Ok(NodeRow {
+        node: row.try_get(0)?,
+        epoch: row.try_get(1)?,
+        state: match row.try_get::<_, i16>(2)? {
+            0 => NodeState::Live,
+            1 => NodeState::Draining,
+            2 => NodeState::Fenced,
+            3 => NodeState::Left,
+            other => return Err(StoreError::Unreadable(format!("{other} is no state of a node")).into()),
+        },
+        endpoint: row.try_get(3)?,
+        version: row.try_get(4)?,
+        lease_left_ms: row.try_get(5)?,
+        owns: row.try_get::<_, i64>(6)?.cast_unsigned(),
+        joined_ms: row.try_get(7)?,
+    })
+}

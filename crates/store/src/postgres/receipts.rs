@@ -1,0 +1,178 @@
+//! Receipts of cancels, which requests they fenced, and cancels of many.
+
+use cancel::{CancelId, RequestId};
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::{
+    connection::{Db, execute, row, rows},
+    fault::Fault,
+    group::id,
+    invocations::{clamped, kept},
+};
+use crate::{BulkRecord, FunctionFilter, FunctionKey, NewReceipt, ReceiptRecord, StoreError};
+
+const COLUMNS: &str = "cancel, target, project, package, name, version, body, created_ms";
+
+/// The receipt itself, as of this node.
+pub(crate) async fn put(db: &Db, node: &str, receipt: &NewReceipt) -> Result<(), Fault> {
+    let FunctionKey { project, package, name, version } = &receipt.function;
+    let upsert = format!(
+        "INSERT INTO receipts ({COLUMNS}, open, node) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, true, $9)
+         ON CONFLICT (cancel) DO UPDATE SET body = excluded.body, open = true"
+    );
+    let (cancel, target) = (name_of(receipt.cancel), id(receipt.target));
+    let (body, created_ms) = (kept(&receipt.body), &receipt.created_ms);
+    execute(db, &upsert, &[&cancel, &target, project, package, name, version, &body, created_ms, &node])
+        .await
+        .map(drop)
+}
+
+/// Fences these requests and no others.
+pub(crate) async fn fence(db: &Db, cancel: CancelId, fenced: &[Uuid], subtree: bool) -> Result<(), Fault> {
+    let cancel = name_of(cancel);
+    let fence = "INSERT INTO fences (request, cancel, subtree)
+                 SELECT u.request, $2::uuid, $3::bool FROM unnest($1::uuid[]) WITH ORDINALITY AS u(request, place) ORDER BY u.place
+                 ON CONFLICT (request, cancel) DO UPDATE SET subtree = true WHERE excluded.subtree";
+    // The same one twice in a list would be one too many for that statement.
+    let mut each = Vec::with_capacity(fenced.len());
+    let mut seen = std::collections::HashSet::new();
+    each.extend(fenced.iter().copied().filter(|request| seen.insert(*request)));
+    execute(db, fence, &[&each, &cancel, &subtree]).await?;
+    let mark = "UPDATE invocations SET fenced_by = $2
+                WHERE request = ANY($1) AND fenced_by IS NULL AND status IN (0, 1)";
+    execute(db, mark, &[&each, &cancel]).await.map(drop)
+}
+
+/// A cancel that reaches no further than this node.
+pub(crate) async fn record(db: &Db, node: &str, receipt: &NewReceipt) -> Result<(), Fault> {
+    put(db, node, receipt).await?;
+    let fenced: Vec<Uuid> = receipt.fenced.iter().copied().map(id).collect();
+    fence(db, receipt.cancel, &fenced, false).await
+}
+
+/// Replaces the body with its last form.
+pub(crate) async fn update(db: &Db, cancel: CancelId, body: &str) -> Result<(), Fault> {
+    let update = "UPDATE receipts SET body = $2, open = false WHERE cancel = $1";
+    execute(db, update, &[&name_of(cancel), &kept(body)]).await.map(drop)
+}
+
+pub(crate) async fn one(db: &Db, cancel: CancelId) -> Result<Option<ReceiptRecord>, Fault> {
+    let select = format!("SELECT {COLUMNS} FROM receipts WHERE cancel = $1");
+    row(db, &select, &[&name_of(cancel)]).await?.as_ref().map(read).transpose()
+}
+
+pub(crate) async fn open(db: &Db, node: &str, limit: u32) -> Result<Vec<ReceiptRecord>, Fault> {
+    let select = format!("SELECT {COLUMNS} FROM receipts WHERE open AND node = $1 ORDER BY seq LIMIT $2");
+    rows(db, &select, &[&node, &i64::from(limit)]).await?.iter().map(read).collect()
+}
+
+pub(crate) async fn of(db: &Db, request: RequestId) -> Result<Option<ReceiptRecord>, Fault> {
+    let first = "SELECT cancel FROM fences WHERE request = $1 ORDER BY seq LIMIT 1";
+    match row(db, first, &[&id(request)]).await? {
+        Some(row) => one(db, CancelId(row.try_get::<_, Uuid>(0)?.as_u128())).await,
+        None => Ok(None),
+    }
+}
+
+pub(crate) async fn page(
+    db: &Db,
+    project: &str,
+    function: Option<&FunctionFilter>,
+    (from_ms, until_ms): (i64, i64),
+    offset: u64,
+    limit: u32,
+) -> Result<Vec<ReceiptRecord>, Fault> {
+    let of_function = match function {
+        None => "AND $2::text IS NULL AND $3::text IS NULL AND cardinality($8::text[]) = 0",
+        Some(function) if function.versions.is_empty() => {
+            "AND package = $2 AND name = $3 AND cardinality($8::text[]) = 0"
+        }
+        Some(_) => "AND package = $2 AND name = $3 AND version = ANY($8::text[])",
+    };
+    let select = format!(
+        "SELECT {COLUMNS} FROM receipts WHERE project = $1 {of_function} AND created_ms BETWEEN $4 AND $5
+         ORDER BY created_ms DESC, seq DESC LIMIT $6 OFFSET $7"
+    );
+    let (package, name) = function.map(|of| (of.package.as_str(), of.name.as_str())).unzip();
+    let versions: &[String] = function.map_or(&[], |of| &of.versions);
+    let (limit, offset) = (i64::from(limit), clamped(offset));
+    rows(db, &select, &[&project, &package, &name, &from_ms, &until_ms, &limit, &offset, &versions])
+        .await?
+        .iter()
+        .map(read)
+        .collect()
+}
+
+/// Forgets old ones, with their fences and parts.
+pub(crate) async fn prune(db: &Db, before_ms: i64, limit: u32) -> Result<u64, Fault> {
+    let old = "DELETE FROM receipts WHERE seq IN (
+                   SELECT seq FROM receipts WHERE created_ms < $1 ORDER BY created_ms, seq LIMIT $2
+                   FOR UPDATE SKIP LOCKED)
+               RETURNING cancel";
+    let limit = i64::from(limit);
+    let gone = rows(db, old, &[&before_ms, &limit]).await?;
+    let gone: Vec<Uuid> = gone.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    execute(db, "DELETE FROM fences WHERE cancel = ANY($1)", &[&gone]).await?;
+    execute(db, "DELETE FROM parts WHERE cancel = ANY($1) AND state <> 0", &[&gone]).await?;
+    execute(db, "DELETE FROM waits WHERE cancel = ANY($1)", &[&gone]).await?;
+    // Parts of cancels that made no receipt: whoever was asked had nothing.
+    let parts = "DELETE FROM parts WHERE part IN (
+                     SELECT p.part FROM parts p
+                     WHERE p.made_ms < $1 AND p.state <> 0
+                       AND NOT EXISTS (SELECT 1 FROM receipts r WHERE r.cancel = p.cancel)
+                     ORDER BY p.made_ms LIMIT $2 FOR UPDATE SKIP LOCKED)";
+    execute(db, parts, &[&before_ms, &limit]).await?;
+    Ok(gone.len() as u64)
+}
+
+pub(crate) fn name_of(cancel: CancelId) -> Uuid {
+    Uuid::from_u128(cancel.0)
+}
+
+fn read(row: &Row) -> Result<ReceiptRecord, Fault> {
+    Ok(ReceiptRecord {
+        cancel: CancelId(row.try_get::<_, Uuid>(0)?.as_u128()),
+        target: RequestId(row.try_get::<_, Uuid>(1)?.as_u128()),
+        function: FunctionKey {
+            project: row.try_get(2)?,
+            package: row.try_get(3)?,
+            name: row.try_get(4)?,
+            version: row.try_get(5)?,
+        },
+        body: row.try_get(6)?,
+        created_ms: row.try_get(7)?,
+    })
+}
+
+/// Begins a cancel of many.
+pub(crate) async fn begin_bulk(db: &Db, node: &str, bulk: &BulkRecord) -> Result<(), Fault> {
+    let insert = "INSERT INTO bulks (project, key, body, requests, node) VALUES ($1, $2, $3, $4, $5)
+                  ON CONFLICT (project, key) DO NOTHING";
+    let BulkRecord { project, key, body, requests } = bulk;
+    match execute(db, insert, &[project, key, &kept(body), requests, &node]).await? {
+        0 => Err(StoreError::Exists.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Keeps its last form; what there was to do is done.
+pub(crate) async fn end_bulk(db: &Db, project: &str, key: &str, body: &str) -> Result<(), Fault> {
+    let update = "UPDATE bulks SET body = $3, requests = NULL WHERE project = $1 AND key = $2";
+    execute(db, update, &[&project, &key, &kept(body)]).await.map(drop)
+}
+
+pub(crate) async fn forget_bulk(db: &Db, project: &str, key: &str) -> Result<bool, Fault> {
+    let delete = "DELETE FROM bulks WHERE project = $1 AND key = $2";
+    Ok(execute(db, delete, &[&project, &key]).await? > 0)
+}
+
+/// Those that this node began.
+pub(crate) async fn bulks(db: &Db, node: &str) -> Result<Vec<BulkRecord>, Fault> {
+    let select = "SELECT project, key, body, requests FROM bulks WHERE node = $1 ORDER BY seq";
+    let read = |row: &Row| {
+        let (project, key) = (row.try_get(0)?, row.try_get(1)?);
+        Ok(BulkRecord { project, key, body: row.try_get(2)?, requests: row.try_get(3)? })
+    };
+    rows(db, select, &[&node]).await?.iter().map(read).collect()
+}

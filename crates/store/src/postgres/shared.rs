@@ -1,0 +1,112 @@
+//! [`Shared`] for [`Postgres`].
+
+use std::sync::{Arc, atomic::Ordering};
+
+use cancel::{CancelId, RequestId};
+use tokio::sync::broadcast;
+
+use super::{Postgres, cancels, claims, nodes, parts, queue::Needs};
+use crate::{
+    Beat, Claim, Fence, Fenced, InvocationRecord, Joining, News, NodeRow, Part, PartState, Shared,
+    StoreError, StoreFuture,
+};
+
+impl Shared for Postgres {
+    fn node(&self) -> String {
+        self.node.to_string()
+    }
+
+    fn join(&self, joining: Joining) -> StoreFuture<i64> {
+        let (node, epoch) = (Arc::clone(&self.node), Arc::clone(&self.epoch));
+        // In the writer's turn: what was asked for before belongs to the life before.
+        let then = move |joined: &i64| epoch.store(*joined, Ordering::Release);
+        self.queue.alone(
+            Needs::NoCheck,
+            None,
+            move |db, _| Box::pin(async move { nodes::join(db, &node, &joining).await }),
+            then,
+        )
+    }
+
+    fn renew(&self) -> StoreFuture<Beat> {
+        let (node, epoch) = (Arc::clone(&self.node), self.epoch());
+        let renewed = self.read(move |db| Box::pin(async move { nodes::renew(db, &node, epoch).await }));
+        Box::pin(async move {
+            renewed.await.map_err(|error| match error {
+                StoreError::Unreadable(why) => StoreError::Unwritable(why),
+                other => other,
+            })
+        })
+    }
+
+    fn drain(&self) -> StoreFuture<()> {
+        let node = Arc::clone(&self.node);
+        self.alone(Needs::Life, move |db, _| Box::pin(async move { nodes::drain(db, &node).await }))
+    }
+
+    fn leave(&self) -> StoreFuture<u64> {
+        let node = Arc::clone(&self.node);
+        self.alone(Needs::NoCheck, move |db, epoch| {
+            Box::pin(async move { nodes::leave(db, &node, epoch).await })
+        })
+    }
+
+    fn claim(&self, claim: Claim) -> StoreFuture<Vec<InvocationRecord>> {
+        let node = Arc::clone(&self.node);
+        self.alone(Needs::Life, move |db, _| Box::pin(async move { claims::claim(db, &node, &claim).await }))
+    }
+
+    fn release(&self, requests: Vec<RequestId>) -> StoreFuture<Vec<RequestId>> {
+        let node = Arc::clone(&self.node);
+        self.alone(Needs::Life, move |db, _| {
+            Box::pin(async move { claims::release(db, &node, &requests).await })
+        })
+    }
+
+    fn fence(&self, fence: Fence) -> StoreFuture<Fenced> {
+        let node = Arc::clone(&self.node);
+        self.alone(Needs::Life, move |db, _| Box::pin(async move { cancels::fence(db, &node, &fence).await }))
+    }
+
+    fn ask_around(&self, fence: Fence) -> StoreFuture<Vec<Part>> {
+        let node = Arc::clone(&self.node);
+        self.alone(Needs::Life, move |db, _| {
+            Box::pin(async move { parts::ask_around(db, &node, &fence).await })
+        })
+    }
+
+    fn parts(&self) -> StoreFuture<Vec<Part>> {
+        let node = Arc::clone(&self.node);
+        self.read(move |db| Box::pin(async move { parts::open(db, &node).await }))
+    }
+
+    fn parts_of(&self, cancel: CancelId) -> StoreFuture<Vec<Part>> {
+        self.read(move |db| Box::pin(async move { parts::of(db, cancel).await }))
+    }
+
+    fn report(&self, part: i64, state: PartState, detail: String) -> StoreFuture<()> {
+        let node = Arc::clone(&self.node);
+        self.alone(Needs::Life, move |db, _| {
+            Box::pin(async move { parts::report(db, &node, part, state, &detail).await })
+        })
+    }
+
+    fn take_over(&self, node: String) -> StoreFuture<bool> {
+        let me = Arc::clone(&self.node);
+        self.alone(Needs::NoCheck, move |db, epoch| {
+            Box::pin(async move { nodes::take_over(db, &me, epoch, &node).await })
+        })
+    }
+
+    fn nodes(&self) -> StoreFuture<Vec<NodeRow>> {
+        self.read(move |db| Box::pin(async move { nodes::all(db).await }))
+    }
+
+    fn below(&self, request: RequestId, limit: u32) -> StoreFuture<Vec<(InvocationRecord, Option<String>)>> {
+        self.read(move |db| Box::pin(async move { claims::below(db, request, limit).await }))
+    }
+
+    fn news(&self) -> broadcast::Receiver<News> {
+        self.news.subscribe()
+    }
+}

@@ -1,0 +1,27 @@
+//! The store in PostgreSQL: the tests of the trait, which the embedded one passes too, and what only nodes that share it
+//! can meet. Each test has a database of its own on a server of this process.
+#![allow(clippy::unwrap_used, reason = "what a test cannot do without ends it")]
+#![allow(clippy::expect_used, reason = "what a test cannot do without ends it")]
+
+#[path = "../embedded/bulks.rs"]
+mod bulks;
+#[path = "../embedded/cancels.rs"]
+mod cancels;
+#[path = "../embedded/credentials.rs"]
+mod credentials;
+#[path = "../embedded/functions.rs"]
+mod functions;
+#[path = "../embedded/listings.rs"]
+mod listings;
+#[path = "../embedded/model.rs"]
+mod model;
+#[path = "../embedded/order.rs"]
+mod order;
+#[path = "../embedded/results.rs"]
+mod results;
+#[path = "../embedded/samples.rs"]
+mod samples;
+mod server;
+mod subject;
+#[path = "../embedded/versions.rs"]
+mod versions;
