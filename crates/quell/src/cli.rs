@@ -10,8 +10,7 @@ use crate::{
     args::{
         CancelArgs, ContextCommand, CredentialsCommand, LogsArgs, NodeArgs, Output, PlanArgs, ReceiptsArgs,
     },
-    credentials, demo, deploy, logs, migrate,
-    migrate::MigrateArgs,
+    credentials, demo, deploy, logs,
     serve,
     settings::{self, Given, Loaded, LogFormat, Mistakes},
     verbs,
@@ -155,8 +154,6 @@ enum Command {
         #[command(flatten)]
         node: NodeArgs,
     },
-    /// Move what a lone node keeps into a database that several nodes share.
-    Migrate(MigrateArgs),
     /// Watch the live requests; keys plan and cancel them.
     Top {
         #[command(flatten)]
@@ -272,7 +269,6 @@ impl Cli {
             Command::Functions { node } => verbs::functions(&node).await,
             Command::Instances { node } => verbs::instances(&node).await,
             Command::Nodes { node } => verbs::nodes(&node).await,
-            Command::Migrate(args) => migrate::migrate(args).await,
             Command::Top { node } => verbs::top(&node).await,
             Command::Receipts(args) => verbs::receipts(&args).await,
             Command::Logs(args) => logs::logs(&args).await,

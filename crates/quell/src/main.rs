@@ -12,7 +12,6 @@ mod images;
 mod listeners;
 mod logs;
 mod manager;
-mod migrate;
 mod open_listener;
 #[cfg_attr(not(feature = "otlp"), path = "no_otlp.rs")]
 mod otlp;

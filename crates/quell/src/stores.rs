@@ -51,7 +51,7 @@ pub(crate) async fn open(args: &NodeSettings, data: &Path) -> anyhow::Result<Ope
     let mut told = false;
     loop {
         let opened =
-            Postgres::connect(url.as_str(), password.clone(), args.store_ca.as_deref(), name.clone(), data).await;
+            Postgres::connect(url.as_str(), password.as_deref(), args.store_ca.as_deref(), name.clone(), data);
         match opened {
             Ok(store) => {
                 let shared: Arc<Postgres> = Arc::new(store);

@@ -43,7 +43,8 @@ pub(crate) async fn record(db: &Db, node: &str, receipt: &NewReceipt, reach: &Re
         level: reach.level,
         actor: &reach.actor,
     };
-    parts::make(db, &ask, &reached, Some(node)).await
+    // What hangs below by way of other nodes and came back to this one is for it to stop as well.
+    parts::make(db, &ask, &reached, &tops).await
 }
 
 /// Fences a request and what is in scope with it, wherever it is.
@@ -90,7 +91,7 @@ pub(crate) async fn fence(db: &Db, node: &str, fence: &Fence) -> Result<Fenced, 
         level: fence.level,
         actor: &fence.actor,
     };
-    parts::make(db, &ask, &reached, None).await?;
+    parts::make(db, &ask, &reached, &[]).await?;
     Ok(Fenced::Stopping { settled, parts: parts::of(db, fence.cancel).await? })
 }
 

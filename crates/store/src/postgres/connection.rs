@@ -44,11 +44,18 @@ pub(crate) struct Connector {
 
 impl Connector {
     /// Reads a connection string (`host=a,b user=...` or `postgres://...`).
-    pub(crate) fn new(text: &str, authority: Option<&Path>) -> Result<Self, StoreError> {
+    pub(crate) fn new(
+        text: &str,
+        password: Option<&str>,
+        authority: Option<&Path>,
+    ) -> Result<Self, StoreError> {
         let mut config = Config::from_str(text).map_err(|error| {
             // The text itself may hold a password.
             StoreError::Unopenable(format!("connection string: {}", words(&error)))
         })?;
+        if let Some(password) = password.filter(|_| config.get_password().is_none()) {
+            config.password(password);
+        }
         // Without an authority to check the server against, encryption would only look safe.
         if config.get_ssl_mode() == SslMode::Prefer && authority.is_none() {
             config.ssl_mode(SslMode::Disable);

@@ -85,6 +85,14 @@ pub(crate) async fn fact(db: &Db, name: &str) -> Result<Option<String>, Fault> {
     Ok(found.map(|row| row.try_get(0)).transpose()?)
 }
 
+pub(crate) async fn keep_fact(db: &Db, name: &str, value: &str) -> Result<String, Fault> {
+    // Of several at once, each in a transaction of its own, the first one's stands: the others wait for it.
+    let insert = "INSERT INTO facts (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING";
+    execute(db, insert, &[&name, &kept(value)]).await?;
+    let held = row(db, "SELECT value FROM facts WHERE name = $1", &[&name]).await?;
+    held.map(|row| Ok(row.try_get(0)?)).unwrap_or_else(|| Ok(value.to_owned()))
+}
+
 pub(crate) async fn put_fact(db: &Db, name: &str, value: &str) -> Result<(), Fault> {
     let upsert = "INSERT INTO facts (name, value) VALUES ($1, $2)
                   ON CONFLICT (name) DO UPDATE SET value = excluded.value";

@@ -98,14 +98,17 @@ impl Postgres {
     /// with `prefer` and an `authority` (a PEM file), the connection is encrypted and the server's certificate checked;
     /// without an authority against those that the machine trusts. `prefer` without one is the clear.
     ///
+    /// `password` is the user's, where `config` does not say it.
+    ///
     /// `node` is the name to speak for: 32 hexadecimal digits. `dir` is the node's data folder: it is locked, so that two
     /// processes never speak for one node.
     ///
     /// # Errors
-    /// [`StoreError::Locked`] if another process has the folder; [`StoreError::Unopenable`] if there is no such server, or
-    /// its database is of a newer program, or not ours.
+    /// [`StoreError::Locked`] if another process has the folder; [`StoreError::Unreadable`] if no server answers, so that a
+    /// later try may succeed; [`StoreError::Unopenable`] if it refuses, or its database is of a newer program, or not ours.
     pub fn connect(
         config: &str,
+        password: Option<&str>,
         authority: Option<&Path>,
         node: String,
         dir: &Path,
@@ -114,7 +117,7 @@ impl Postgres {
             return Err(StoreError::Unopenable(format!("{node:?} is no name of a node")));
         }
         let lock = folder::lock(dir)?;
-        let connector = Connector::new(config, authority)?;
+        let connector = Connector::new(config, password, authority)?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("store-postgres")
@@ -257,8 +260,12 @@ fn blocking_on<T: Send + 'static>(
         answer.send(work.await).ok(); // whoever asked waits below
     });
     let done = answered.recv().map_err(|_| StoreError::Closed)?;
-    done.map_err(|fault| match fault.unwritable() {
-        StoreError::Unwritable(why) => StoreError::Unopenable(why),
-        other => other,
+    done.map_err(|fault| match fault.is_answer() {
+        // Not there, or not yet: somebody may try again.
+        false => fault.unreadable(),
+        true => match fault.unwritable() {
+            StoreError::Unwritable(why) => StoreError::Unopenable(why),
+            other => other,
+        },
     })
 }

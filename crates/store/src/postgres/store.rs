@@ -284,6 +284,14 @@ impl Store for Postgres {
         read!(self, db => credentials::fact(db, name))
     }
 
+    fn keep_fact(&self, name: &'static str, value: String) -> StoreFuture<String> {
+        if name == NODE {
+            let node = self.node.to_string();
+            return Box::pin(std::future::ready(Ok(node)));
+        }
+        alone!(self, Needs::Nothing, db => credentials::keep_fact(db, name, &value))
+    }
+
     fn put_fact(&self, name: &'static str, value: String) -> StoreFuture<()> {
         if name == NODE {
             let same = value == *self.node;

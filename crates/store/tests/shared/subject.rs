@@ -37,7 +37,7 @@ pub(crate) fn joining(lease_ms: u32) -> Joining {
 impl Home {
     /// A node that has not joined.
     pub(crate) fn open(&self, number: usize) -> Postgres {
-        Postgres::connect(&self.config, None, name(number), self.folders[number].path()).unwrap()
+        Postgres::connect(&self.config, None, None, name(number), self.folders[number].path()).unwrap()
     }
 
     /// A node with a lease of a minute.
