@@ -11,12 +11,18 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use support::{Bell, Mode, Ring, TestNode, site::Site, within};
 
+/// Leases in most of these tests: short, so that a lost one is not waited for long.
+const LEASE_S: &str = "3";
 /// Of each function one instance a node: a child of the same function finds its own node full.
 const ONE_EACH: [&str; 2] = ["--max-instances", "1"];
 
 /// Three machines, each with a node that runs one instance, and the function.
 async fn three() -> (Site, Vec<TestNode>, Bell) {
-    let site = Site::build(3);
+    three_with(LEASE_S).await
+}
+
+async fn three_with(lease: &'static str) -> (Site, Vec<TestNode>, Bell) {
+    let site = Site::build(3, lease);
     let mut nodes = Vec::new();
     for machine in 0..3 {
         nodes.push(site.start(machine, &ONE_EACH).await);
@@ -82,7 +88,7 @@ async fn a_tree_over_three_nodes_is_stopped_from_any_of_them_in_every_mode() {
             let (status, code) = nodes[0].listed("part", &ring.request()).await;
             assert_eq!((status.as_str(), code), ("FAIL", 4208), "{mode:?} at {at}: {tag}");
         }
-        for (_, ring) in rings {
+        for (_, mut ring) in rings {
             assert_eq!(ring.last_words().await, "", "its line has ended with its code");
         }
         assert!(bell.is_silent().await, "nothing of it begins again");
@@ -168,7 +174,7 @@ async fn the_work_of_a_killed_node_is_run_by_another_and_what_was_cancelled_is_n
 
 #[tokio::test]
 async fn a_node_that_sleeps_beyond_its_lease_runs_nothing_meanwhile_and_comes_back() {
-    let (_site, nodes, bell) = three().await;
+    let (_site, mut nodes, bell) = three().await;
     let request = nodes[0].invoke_async("part", &leaf(&bell, "one")).await;
     let first = bell.ring().await;
     nodes[0].signal(Signal::SIGSTOP);
@@ -177,7 +183,7 @@ async fn a_node_that_sleeps_beyond_its_lease_runs_nothing_meanwhile_and_comes_ba
     assert!(first.process.is_gone(), "the same request runs on two nodes");
     assert_eq!(second.request(), request);
     nodes[0].signal(Signal::SIGCONT);
-    nodes[0].logs("joined the nodes of this store");
+    nodes[0].lives_again();
     second.release().await;
     assert_eq!(nodes[0].settled("part", &request).await, ("SUCCESS".to_owned(), 0));
     let caller = nodes[0].invoke("part", &leaf(&bell, "two"));
@@ -187,7 +193,7 @@ async fn a_node_that_sleeps_beyond_its_lease_runs_nothing_meanwhile_and_comes_ba
 
 #[tokio::test]
 async fn a_node_that_is_cut_off_from_the_database_stops_what_it_runs_within_its_lease() {
-    let (site, nodes, bell) = three().await;
+    let (site, mut nodes, bell) = three().await;
     let request = nodes[0].invoke_async("part", &leaf(&bell, "one")).await;
     let first = bell.ring().await;
     site.cut(0);
@@ -198,13 +204,13 @@ async fn a_node_that_is_cut_off_from_the_database_stops_what_it_runs_within_its_
     assert_eq!((reply.status, reply.header("x-quell-stop")), (200, "stopped"), "{reply:?}");
     assert!(second.last_or_line().await.is_null());
     site.mend(0);
-    nodes[0].logs("joined the nodes of this store");
+    nodes[0].lives_again();
     assert_eq!(nodes[0].listed("part", &request).await, ("FAIL".to_owned(), 4208));
 }
 
 #[tokio::test]
 async fn a_cancel_of_what_a_cut_off_node_runs_is_answered_when_its_lease_is_over() {
-    let (site, nodes, bell) = three().await;
+    let (site, mut nodes, bell) = three().await;
     let request = nodes[0].invoke_async("part", &leaf(&bell, "one")).await;
     let ring = bell.ring().await;
     site.cut(0);
@@ -215,13 +221,14 @@ async fn a_cancel_of_what_a_cut_off_node_runs_is_answered_when_its_lease_is_over
     assert_eq!(receipt["parts"][0]["result"], "lease_over", "{receipt:#}");
     assert!(bell.is_silent().await, "nobody runs it again");
     site.mend(0);
-    nodes[0].logs("joined the nodes of this store");
+    nodes[0].lives_again();
     assert_eq!(nodes[0].listed("part", &request).await, ("FAIL".to_owned(), 4208));
 }
 
 #[tokio::test]
 async fn a_database_that_comes_back_within_the_lease_stops_nothing() {
-    let (mut site, nodes, bell) = three().await;
+    // Long enough for a database that recovers on a busy machine.
+    let (mut site, nodes, bell) = three_with("60").await;
     let request = nodes[0].invoke_async("part", &leaf(&bell, "one")).await;
     let mut ring = bell.ring().await;
     site.database.crash();

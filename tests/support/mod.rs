@@ -220,6 +220,13 @@ impl TestNode {
         command
     }
 
+    /// Waits for another life in the same process; connections of the last one are not used any more.
+    pub fn lives_again(&mut self) {
+        self.logs("listening on ");
+        let client = std::fs::read(self.dir.join("client.json")).unwrap();
+        self.http = client_trusting(&serde_json::from_slice(&client).unwrap()).build().unwrap();
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

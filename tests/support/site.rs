@@ -10,15 +10,12 @@ use tempfile::TempDir;
 
 use super::{TestNode, postgres::Postgres};
 
-/// Leases in these tests: short, so that a lost one is not waited for long.
-pub const LEASE_S: &str = "3";
-
 /// Machines beside each other.
 pub struct Site {
     pub database: Postgres,
     machines: Vec<Machine>,
     bridge: String,
-    subnet: String,
+    lease: &'static str,
 }
 
 /// One machine: a network namespace with one wire, and a data folder.
@@ -31,7 +28,7 @@ struct Machine {
 
 impl Site {
     /// So many machines, and the database.
-    pub fn build(machines: usize) -> Self {
+    pub fn build(machines: usize, lease: &'static str) -> Self {
         static SITES: AtomicU32 = AtomicU32::new(0);
         let id = std::process::id() % 50_000;
         let nth = SITES.fetch_add(1, Ordering::Relaxed);
@@ -47,7 +44,7 @@ impl Site {
         let machines = (0..u32::try_from(machines).unwrap())
             .map(|number| Machine::plug_in(&bridge, id, nth, number, &format!("{subnet}.{}", base + 2 + number)))
             .collect();
-        Self { database: Postgres::start(&host), machines, bridge, subnet: format!("{subnet}.0") }
+        Self { database: Postgres::start(&host), machines, bridge, lease }
     }
 
     /// Starts the node of a machine, or starts it again.
@@ -55,7 +52,7 @@ impl Site {
         let at = &self.machines[machine];
         let listen = format!("{}:7171", at.address);
         let url = self.database.url();
-        let mut all = vec!["--store", &url, "--lease", LEASE_S, "--listen", &listen];
+        let mut all = vec!["--store", &url, "--lease", self.lease, "--listen", &listen];
         all.extend(options);
         let quell = TestNode::command(at.folder.path(), &all);
         let mut command = Command::new("nsenter");
@@ -106,10 +103,10 @@ impl Machine {
 impl Drop for Site {
     fn drop(&mut self) {
         for machine in &self.machines {
-            try_ip(&["link", "del", &machine.wire]);
-            try_ip(&["netns", "del", &machine.space]);
+            try_ip(&["link", "del", &machine.wire]).ok(); // what is not there needs no end
+            try_ip(&["netns", "del", &machine.space]).ok(); // what is not there needs no end
         }
-        try_ip(&["link", "del", &self.bridge]);
+        try_ip(&["link", "del", &self.bridge]).ok();
     }
 }
 

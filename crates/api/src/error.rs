@@ -72,7 +72,12 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         tracing::error!(%error, "the store failed a request");
         match error {
-            StoreError::Busy | StoreError::Closed | StoreError::Lapsed | StoreError::Unwritable(_) => {
+            // Of a store that nodes share this is a server that does not answer.
+            StoreError::Busy
+            | StoreError::Closed
+            | StoreError::Lapsed
+            | StoreError::Unwritable(_)
+            | StoreError::Unreadable(_) => {
                 Self::unavailable(error.to_string())
             }
             _ => Self::internal(error.to_string()),

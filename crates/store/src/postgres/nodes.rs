@@ -111,8 +111,9 @@ async fn give_back(db: &Db, node: &str) -> Result<u64, Fault> {
     let locked =
         "SELECT 1 FROM invocations WHERE owner = $1 AND status IN (0, 1) ORDER BY request FOR UPDATE";
     rows(db, locked, &[&node]).await?;
+    // Failed, not discarded: that one of them never ran, its node alone could say.
     let canceled = "UPDATE invocations
-                    SET status = CASE WHEN attempts = 0 THEN 4 ELSE 3 END, error_code = 4208,
+                    SET status = 3, error_code = 4208,
                         error_message = 'function invocation canceled',
                         ended_ms = (extract(epoch FROM clock_timestamp()) * 1000)::bigint
                     WHERE owner = $1 AND status IN (0, 1) AND fenced_by IS NOT NULL";
