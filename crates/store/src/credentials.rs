@@ -50,6 +50,11 @@ pub(crate) fn fact(db: &Connection, name: &str) -> rusqlite::Result<Option<Strin
     db.query_row("SELECT value FROM facts WHERE name = ?1", [name], |row| row.get(0)).optional()
 }
 
+pub(crate) fn facts(db: &Connection) -> rusqlite::Result<Vec<(String, String)>> {
+    let mut select = db.prepare_cached("SELECT name, value FROM facts ORDER BY name")?;
+    select.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+}
+
 pub(crate) fn put_fact(db: &Connection, name: &str, value: &str) -> Result<(), StoreError> {
     let insert = "INSERT OR REPLACE INTO facts (name, value) VALUES (?1, ?2)";
     db.execute(insert, params![name, value]).map(drop).map_err(unwritable)

@@ -9,6 +9,7 @@ mod bulks;
 #[path = "../embedded/cancels.rs"]
 mod cancels;
 mod claims;
+mod copies;
 #[path = "../embedded/credentials.rs"]
 mod credentials;
 mod fences;
