@@ -10,7 +10,8 @@ use crate::{
     args::{
         CancelArgs, ContextCommand, CredentialsCommand, LogsArgs, NodeArgs, Output, PlanArgs, ReceiptsArgs,
     },
-    credentials, demo, deploy, logs,
+    credentials, demo, deploy, logs, migrate,
+    migrate::MigrateArgs,
     serve,
     settings::{self, Given, Loaded, LogFormat, Mistakes},
     verbs,
@@ -154,6 +155,8 @@ enum Command {
         #[command(flatten)]
         node: NodeArgs,
     },
+    /// Move what a lone node keeps into a database that several nodes share.
+    Migrate(MigrateArgs),
     /// Watch the live requests; keys plan and cancel them.
     Top {
         #[command(flatten)]
@@ -269,6 +272,7 @@ impl Cli {
             Command::Functions { node } => verbs::functions(&node).await,
             Command::Instances { node } => verbs::instances(&node).await,
             Command::Nodes { node } => verbs::nodes(&node).await,
+            Command::Migrate(args) => migrate::migrate(args).await,
             Command::Top { node } => verbs::top(&node).await,
             Command::Receipts(args) => verbs::receipts(&args).await,
             Command::Logs(args) => logs::logs(&args).await,

@@ -12,6 +12,7 @@ mod images;
 mod listeners;
 mod logs;
 mod manager;
+mod migrate;
 mod open_listener;
 #[cfg_attr(not(feature = "otlp"), path = "no_otlp.rs")]
 mod otlp;

@@ -57,6 +57,11 @@ pub(crate) fn keep_fact(db: &Connection, name: &str, value: &str) -> Result<Stri
     db.query_row(select, [name], |row| row.get(0)).map_err(unwritable)
 }
 
+pub(crate) fn facts(db: &Connection) -> rusqlite::Result<Vec<(String, String)>> {
+    let mut select = db.prepare_cached("SELECT name, value FROM facts ORDER BY name")?;
+    select.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+}
+
 pub(crate) fn put_fact(db: &Connection, name: &str, value: &str) -> Result<(), StoreError> {
     let insert = "INSERT OR REPLACE INTO facts (name, value) VALUES (?1, ?2)";
     db.execute(insert, params![name, value]).map(drop).map_err(unwritable)

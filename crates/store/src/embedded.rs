@@ -55,6 +55,14 @@ impl Embedded {
         let backups = Backups::of(database);
         Ok(Self { writer, readers, backups, credentials: Arc::new(RwLock::new(by_key)) })
     }
+
+    /// Reads what the trait has no word for: a copy into another form of the store takes rows as they are.
+    pub(crate) fn reading<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> StoreFuture<T> {
+        self.readers.read(work)
+    }
 }
 
 impl Store for Embedded {

@@ -110,6 +110,17 @@ pub(crate) fn unsettled(
     db.prepare_cached(&select)?.query_map(params![after, limit], read)?.collect()
 }
 
+/// Whole requests after this row number, in the order of their acceptance.
+pub(crate) fn after(db: &Connection, seq: i64, limit: u32) -> rusqlite::Result<Vec<(i64, InvocationRecord)>> {
+    let select =
+        format!("SELECT {COLUMNS}, payload, seq FROM invocations WHERE seq > ?1 ORDER BY seq LIMIT ?2");
+    let whole = |row: &Row<'_>| {
+        let payload = row.get::<_, Vec<u8>>(20)?.into();
+        Ok((row.get(21)?, InvocationRecord { payload, ..read(row)? }))
+    };
+    db.prepare_cached(&select)?.query_map(params![seq, limit], whole)?.collect()
+}
+
 pub(crate) fn page(db: &Connection, query: &InvocationQuery) -> rusqlite::Result<InvocationPage> {
     let FunctionFilter { project, package, name, versions } = &query.function;
     let status = query.status.map(number);

@@ -59,6 +59,7 @@ mod folder;
 mod functions;
 mod invocations;
 mod labels;
+mod migrate;
 mod postgres;
 mod reader;
 mod receipts;
@@ -70,6 +71,7 @@ mod writer;
 
 pub use embedded::Embedded;
 pub use labels::Labels;
+pub use migrate::{Copied, copy};
 pub use postgres::Postgres;
 pub use record::*;
 pub use shared::{Beat, Claim, Fence, Fenced, Joining, News, NodeRow, NodeState, Part, PartState, Shared};

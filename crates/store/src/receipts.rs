@@ -93,6 +93,32 @@ pub(crate) fn page(
     db.prepare_cached(&select)?.query_map(values, read)?.collect()
 }
 
+/// A row with its number.
+type Numbered<T> = (i64, T);
+
+/// Receipts after this row number in the order of writing, and whether each is open.
+pub(crate) fn after(
+    db: &Connection,
+    seq: i64,
+    limit: u32,
+) -> rusqlite::Result<Vec<Numbered<(ReceiptRecord, bool)>>> {
+    let select = format!("SELECT {COLUMNS}, open, seq FROM receipts WHERE seq > ?1 ORDER BY seq LIMIT ?2");
+    let each = |row: &Row<'_>| Ok((row.get(9)?, (read(row)?, row.get(8)?)));
+    db.prepare_cached(&select)?.query_map(params![seq, limit], each)?.collect()
+}
+
+/// Fences after this row number in the order of writing.
+pub(crate) fn fences_after(
+    db: &Connection,
+    seq: i64,
+    limit: u32,
+) -> rusqlite::Result<Vec<Numbered<(RequestId, CancelId)>>> {
+    let select = "SELECT request, cancel, seq FROM fences WHERE seq > ?1 ORDER BY seq LIMIT ?2";
+    let id = |row: &Row<'_>, place| row.get(place).map(u128::from_be_bytes);
+    let each = |row: &Row<'_>| Ok((row.get(2)?, (RequestId(id(row, 0)?), CancelId(id(row, 1)?))));
+    db.prepare_cached(select)?.query_map(params![seq, limit], each)?.collect()
+}
+
 pub(crate) fn prune(db: &Connection, before_ms: i64, limit: u32) -> Result<u64, StoreError> {
     // The same rows both times: nothing changes `receipts` in between.
     let old = "SELECT cancel FROM receipts WHERE created_ms < ?1 ORDER BY created_ms, seq LIMIT ?2";

@@ -106,8 +106,7 @@ async fn walk(db: &Db, tops: &[Uuid]) -> Result<Vec<Uuid>, Fault> {
 
 /// Whether any of them is not over. Nobody changes them until the transaction ends.
 async fn lock(db: &Db, requests: &[Uuid]) -> Result<bool, Fault> {
-    let lock =
-        "SELECT 1 FROM invocations WHERE request = ANY($1) AND status IN (0, 1) ORDER BY request FOR UPDATE";
+    let lock = "SELECT 1 FROM invocations WHERE request = ANY($1) AND status < 2 ORDER BY request FOR UPDATE";
     Ok(!rows(db, lock, &[&requests]).await?.is_empty())
 }
 
@@ -120,7 +119,7 @@ async fn settle_free(
     let settle = "UPDATE invocations
                   SET status = CASE WHEN attempts = 0 THEN 4 ELSE 3 END, error_code = 4208,
                       error_message = 'function invocation canceled', ended_ms = $2
-                  WHERE request = ANY($1) AND owner IS NULL AND status IN (0, 1)
+                  WHERE request = ANY($1) AND owner IS NULL AND status < 2
                   RETURNING request, project, package, name, version";
     let read = |row: &Row| {
         let function = FunctionKey {

@@ -71,7 +71,7 @@ pub(crate) async fn release(db: &Db, node: &str, requests: &[RequestId]) -> Resu
         "SELECT 1 FROM invocations WHERE request = ANY($1) AND owner = $2 ORDER BY request FOR UPDATE";
     rows(db, locked, &[&requests, &node]).await?;
     let release = "UPDATE invocations SET owner = NULL
-                   WHERE request = ANY($1) AND owner = $2 AND status = 0 AND fenced_by IS NULL RETURNING request";
+                   WHERE request = ANY($1) AND owner = $2 AND status < 1 AND fenced_by IS NULL RETURNING request";
     let gone = rows(db, release, &[&requests, &node]).await?;
     if !gone.is_empty() {
         row(db, TELL_QUEUE, &[]).await?;

@@ -39,7 +39,7 @@ pub(crate) async fn begin(
         .await?;
     let (trees, requests) = locks(changes);
     let lock_trees = "SELECT pg_advisory_xact_lock_shared($1::int4, k) FROM unnest($2::int4[]) AS k";
-    let lock_rows = "SELECT 1 FROM invocations WHERE request = ANY($1) AND status IN (0, 1)
+    let lock_rows = "SELECT 1 FROM invocations WHERE request = ANY($1) AND status < 2
                      ORDER BY request FOR NO KEY UPDATE";
     for statement in [lock_trees, lock_rows] {
         db.prepare_cached(statement).await?; // before, so that all are sent in this order

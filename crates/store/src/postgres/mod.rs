@@ -51,6 +51,7 @@ mod credentials;
 mod fault;
 mod functions;
 mod group;
+pub(crate) mod import;
 mod invocations;
 mod news;
 mod nodes;
@@ -83,6 +84,7 @@ pub struct Postgres {
     reads: Arc<Semaphore>,
     known: Arc<Known>,
     news: broadcast::Sender<News>,
+    connector: Connector,
     /// Answered when the writer is through.
     ended: Mutex<Option<oneshot::Receiver<()>>>,
     over: Mutex<blocking::Receiver<()>>,
@@ -159,8 +161,12 @@ impl Postgres {
             end.send(()).ok(); // nobody may wait
             through.send(()).ok();
         });
-        let listener =
-            Listener { connector, node: Arc::clone(&node), news: news.clone(), known: Arc::clone(&known) };
+        let listener = Listener {
+            connector: connector.clone(),
+            node: Arc::clone(&node),
+            news: news.clone(),
+            known: Arc::clone(&known),
+        };
         let (listening, heard) = oneshot::channel();
         handle.spawn(listener.run(listening));
         let store = Self {
@@ -172,6 +178,7 @@ impl Postgres {
             reads: Arc::new(Semaphore::new(READS)),
             known,
             news,
+            connector,
             ended: Mutex::new(Some(ended)),
             over: Mutex::new(over),
             handle: handle.clone(),

@@ -37,7 +37,7 @@ pub(crate) async fn make(db: &Db, ask: &Ask<'_>, requests: &[Uuid], but: &[Uuid]
     let wait = "INSERT INTO waits (cancel, part)
                 SELECT $2::uuid, p.part FROM parts p JOIN invocations i ON i.request = p.request AND i.owner = p.node
                 WHERE p.request = ANY($1::uuid[]) AND p.state = 0 AND p.level >= $3::int2 AND p.scope >= $4::int2 AND p.cancel <> $2
-                  AND i.status IN (0, 1) AND i.request <> ALL ($5::uuid[])
+                  AND i.status < 2 AND i.request <> ALL ($5::uuid[])
                 ON CONFLICT DO NOTHING";
     execute(db, wait, &[&requests, &cancel, &level, &scope, &but]).await?;
     let make = format!(
@@ -46,7 +46,7 @@ pub(crate) async fn make(db: &Db, ask: &Ask<'_>, requests: &[Uuid], but: &[Uuid]
          SELECT $2::uuid, i.owner, n.epoch, i.request, $6::text, $7::text, i.project, i.package, i.name, i.version,
                 $4::int2, $3::int2, $8::text, 0, {NOW}
          FROM invocations i JOIN nodes n ON n.node = i.owner
-         WHERE i.request = ANY($1) AND i.status IN (0, 1) AND i.request <> ALL ($5::uuid[])
+         WHERE i.request = ANY($1) AND i.status < 2 AND i.request <> ALL ($5::uuid[])
            AND NOT EXISTS (SELECT 1 FROM parts p WHERE p.request = i.request AND p.node = i.owner AND p.state = 0
                            AND p.level >= $3::int2 AND p.scope >= $4::int2)
          ORDER BY i.seq

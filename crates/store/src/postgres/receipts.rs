@@ -40,7 +40,7 @@ pub(crate) async fn fence(db: &Db, cancel: CancelId, fenced: &[Uuid], subtree: b
     each.extend(fenced.iter().copied().filter(|request| seen.insert(*request)));
     execute(db, fence, &[&each, &cancel, &subtree]).await?;
     let mark = "UPDATE invocations SET fenced_by = $2
-                WHERE request = ANY($1) AND fenced_by IS NULL AND status IN (0, 1)";
+                WHERE request = ANY($1) AND fenced_by IS NULL AND status < 2";
     execute(db, mark, &[&each, &cancel]).await.map(drop)
 }
 

@@ -3,16 +3,22 @@
 #![allow(clippy::unwrap_used, reason = "what a test cannot do without ends it")]
 #![allow(clippy::expect_used, reason = "what a test cannot do without ends it")]
 
+mod bans;
 #[path = "../embedded/bulks.rs"]
 mod bulks;
 #[path = "../embedded/cancels.rs"]
 mod cancels;
+mod claims;
+mod copies;
 #[path = "../embedded/credentials.rs"]
 mod credentials;
+mod fences;
 #[path = "../embedded/functions.rs"]
 mod functions;
 #[path = "../embedded/listings.rs"]
 mod listings;
+mod lives;
+mod lost;
 #[path = "../embedded/model.rs"]
 mod model;
 #[path = "../embedded/order.rs"]

@@ -153,3 +153,12 @@ pub(crate) fn database() -> String {
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     format!("host={folder} user=quell dbname={name}")
 }
+
+/// Does something to a database behind the store's back.
+pub(crate) fn sql(config: &str, text: &str) {
+    let done = Command::new(programs().join("psql"))
+        .args(["-qX", "-v", "ON_ERROR_STOP=1", "-c", text, config])
+        .output();
+    let done = done.unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}

@@ -66,3 +66,8 @@ pub(crate) fn wait<T: Send + 'static>(answer: StoreFuture<T>) -> Result<T, Store
     };
     std::thread::spawn(waiting).join().unwrap()
 }
+
+/// Everything a test does, within a time that no healthy one needs.
+pub(crate) async fn soon<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(120), work).await.expect("it hangs")
+}

@@ -1,0 +1,268 @@
+//! Lives of nodes: leases, epochs, and what becomes of the work of who is gone.
+
+use cancel::{CancelId, RequestId};
+use store::{
+    Claim, NewInvocation, NodeState, PartState, Placement, Postgres, Shared as _, Status, Store as _,
+    StoreError,
+};
+
+use crate::{samples::*, subject::*};
+
+fn anything() -> Claim {
+    Claim { limit: 100, each: 100, not: Vec::new() }
+}
+
+#[tokio::test]
+async fn before_it_joins_a_node_writes_only_what_belongs_to_no_node() {
+    let home = home();
+    let store = home.open(0);
+    soon(async {
+        assert_eq!(store.accept(invocation(1)).await, Err(StoreError::Lapsed));
+        assert_eq!(store.claim(anything()).await, Err(StoreError::Lapsed));
+        assert_eq!(store.renew().await, Err(StoreError::Lapsed));
+        store.put_fact("lives", "1".into()).await.unwrap();
+        store.put_credential(credential("a", None)).await.unwrap();
+        store.create_function(function("f", "d"), "code".into()).await.unwrap();
+        assert_eq!(store.fact("node").await, Ok(Some(name(0))));
+        assert_eq!(store.fact("lives").await, Ok(Some("1".into())));
+        assert!(matches!(store.put_fact("node", "x".into()).await, Err(StoreError::Unsupported(_))));
+        assert!(matches!(store.backup("x".into()).await, Err(StoreError::Unsupported(_))));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_second_life_ends_the_first_and_has_what_it_owned() {
+    let home = home();
+    let first = home.node(0);
+    soon(async {
+        first.accept(invocation(1)).await.unwrap();
+        // The same node from a copy of its folder: it could be anywhere.
+        let elsewhere = tempfile::tempdir().unwrap();
+        let second = Postgres::connect(&home.config, None, name(0), elsewhere.path()).unwrap();
+        assert_eq!(second.join(joining(60_000)).await, Ok(2));
+        assert_eq!(first.accept(invocation(2)).await, Err(StoreError::Lapsed));
+        assert_eq!(first.settle(settlement(1, Status::Success, 5)).await, Err(StoreError::Lapsed));
+        assert_eq!(first.renew().await, Err(StoreError::Lapsed));
+        assert_eq!(first.put_fact("x", "y".into()).await, Err(StoreError::Lapsed));
+        assert_eq!(first.take_over(name(1)).await, Err(StoreError::Lapsed));
+        assert_eq!(second.invocation(RequestId(2)).await, Ok(None));
+        let mine = second.unsettled(None, 10).await.unwrap();
+        assert_eq!(mine.iter().map(|row| row.request.0).collect::<Vec<_>>(), [1]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_folder_has_one_process() {
+    let home = home();
+    let _store = home.open(0);
+    let second = Postgres::connect(&home.config, None, name(0), home.folders[0].path()).err();
+    assert_eq!(second, Some(StoreError::Locked(home.folders[0].path().display().to_string())));
+    for wrong in ["", "A0", "../etc", &"g".repeat(32)] {
+        let refused = Postgres::connect(&home.config, None, wrong.into(), home.folders[1].path());
+        assert!(matches!(refused.err(), Some(StoreError::Unopenable(_))), "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn a_node_is_taken_over_when_its_lease_is_over_and_by_one() {
+    let home = home();
+    let (gone, a, b) = (home.open(0), home.node(1), home.node(2));
+    soon(async {
+        gone.join(joining(60_000)).await.unwrap();
+        for id in 1..=4 {
+            gone.accept(invocation(id)).await.unwrap();
+        }
+        for id in [2, 3, 4] {
+            gone.mark_running(RequestId(id), 1, 7).await.unwrap();
+        }
+        gone.settle(settlement(4, Status::Success, 8)).await.unwrap();
+        gone.record_cancel(receipt(9, &[3])).await.unwrap();
+        assert_eq!(a.take_over(name(0)).await, Ok(false), "it holds its lease");
+        assert_eq!(a.renew().await.unwrap().lapsed, [""; 0]);
+        // A lease of no length is over at once.
+        gone.join(joining(0)).await.unwrap();
+        assert_eq!(a.renew().await.unwrap().lapsed, [name(0)]);
+        let (first, second) = tokio::join!(a.take_over(name(0)), b.take_over(name(0)));
+        assert_eq!([first, second].iter().filter(|taken| **taken == Ok(true)).count(), 1);
+        assert_eq!(gone.accept(invocation(5)).await, Err(StoreError::Lapsed));
+        assert_eq!(gone.renew().await, Err(StoreError::Lapsed));
+        let row = async |id| a.invocation(RequestId(id)).await.unwrap().unwrap();
+        assert_eq!((row(2).await.status, row(2).await.attempts), (Status::Wait, 1));
+        let canceled = row(3).await;
+        assert_eq!((canceled.status, canceled.error_code), (Status::Fail, 4208));
+        assert!(canceled.ended_ms.is_some());
+        assert_eq!(row(4).await.status, Status::Success);
+        assert!(b.renew().await.unwrap().waiting);
+        let claimed = b.claim(anything()).await.unwrap();
+        assert_eq!(claimed.iter().map(|row| row.request.0).collect::<Vec<_>>(), [1, 2]);
+        let nodes = a.nodes().await.unwrap();
+        let states: Vec<_> = nodes.iter().map(|node| (node.state, node.owns)).collect();
+        assert_eq!(states, [(NodeState::Fenced, 0), (NodeState::Live, 0), (NodeState::Live, 2)]);
+        // It may come back, as a new life that owns nothing.
+        assert_eq!(gone.join(joining(60_000)).await, Ok(4));
+        assert_eq!(gone.unsettled(None, 10).await, Ok(vec![]));
+        gone.accept(invocation(5)).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn two_nodes_that_take_each_other_over_do_not_wait_for_each_other() {
+    let home = home();
+    let (a, b) = (home.open(0), home.open(1));
+    soon(async {
+        for _ in 0..20 {
+            a.join(joining(0)).await.unwrap();
+            b.join(joining(0)).await.unwrap();
+            let taken = tokio::join!(a.take_over(name(1)), b.take_over(name(0)));
+            match taken {
+                (Ok(true), Err(StoreError::Lapsed)) | (Err(StoreError::Lapsed), Ok(true)) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_leaves_gives_back_what_it_owns_and_answers_what_it_was_asked() {
+    let home = home();
+    let (a, b) = (home.node(0), home.node(1));
+    soon(async {
+        for id in 1..=3 {
+            a.accept(invocation(id)).await.unwrap();
+        }
+        let of = FenceOf { cancel: 9, target: 3 }.kill();
+        assert!(matches!(b.fence(of).await, Ok(store::Fenced::Stopping { .. })));
+        a.drain().await.unwrap();
+        a.accept(invocation(4)).await.unwrap();
+        assert_eq!(b.nodes().await.unwrap()[0].state, NodeState::Draining);
+        assert_eq!(a.leave().await, Ok(3));
+        assert_eq!(a.accept(invocation(5)).await, Err(StoreError::Lapsed));
+        assert_eq!(a.leave().await, Err(StoreError::Lapsed));
+        assert_eq!(b.nodes().await.unwrap()[0].state, NodeState::Left);
+        let parts = b.parts_of(CancelId(9)).await.unwrap();
+        assert_eq!((parts.len(), parts[0].state), (1, PartState::Stopped));
+        assert_eq!(b.invocation(RequestId(3)).await.unwrap().unwrap().error_code, 4208);
+        assert_eq!(b.claim(anything()).await.unwrap().len(), 3);
+        assert_eq!(b.take_over(name(0)).await, Ok(false), "it owns nothing any more");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_released_can_be_claimed_and_what_is_fenced_or_runs_is_not_released() {
+    let home = home();
+    let (a, b) = (home.node(0), home.node(1));
+    soon(async {
+        for id in 1..=4 {
+            a.accept(invocation(id)).await.unwrap();
+        }
+        a.record_cancel(receipt(9, &[2])).await.unwrap();
+        a.mark_running(RequestId(3), 1, 5).await.unwrap();
+        b.accept(invocation(10)).await.unwrap();
+        let all = [1, 2, 3, 10, 77].map(RequestId).to_vec();
+        assert_eq!(a.release(all).await, Ok(vec![RequestId(1)]));
+        assert_eq!(a.unsettled(None, 10).await.unwrap().len(), 3);
+        // Nobody owns it: nobody changes it.
+        assert_eq!(a.settle(settlement(1, Status::Success, 5)).await, Ok(false));
+        let later = NewInvocation { placement: Placement::Anywhere, ..invocation(5) };
+        a.accept(later).await.unwrap();
+        let claimed = b.claim(anything()).await.unwrap();
+        assert_eq!(claimed.iter().map(|row| row.request.0).collect::<Vec<_>>(), [1, 5]);
+        assert_eq!(b.settle(settlement(1, Status::Success, 5)).await, Ok(true));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_one_node_keeps_for_itself_another_does_not_see() {
+    let home = home();
+    let (a, b) = (home.node(0), home.node(1));
+    soon(async {
+        a.record_cancel(receipt(9, &[1])).await.unwrap();
+        let bulk = store::BulkRecord {
+            project: "p".into(),
+            key: "k".into(),
+            body: "{}".into(),
+            requests: Some("[]".into()),
+        };
+        a.begin_bulk(bulk.clone()).await.unwrap();
+        assert_eq!(b.begin_bulk(bulk).await, Err(StoreError::Exists), "the key is the project's");
+        assert_eq!((b.open_receipts(9).await.unwrap(), b.bulks().await.unwrap()), (vec![], vec![]));
+        assert_eq!((a.open_receipts(9).await.unwrap().len(), a.bulks().await.unwrap().len()), (1, 1));
+        assert!(b.receipt(CancelId(9)).await.unwrap().is_some());
+    })
+    .await;
+}
+
+#[test]
+fn nodes_that_start_at_once_make_the_tables_once() {
+    let home = home();
+    std::thread::scope(|scope| {
+        let starts: Vec<_> = (0..4)
+            .map(|node| {
+                scope.spawn({
+                    let home = &home;
+                    move || home.node(node)
+                })
+            })
+            .collect();
+        for start in starts {
+            start.join().unwrap();
+        }
+    });
+    assert_eq!(wait(home.open(0).nodes()).unwrap().len(), 4);
+}
+
+#[tokio::test]
+async fn a_newer_database_is_refused_unless_it_says_that_this_program_may() {
+    let home = home();
+    drop(home.open(0));
+    let sql = |text: &'static str| crate::server::sql(&home.config, text);
+    sql("UPDATE quell_schema SET version = 2");
+    drop(home.open(0));
+    sql("UPDATE quell_schema SET version = 3, oldest_program = 2");
+    match Postgres::connect(&home.config, None, name(0), home.folders[0].path()).err() {
+        Some(StoreError::Unopenable(why)) => assert!(why.contains("newer program"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    let other = home_of_others();
+    match Postgres::connect(&other, None, name(0), home.folders[0].path()).err() {
+        Some(StoreError::Unopenable(why)) => assert!(why.contains("not quell's"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn home_of_others() -> String {
+    let config = crate::server::database();
+    crate::server::sql(&config, "CREATE TABLE songs (name TEXT)");
+    config
+}
+
+/// A cancel in short.
+pub(crate) struct FenceOf {
+    pub(crate) cancel: u128,
+    pub(crate) target: u128,
+}
+
+impl FenceOf {
+    pub(crate) fn ask(self) -> store::Fence {
+        store::Fence {
+            cancel: CancelId(self.cancel),
+            target: RequestId(self.target),
+            function: store::FunctionFilter::whole(key("f")),
+            scope: cancel::Scope::Subtree,
+            level: cancel::Level::Ask,
+            body: "{}".into(),
+            actor: "{\"who\":1}".into(),
+            now_ms: 50,
+        }
+    }
+
+    pub(crate) fn kill(self) -> store::Fence {
+        store::Fence { level: cancel::Level::Kill, ..self.ask() }
+    }
+}
