@@ -173,6 +173,7 @@ fn key_of(key: KeyEvent) -> Option<Key> {
         KeyCode::Char('f') => Key::Force,
         KeyCode::Char('y') => Key::Yes,
         KeyCode::Char('n') | KeyCode::Esc => Key::No,
+        KeyCode::Char('?' | 'h') => Key::Help,
         KeyCode::Char('q') => Key::Quit,
         _ => return None,
     })
