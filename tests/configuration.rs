@@ -152,12 +152,13 @@ async fn all_mistakes_are_told_at_once_wherever_they_are() {
     let (code, _, err) = quell(folder.path(), &args, &[("QUELL_KEEP_DAYS", "forever")]).await;
     assert_eq!(code, 2);
     for said in [
-        "wrong in 7 places:",
+        "wrong in 8 places:",
         "\n  quell.toml:1:1: unknown key",
         "\n  quell.toml:2:11: drain_s",
         "\n  quell.toml:3:10: ",
         "\n  --body-timeout: `0` is not between",
         "\n  --isolation: `magic` is none of",
+        "\n  quell.toml:4:1: a.pem cannot be read",
         "\n  quell.toml:4:1: it needs tls_key beside it",
         "\n  QUELL_KEEP_DAYS: `forever` is not a whole number",
     ] {

@@ -29,6 +29,13 @@ async fn the_first_signal_drains_what_runs_finishes_and_nothing_new_is_taken() {
         assert!(status.success(), "{signal} {status}: {log:#?}");
         assert!(ring.process.is_gone(), "{signal}: its instance was ended before the node");
         assert!(log.iter().any(|line| line.contains("every instance was reaped")), "{log:#?}");
+        let said = log
+            .iter()
+            .find(|line| line.contains("draining for at most 30 s"))
+            .expect("it says that it drains");
+        for word in ["waits for 1 request to end (1 instance live)", "0 that wait", "Ctrl-C again"] {
+            assert!(said.contains(word), "{signal}: {said}");
+        }
     }
 }
 

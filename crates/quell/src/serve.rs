@@ -77,13 +77,13 @@ pub(crate) async fn serve(given: Given, loaded: Loaded) -> anyhow::Result<ExitCo
         () = reloads.follow(&running.changeable, &status) => {}
     }
     let drain = reloads.settings().drain;
+    // The drain, what is killed then and may be stuck, and answers, logs and the store.
+    manager.stopping(drain + reloads.settings().kill_timeout + ENDING);
     output::note(format_args!(
         "quell: draining for at most {} s: it waits for {}; Ctrl-C again (or SIGTERM) stops now",
         drain.as_secs_f32(),
         awaited(&running.node.handle).await
     ));
-    // The drain, what is killed then and may be stuck, and answers, logs and the store.
-    manager.stopping(drain + reloads.settings().kill_timeout + ENDING);
     let left = running.stop(drain, Some(&mut signals)).await?;
     feeding.abort(); // it ends with the core
     match left {
