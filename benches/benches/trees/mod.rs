@@ -3,8 +3,7 @@
 mod ask;
 
 use cancel::{
-    Answer, Attempt, Bounds, CancelId, Effect, Engine, Event, InstanceId, OnCollateral, OnGrace, Policy,
-    RequestId,
+    Answer, Attempt, Bounds, Effect, Engine, Event, InstanceId, OnCollateral, OnGrace, Policy, RequestId,
 };
 
 use self::ask::whole_tree;

@@ -105,13 +105,17 @@ async fn awaited(handle: &Handle) -> String {
     let is_left = |row: &RequestRow| row.asynchronous && row.instance.is_none();
     let left = node.requests.iter().filter(|row| is_left(row)).count();
     let waits = node.requests.len() - left;
+    let counted = |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
     let at_least = if node.truncated { "at least " } else { "" };
-    let requests = if waits == 1 { "request" } else { "requests" };
-    let instances = node.instances.len();
-    let on = if instances == 1 { "instance" } else { "instances" };
-    format!(
-        "{at_least}{waits} {requests} to end ({instances} {on} live); {at_least}{left} that wait are left to its next life"
-    )
+    let end = counted(node.instances.len(), "instance");
+    let mut text = match waits {
+        0 => format!("no request, and ends {end}"),
+        _ => format!("{at_least}{} on {end}", counted(waits, "request")),
+    };
+    if left > 0 {
+        text.push_str(&format!("; {at_least}{} left to its next life", counted(left, "waiting request")));
+    }
+    text
 }
 
 /// How much callers may ask.
