@@ -481,7 +481,7 @@ mod tests {
             );
         }
         let text = row(&mut view, 72);
-        assert!(text.starts_with(id) && text.contains("running~"), "what is cut says so: {text}");
+        assert!(text.starts_with(id) && text.contains("~ running ~ "), "what is cut says so: {text}");
     }
 
     #[test]
