@@ -82,7 +82,7 @@ async fn report(
 }
 
 /// Why nothing was cancelled, in words for whoever did not expect that; programs get the node's code as well.
-fn not_cancelled(request: &str, refusal: ClientError, how: Output) -> anyhow::Error {
+pub(super) fn not_cancelled(request: &str, refusal: ClientError, how: Output) -> anyhow::Error {
     let ClientError::Refused { status: 400, message, .. } = &refusal else { return refusal.into() };
     let Some(said) = message.strip_prefix("Invalid RequestId") else { return refusal.into() };
     let Some(status) = said.strip_prefix(": ") else {
