@@ -39,6 +39,7 @@ mod registry;
 mod reports;
 mod reserved;
 mod response;
+mod root;
 mod router;
 mod run_log;
 mod selection;
@@ -48,10 +49,11 @@ mod urn;
 mod versions;
 
 pub use auth::{
-    RateLimits,
+    RateLimits, SCOPES,
     secrets::{NodeKey, Secrets, mint_operator, secrets_of},
 };
 pub use error::ApiError;
+pub use labels::check_labels;
 pub use registry::{Api, ApiSettings};
 pub use router::{open_router, router};
 pub use selection::Where;

@@ -12,6 +12,7 @@ mod images;
 mod listeners;
 mod logs;
 mod manager;
+mod near;
 mod open_listener;
 #[cfg_attr(not(feature = "otlp"), path = "no_otlp.rs")]
 mod otlp;
@@ -22,6 +23,7 @@ mod serve;
 mod settings;
 mod signals;
 mod terminal;
+mod tips;
 mod trust;
 mod verbs;
 
@@ -38,7 +40,8 @@ fn main() -> ExitCode {
     if args.next().is_some_and(|first| first == INSTANCE_INIT) {
         return supervisor::group::instance_init(args);
     }
-    let cli = cli::Cli::parse();
+    let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    let cli = cli::Cli::try_parse().unwrap_or_else(|error| tips::with_tip(error, &words).exit());
     let node = match cli.settings() {
         Ok(node) => node,
         Err(mistakes) => return output::failed(&mistakes.into()),

@@ -7,9 +7,9 @@ use std::{
 use anyhow::{Context as _, bail};
 use api::{Api, ApiSettings, NodeKey, RateLimits, Secrets};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use store::{Embedded, Store};
+use store::{Embedded, Store, StoreError};
 use supervisor::{
-    LogSettings, Node, Recovered, Settings, Tunable,
+    Handle, LogSettings, Node, Recovered, RequestRow, Settings, Tunable,
     group::{Containment, HelperProgram, Isolation, Spawner, Swept},
 };
 use tokio::task::JoinHandle;
@@ -77,12 +77,13 @@ pub(crate) async fn serve(given: Given, loaded: Loaded) -> anyhow::Result<ExitCo
         () = reloads.follow(&running.changeable, &status) => {}
     }
     let drain = reloads.settings().drain;
-    output::note(format_args!(
-        "quell: draining for at most {} s; a second signal stops now",
-        drain.as_secs_f32()
-    ));
     // The drain, what is killed then and may be stuck, and answers, logs and the store.
     manager.stopping(drain + reloads.settings().kill_timeout + ENDING);
+    output::note(format_args!(
+        "quell: draining for at most {} s: it waits for {}; Ctrl-C again (or SIGTERM) stops now",
+        drain.as_secs_f32(),
+        awaited(&running.node.handle).await
+    ));
     let left = running.stop(drain, Some(&mut signals)).await?;
     feeding.abort(); // it ends with the core
     match left {
@@ -95,6 +96,26 @@ pub(crate) async fn serve(given: Given, loaded: Loaded) -> anyhow::Result<ExitCo
             Ok(ExitCode::from(output::UNKILLABLE))
         }
     }
+}
+
+/// What a drain that begins now waits for, and what it leaves, in words.
+async fn awaited(handle: &Handle) -> String {
+    let Some(node) = handle.node(None).await else { return "nothing, the core has ended".to_owned() };
+    // Those that no instance holds are safe in the store, if they are asynchronous.
+    let is_left = |row: &RequestRow| row.asynchronous && row.instance.is_none();
+    let left = node.requests.iter().filter(|row| is_left(row)).count();
+    let waits = node.requests.len() - left;
+    let counted = |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
+    let at_least = if node.truncated { "at least " } else { "" };
+    let end = counted(node.instances.len(), "instance");
+    let mut text = match waits {
+        0 => format!("no request, and ends {end}"),
+        _ => format!("{at_least}{} on {end}", counted(waits, "request")),
+    };
+    if left > 0 {
+        text.push_str(&format!("; {at_least}{} left to its next life", counted(left, "waiting request")));
+    }
+    text
 }
 
 /// How much callers may ask.
@@ -159,7 +180,13 @@ async fn start_with(args: &NodeSettings, handed: Option<std::net::TcpListener>) 
     let tls = Tls::of(args)?;
     std::fs::create_dir_all(&args.data).with_context(|| format!("{} cannot be made", args.data.display()))?;
     let data = args.data.canonicalize()?;
-    let store: Arc<dyn Store> = Arc::new(Embedded::open(&data)?);
+    let opened = Embedded::open(&data).map_err(|error| match error {
+        StoreError::Locked(_) => anyhow::Error::new(error).context(
+            "cannot start (give --data, or `data` in quell.toml, another folder; or end the node that runs)",
+        ),
+        error => error.into(),
+    });
+    let store: Arc<dyn Store> = Arc::new(opened?);
     let listeners = Listeners::bind(args, tls, handed)?;
     let open = OpenListener::bind(args.metrics_listen)?;
     let (address, status) = (listeners.address(), listeners.status());
@@ -316,7 +343,7 @@ impl Running {
                 tokio::select! {
                     left = &mut drain => left,
                     () = signals.next() => {
-                        output::note("quell: stopping now");
+                        output::note("quell: stopping now: what still runs is killed");
                         handle.drain(Duration::ZERO).await
                     }
                 }
