@@ -69,7 +69,9 @@ impl Nodes {
             Fenced::Canceled(earlier) => {
                 let known = stored_answer(self.shared.as_ref(), order).await?;
                 match known {
-                    CancelAnswer::Done { .. } if !order.early => self.wait_for(earlier).await.over(earlier, known),
+                    CancelAnswer::Done { .. } if !order.early => {
+                        self.wait_for(earlier).await.over(earlier, known)
+                    }
                     known => known,
                 }
             }
@@ -106,7 +108,8 @@ impl Nodes {
             waited => return waited.over(cancel, CancelAnswer::Unknown),
         };
         // One of them holds it, and its receipt is the cancel's.
-        let told = parts.into_iter().find(|part| !matches!(part.state, PartState::NotHere | PartState::NodeLost));
+        let told =
+            parts.into_iter().find(|part| !matches!(part.state, PartState::NotHere | PartState::NodeLost));
         let Some(part) = told else { return CancelAnswer::Unknown };
         let cancel = CancelId::parse(&part.detail).unwrap_or(cancel);
         match part.state {

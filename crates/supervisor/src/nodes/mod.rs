@@ -131,10 +131,7 @@ impl PartActor {
 
     fn split(self) -> (Actor, FunctionFilter) {
         let Self { credential, remote, reason, bulk, project, package, name, versions } = self;
-        (
-            Actor { credential, remote, reason, bulk },
-            FunctionFilter { project, package, name, versions },
-        )
+        (Actor { credential, remote, reason, bulk }, FunctionFilter { project, package, name, versions })
     }
 }
 
