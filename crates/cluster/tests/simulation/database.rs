@@ -64,6 +64,8 @@ pub(crate) struct Part {
     pub(crate) node: NodeId,
     pub(crate) request: Id,
     pub(crate) scope: Scope,
+    /// The node is only asked whether it has it.
+    pub(crate) around: bool,
     pub(crate) state: PartState,
 }
 
@@ -98,7 +100,7 @@ pub(crate) enum Want {
 #[derive(Clone, Debug)]
 pub(crate) enum Said {
     Joined(i64),
-    Beat { lapsed: Vec<NodeId>, parts: Vec<Part>, waiting: bool },
+    Beat { lapsed: Vec<NodeId>, parts: Vec<Part>, waiting: bool, owns: usize },
     Owned(Vec<Handed>),
     Accepted(u64),
     Banned,
@@ -214,7 +216,8 @@ impl Database {
         let lapsed = self.nodes.iter().filter_map(over).collect();
         let open = self.open.get(&node).into_iter().flatten();
         let parts = open.map(|part| self.part(*part).clone()).collect();
-        Said::Beat { lapsed, parts, waiting: !self.queue.is_empty() }
+        let owns = self.owned.get(&node).map_or(0, BTreeSet::len);
+        Said::Beat { lapsed, parts, waiting: !self.queue.is_empty(), owns }
     }
 
     fn handed(&self, id: Id) -> Handed {
@@ -378,30 +381,34 @@ impl Database {
                     self.tree_bans.insert(*id);
                 }
                 match row.owner {
-                    Some(owner) => self.add_part(fence, owner, *id),
+                    Some(owner) => self.add_part(fence, owner, *id, false),
                     None => self.over(*id, Status::Canceled, usize::MAX),
                 }
             } else if let (Some((node, epoch)), Scope::Subtree) = (row.tail, fence.scope) {
                 let alive = self.nodes.get(&node).is_some_and(|row| row.epoch == epoch);
                 if alive && self.fault != Some(Fault::NoTail) {
                     found = true;
-                    self.add_part(fence, node, *id);
+                    self.add_part(fence, node, *id, false);
                 }
             }
         }
         found
     }
 
-    fn add_part(&mut self, fence: &Fence, node: NodeId, request: Id) {
+    fn add_part(&mut self, fence: &Fence, node: NodeId, request: Id, around: bool) {
         let part = i64::try_from(self.parts.len()).expect("few parts");
         let Fence { cancel, scope, .. } = *fence;
-        self.parts.push(Part { part, cancel, node, request, scope, state: PartState::Open });
+        self.parts.push(Part { part, cancel, node, request, scope, around, state: PartState::Open });
         self.open.entry(node).or_default().insert(part);
         self.hints.push(Hint::Parts(node));
     }
 
     /// The store does not know the target; it may know what hangs below it, wherever that went meanwhile.
     fn ask_around(&mut self, asker: NodeId, fence: &Fence) -> Said {
+        if self.rows.contains_key(&fence.target) {
+            // It was accepted since the fence did not find it.
+            return self.fence(fence);
+        }
         if self.parts_of(fence.cancel).is_empty() {
             if fence.scope == Scope::Subtree && self.fault != Some(Fault::NoWalkBelowUnknown) {
                 let ids = self.walk(fence.target);
@@ -411,7 +418,7 @@ impl Database {
             }
             let live = self.nodes.iter().filter(|(node, row)| **node != asker && row.state == State::Live);
             let nodes: Vec<NodeId> = live.map(|(node, _)| *node).collect();
-            nodes.into_iter().for_each(|node| self.add_part(fence, node, fence.target));
+            nodes.into_iter().for_each(|node| self.add_part(fence, node, fence.target, true));
         }
         Said::Parts(self.parts_of(fence.cancel))
     }

@@ -125,7 +125,7 @@ impl Laws {
         }
     }
 
-    pub(crate) fn changed(&mut self, change: Change, runs: &[Run]) {
+    pub(crate) fn changed(&mut self, change: Change, runs: &[Run], machines: &[Machine], now: Time) {
         match change {
             Change::Settled(id, status, by) => {
                 if let Some(before) = self.settled.insert(id, status) {
@@ -137,7 +137,7 @@ impl Laws {
                         self.broke(format!("request {id} succeeds after 200 said that it is stopped"));
                     }
                 }
-                if let Some(run) = runs.iter().find(|run| run.id == id && run.active && run.node != by) {
+                if let Some(run) = runs.iter().find(|run| run.id == id && run.node != by && Self::acts(run, machines, now)) {
                     let on = run.node;
                     self.broke(format!("request {id} is settled by {by} while it runs on node {on}"));
                 }

@@ -110,7 +110,7 @@ enum Job {
     Owned,
     Claim,
     Accept { id: Id, above: Vec<Id>, anywhere: bool },
-    Release(Id),
+    Release(Id, u64),
     Settle(Id),
     Fence(Cancel),
     Around(Cancel),
@@ -280,8 +280,10 @@ impl Node {
                     self.send(Want::Owned, Job::Owned, out);
                 }
             }
-            (Job::Renew(ask), Said::Beat { lapsed, parts, waiting }) => {
+            (Job::Renew(ask), Said::Beat { lapsed, parts, waiting, owns }) => {
                 self.membership.renewed(now, ask);
+                // An ask that was given up may take effect long after: only the count tells.
+                self.unsure |= owns != self.held.values().filter(|held| held.version.is_some()).count();
                 self.beat(now, lapsed, parts, waiting, out);
             }
             (Job::Owned | Job::Claim, Said::Owned(handed)) => {
@@ -293,7 +295,7 @@ impl Node {
                     self.hand(Handed { id, version, above, fenced: false });
                 }
             }
-            (Job::Release(id), said) => self.released(id, matches!(said, Said::Done)),
+            (Job::Release(id, version), said) => self.released(id, version, matches!(said, Said::Done)),
             (Job::Settle(id), _) => self.forget(id),
             (Job::Fence(cancel) | Job::Around(cancel) | Job::PartsOf(cancel), said) => {
                 self.asked_said(cancel, said, out);
@@ -389,14 +391,14 @@ impl Node {
     fn tell_again(&mut self, out: &mut Vec<Out>) {
         let mut wants = Vec::new();
         for (id, held) in &self.held {
-            let about = |job: &Job| matches!(job, Job::Settle(one) | Job::Release(one) if one == id);
+            let about = |job: &Job| matches!(job, Job::Settle(one) | Job::Release(one, _) if one == id);
             let Some(version) = held.version else { continue };
             match held.state {
                 State::Settling(status, tail) if !self.doing(about) => {
                     wants.push((Want::Settle { id: *id, version, status, tail }, Job::Settle(*id)));
                 }
                 State::Releasing if !self.doing(about) => {
-                    wants.push((Want::Release(*id, version), Job::Release(*id)));
+                    wants.push((Want::Release(*id, version), Job::Release(*id, version)));
                 }
                 _ => {}
             }
@@ -431,7 +433,9 @@ impl Node {
     /// A request that this node owns comes into its hands.
     fn hand(&mut self, handed: Handed) {
         let Handed { id, version, above, fenced } = handed;
-        if self.held.contains_key(&id) || self.gone.contains(&(id, version)) {
+        // One that was given back may have been claimed again before that is answered: the newer version counts.
+        let known = self.held.get(&id).is_some_and(|held| held.version.is_none_or(|ours| ours >= version));
+        if known || self.gone.contains(&(id, version)) {
             return;
         }
         let fenced = fenced || self.under_a_ban(id, &above);
@@ -451,12 +455,17 @@ impl Node {
 
     /// The store settled what was reported.
     fn reported(&mut self, part: &Part) {
-        if self.held.get(&part.request).is_some_and(|held| held.fenced && held.state != State::Running) {
+        let over = |held: &Held| held.fenced && held.state != State::Running;
+        if !part.around && self.held.get(&part.request).is_some_and(over) {
             self.forget(part.request);
         }
     }
 
-    fn released(&mut self, id: Id, went: bool) {
+    fn released(&mut self, id: Id, version: u64, went: bool) {
+        self.gone.insert((id, version));
+        if self.held.get(&id).is_none_or(|held| held.version != Some(version)) {
+            return;
+        }
         if went {
             self.forget(id);
         } else if let Some(held) = self.held.get_mut(&id) {
@@ -589,7 +598,8 @@ impl Node {
         }
         let stored = self.held.get(&part.request).is_some_and(|held| held.version.is_some());
         let here = !self.in_scope(part.request, part.scope).is_empty();
-        if here || self.fault != Some(Fault::NoBanOnNotHere) {
+        // What a fence found may be on its way here: an answer to a claim that is not in yet. It must not start then.
+        if here || (!part.around && self.fault != Some(Fault::NoBanOnNotHere)) {
             self.fence(part.request, part.scope, part.part % 2 == 0, out);
         }
         let recorded = !here || stored || self.fault == Some(Fault::NoRecordForOthers);

@@ -325,7 +325,7 @@ impl World {
         let said = self.database.serve(self.now, node, epoch, want);
         self.note(|| format!("{words} = {said:?}"));
         for change in std::mem::take(&mut self.database.changes) {
-            self.laws.changed(change, &self.runs);
+            self.laws.changed(change, &self.runs, &self.machines, self.now);
         }
         for hint in std::mem::take(&mut self.database.hints) {
             self.hint(hint);
@@ -494,7 +494,9 @@ impl World {
         self.after(20 * MS, 800 * MS, Event::CancelSomething);
         let back = self.random.below(40) as Id;
         let target = self.ids.saturating_sub(back);
-        if target == 0 {
+        // Nobody can name a request whose id nobody was told.
+        let seen = self.database.rows.contains_key(&target) || self.runs.iter().any(|run| run.id == target);
+        if !seen {
             return;
         }
         let scope = if self.random.chance(700) { Scope::Subtree } else { Scope::Request };
