@@ -358,12 +358,16 @@ impl Database {
             }
             _ => {}
         }
+        self.ban(fence);
+        Said::Parts(self.parts_of(fence.cancel))
+    }
+
+    fn ban(&mut self, fence: &Fence) {
         let bans = match fence.scope {
             Scope::Request => &mut self.own_bans,
             Scope::Subtree => &mut self.tree_bans,
         };
         bans.insert(fence.target);
-        Said::Parts(self.parts_of(fence.cancel))
     }
 
     /// Fences these; says whether any of them was not over.
@@ -398,6 +402,11 @@ impl Database {
     fn add_part(&mut self, fence: &Fence, node: NodeId, request: Id, around: bool) {
         let part = i64::try_from(self.parts.len()).expect("few parts");
         let Fence { cancel, scope, .. } = *fence;
+        // One for each request on each node: a fence that is asked for again, or by another node as well, adds none.
+        let same = |part: &Part| part.cancel == cancel && part.node == node && part.request == request;
+        if self.parts.iter().any(|part| same(part) && (around || !part.around)) {
+            return;
+        }
         self.parts.push(Part { part, cancel, node, request, scope, around, state: PartState::Open });
         self.open.entry(node).or_default().insert(part);
         self.hints.push(Hint::Parts(node));
@@ -412,9 +421,11 @@ impl Database {
         if self.parts_of(fence.cancel).is_empty() {
             if fence.scope == Scope::Subtree && self.fault != Some(Fault::NoWalkBelowUnknown) {
                 let ids = self.walk(fence.target);
-                if self.reach(fence, &ids) {
-                    self.tree_bans.insert(fence.target);
-                }
+                self.reach(fence, &ids);
+            }
+            // It may be over before its node hears of this: what it made until then must not be accepted after.
+            if self.fault != Some(Fault::NoBanOnUnknown) {
+                self.ban(fence);
             }
             let live = self.nodes.iter().filter(|(node, row)| **node != asker && row.state == State::Live);
             let nodes: Vec<NodeId> = live.map(|(node, _)| *node).collect();

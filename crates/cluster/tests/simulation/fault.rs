@@ -31,8 +31,8 @@ pub(crate) enum Fault {
     NoTail,
     /// Who leaves in order leaves its parts open.
     LeaveForgetsParts,
-    /// A synchronous request that is stopped for another node is not made known to the store first.
-    NoRecordForOthers,
+    /// A request that the store does not know is not banned when every node is asked for it.
+    NoBanOnUnknown,
     /// A release is answered by what went just now, and not by what is still the node's.
     ReleaseSaysWhatWent,
     /// What hangs below a request that the store does not know is not looked for in the store.
@@ -55,7 +55,7 @@ impl Fault {
         Self::NoBanOnNotHere,
         Self::NoTail,
         Self::LeaveForgetsParts,
-        Self::NoRecordForOthers,
+        Self::NoBanOnUnknown,
         Self::ReleaseSaysWhatWent,
         Self::NoWalkBelowUnknown,
     ];

@@ -137,7 +137,9 @@ impl Laws {
                         self.broke(format!("request {id} succeeds after 200 said that it is stopped"));
                     }
                 }
-                if let Some(run) = runs.iter().find(|run| run.id == id && run.node != by && Self::acts(run, machines, now)) {
+                if let Some(run) =
+                    runs.iter().find(|run| run.id == id && run.node != by && Self::acts(run, machines, now))
+                {
                     let on = run.node;
                     self.broke(format!("request {id} is settled by {by} while it runs on node {on}"));
                 }

@@ -91,8 +91,6 @@ struct Held {
 struct Working {
     part: Part,
     here: bool,
-    /// The store has to know of the fence before the part is reported.
-    recorded: bool,
     reporting: bool,
 }
 
@@ -115,7 +113,6 @@ enum Job {
     Fence(Cancel),
     Around(Cancel),
     PartsOf(Cancel),
-    Record(i64),
     Report(i64),
     TakeOver,
     Leave,
@@ -141,6 +138,8 @@ pub(crate) struct Node {
     /// A notification said that there are parts.
     hinted: bool,
     draining: bool,
+    /// It asked to leave, which may have taken effect: it starts nothing more.
+    leaving: bool,
     pub(crate) left: bool,
 }
 
@@ -163,6 +162,7 @@ impl Node {
             unsure: false,
             hinted: false,
             draining: false,
+            leaving: false,
             left: false,
         }
     }
@@ -212,7 +212,7 @@ impl Node {
             self.until = self.membership.run_until();
             out.extend(self.until.map(Out::Until));
         }
-        if self.membership.may_start(now) {
+        if self.membership.may_start(now) && !self.leaving {
             self.start(out);
         }
         self.report(out);
@@ -300,9 +300,6 @@ impl Node {
             (Job::Fence(cancel) | Job::Around(cancel) | Job::PartsOf(cancel), said) => {
                 self.asked_said(cancel, said, out);
             }
-            (Job::Record(part), _) => {
-                self.parts.entry(part).and_modify(|working| working.recorded = true);
-            }
             (Job::Report(part), _) => {
                 if let Some(working) = self.parts.remove(&part) {
                     self.reported(&working.part);
@@ -361,8 +358,9 @@ impl Node {
         if waiting {
             self.claim(now, out);
         }
-        if self.draining && self.running().next().is_none() && !self.doing(|job| matches!(job, Job::Leave)) {
-            self.held.clear();
+        let busy = |held: &Held| matches!(held.state, State::Running | State::Settling(..));
+        self.leaving |= self.draining && !self.held.values().any(busy);
+        if self.leaving && !self.doing(|job| matches!(job, Job::Leave)) {
             self.send(Want::Leave, Job::Leave, out);
         }
     }
@@ -377,12 +375,6 @@ impl Node {
                     Some(_) => (Want::PartsOf(*cancel), Job::PartsOf(*cancel)),
                     None => (Want::Fence(asking.fence.clone()), Job::Fence(*cancel)),
                 });
-            }
-        }
-        for (number, working) in &self.parts {
-            let about = |job: &Job| matches!(job, Job::Record(part) if part == number);
-            if !working.recorded && !self.doing(about) {
-                wants.push((Want::Fence(record(&working.part)), Job::Record(*number)));
             }
         }
         wants.into_iter().for_each(|(want, job)| self.send(want, job, out));
@@ -596,17 +588,12 @@ impl Node {
         if self.parts.contains_key(&part.part) || part.state != PartState::Open {
             return;
         }
-        let stored = self.held.get(&part.request).is_some_and(|held| held.version.is_some());
         let here = !self.in_scope(part.request, part.scope).is_empty();
         // What a fence found may be on its way here: an answer to a claim that is not in yet. It must not start then.
         if here || (!part.around && self.fault != Some(Fault::NoBanOnNotHere)) {
             self.fence(part.request, part.scope, part.part % 2 == 0, out);
         }
-        let recorded = !here || stored || self.fault == Some(Fault::NoRecordForOthers);
-        if !recorded {
-            self.send(Want::Fence(record(&part)), Job::Record(part.part), out);
-        }
-        self.parts.insert(part.part, Working { part, here, recorded, reporting: false });
+        self.parts.insert(part.part, Working { part, here, reporting: false });
     }
 
     fn report(&mut self, out: &mut Vec<Out>) {
@@ -618,7 +605,7 @@ impl Node {
             ids.iter().all(|id| self.held[id].state != State::Running)
         };
         let ready = |(number, working): (&i64, &Working)| {
-            let due = working.recorded && !working.reporting && quiet(working);
+            let due = !working.reporting && quiet(working);
             let state = if working.here { PartState::Stopped } else { PartState::NotHere };
             due.then_some((*number, state))
         };
@@ -679,9 +666,4 @@ impl Node {
             out.push(Out::Answer(cancel, reply));
         }
     }
-}
-
-/// What makes the fence over a synchronous request known to the store.
-fn record(part: &Part) -> Fence {
-    Fence { cancel: part.cancel, target: part.request, scope: part.scope, mine: true }
 }

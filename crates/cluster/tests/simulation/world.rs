@@ -18,6 +18,8 @@ pub(crate) const SECOND: Time = 1_000 * MS;
 const FAULTS_END: Time = 30 * SECOND;
 /// By then everything is settled and answered.
 const END: Time = FAULTS_END + 60 * SECOND;
+/// Fifty nodes have a tenth of this in a run.
+const MOST_EVENTS: u64 = 600_000;
 /// A node waits so long for an answer of the database.
 const PATIENCE: Time = 2 * SECOND;
 
@@ -174,6 +176,11 @@ impl World {
         while let Some(Planned { at, event, .. }) = self.queue.pop() {
             self.now = at;
             self.events += 1;
+            if self.events > MOST_EVENTS {
+                return Err(format!(
+                    "more than {MOST_EVENTS} events: something goes round in circles, {event:?}"
+                ));
+            }
             if let Event::Look = event {
                 let left = self.laws.unfinished(self);
                 match left {
