@@ -217,6 +217,7 @@ impl Node {
         }
         self.report(out);
         self.answer(out);
+        self.left |= self.membership.over();
     }
 
     fn send(&mut self, want: Want, job: Job, out: &mut Vec<Out>) {

@@ -386,7 +386,7 @@ impl World {
     /// Strikes an attempt: its effects may go on until it is dead, which takes up to `longest`.
     fn kill(&mut self, run: usize, longest: Time) {
         if self.runs[run].active && !std::mem::replace(&mut self.runs[run].killing, true) {
-            let longest = if self.random.chance(100) { longest } else { longest / 20 };
+            let longest = if self.random.chance(300) { longest } else { longest / 20 };
             self.after(MS, longest, Event::Dead(run));
         }
     }
