@@ -91,7 +91,7 @@ pub(crate) enum Want {
     Fence(Fence),
     Around(Fence),
     PartsOf(Cancel),
-    Report(i64, PartState),
+    Report { part: i64, state: PartState, tail: bool },
     TakeOver(NodeId),
     Leave,
 }
@@ -187,7 +187,9 @@ impl Database {
             Want::Fence(fence) => self.fence(&fence),
             Want::Around(fence) => self.ask_around(node, &fence),
             Want::PartsOf(cancel) => Said::Parts(self.parts_of(cancel)),
-            Want::Report(part, state) => self.report(node, part, state),
+            Want::Report { part, state, tail } => {
+                self.report(node, part, state, tail.then_some((node, epoch)))
+            }
             Want::TakeOver(other) => self.take_over(now, other),
             Want::Leave => self.leave(node),
         }
@@ -451,12 +453,13 @@ impl Database {
     }
 
     /// A fenced request of the reporting node is over with the report: nothing of it runs, and nobody else may end it.
-    fn report(&mut self, node: NodeId, part: i64, state: PartState) -> Said {
+    fn report(&mut self, node: NodeId, part: i64, state: PartState, tail: Option<(NodeId, i64)>) -> Said {
         let Part { request, state: before, node: whose, .. } = *self.part(part);
         if before == PartState::Open && whose == node {
             self.close(part, state);
             let left = |row: &Row| row.status == Status::Waiting && row.fenced && row.owner == Some(node);
             if self.rows.get(&request).is_some_and(left) {
+                self.rows.get_mut(&request).expect("it is left").tail = tail;
                 self.over(request, Status::Canceled, node);
             }
         }

@@ -467,7 +467,7 @@ impl Node {
     }
 
     fn run_over(&mut self, id: Id, killed: bool, out: &mut Vec<Out>) {
-        let tail = self.running().any(|(_, held)| held.version.is_none() && held.above.contains(&id));
+        let tail = self.has_tail(id);
         let Some(held) = self.held.get_mut(&id) else { return };
         match (held.version, held.fenced, killed) {
             (None, ..) => {
@@ -481,6 +481,11 @@ impl Node {
                 self.tell_again(out);
             }
         }
+    }
+
+    /// Whether synchronous requests below it run here, of which the store does not know.
+    fn has_tail(&self, id: Id) -> bool {
+        self.running().any(|(_, held)| held.version.is_none() && held.above.contains(&id))
     }
 
     fn strike(&mut self, id: Id, out: &mut Vec<Out>) {
@@ -542,7 +547,7 @@ impl Node {
             return;
         }
         let mine = self.held.contains_key(&target);
-        if mine {
+        if !self.in_scope(target, scope).is_empty() {
             self.fence(target, scope, kill, out);
         }
         let fence = Fence { cancel, target, scope, mine };
@@ -613,7 +618,8 @@ impl Node {
         let ready: Vec<(i64, PartState)> = self.parts.iter().filter_map(ready).collect();
         for (number, state) in ready {
             self.parts.entry(number).and_modify(|working| working.reporting = true);
-            self.send(Want::Report(number, state), Job::Report(number), out);
+            let tail = self.has_tail(self.parts[&number].part.request);
+            self.send(Want::Report { part: number, state, tail }, Job::Report(number), out);
         }
     }
 
