@@ -2,7 +2,7 @@
 //!
 //! # The rules
 //!
-//! Each of them is kept by the simulation in `crates/cluster/tests`, which finds what happens without it.
+//! The simulation in `crates/cluster/tests` keeps to them, and shows for most what happens without.
 //!
 //! - A node is a row with an **epoch** and an end of its **lease**, by the database's clock. It renews the lease
 //!   ([`Shared::renew`]); whoever finds it over takes the node's work away ([`Shared::take_over`]), in the

@@ -276,10 +276,8 @@ impl Node {
             return;
         }
         match (job, said) {
-            (Job::Join(ask), Said::Joined(epoch)) => {
-                if self.membership.joined(now, ask, epoch) {
-                    self.send(Want::Owned, Job::Owned, out);
-                }
+            (Job::Join(ask), Said::Joined(epoch)) if self.membership.joined(now, ask, epoch) => {
+                self.send(Want::Owned, Job::Owned, out);
             }
             (Job::Renew(ask), Said::Beat { lapsed, parts, waiting, owns }) => {
                 self.membership.renewed(now, ask);

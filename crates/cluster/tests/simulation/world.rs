@@ -463,7 +463,7 @@ impl World {
         self.random.below(self.machines.len())
     }
 
-    fn to_daemon(&mut self, node: NodeId, what: In) {
+    fn tell_daemon(&mut self, node: NodeId, what: In) {
         let life = self.machines[node].life;
         self.after(1, 5 * MS, Event::Daemon(node, life, what));
     }
@@ -477,7 +477,7 @@ impl World {
         self.ids += 1;
         let id = self.ids;
         self.laws.invoked(id, None, sync);
-        self.to_daemon(node, In::Invoked { id, parent: None, sync, anywhere });
+        self.tell_daemon(node, In::Invoked { id, parent: None, sync, anywhere });
         let pace = 4 * SECOND / self.machines.len() as u64;
         self.after(pace / 4, pace.max(100 * MS), Event::Invoke);
     }
@@ -491,7 +491,7 @@ impl World {
         self.ids += 1;
         let id = self.ids;
         self.laws.invoked(id, Some(parent), sync);
-        self.to_daemon(node, In::Invoked { id, parent: Some(parent), sync, anywhere });
+        self.tell_daemon(node, In::Invoked { id, parent: Some(parent), sync, anywhere });
     }
 
     fn cancel_something(&mut self) {
@@ -520,7 +520,7 @@ impl World {
         }
         self.asked_at.insert(cancel, node);
         self.laws.asked(cancel, target, scope);
-        self.to_daemon(node, In::Cancel { cancel, target, scope, kill });
+        self.tell_daemon(node, In::Cancel { cancel, target, scope, kill });
     }
 
     fn end_daemon(&mut self, node: NodeId) {
@@ -565,7 +565,7 @@ impl World {
                 self.machines[node].dead = !few && self.random.chance(300);
                 self.after(5 * SECOND, 25 * SECOND, Event::Boot(node));
             }
-            14 => self.to_daemon(node, In::Drain),
+            14 => self.tell_daemon(node, In::Drain),
             _ => self.database_down = self.now + self.random.between(10 * MS, 4 * SECOND),
         }
     }
