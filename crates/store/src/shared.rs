@@ -225,13 +225,15 @@ pub trait Shared: Store {
     /// Says that this node takes nothing new.
     fn drain(&self) -> StoreFuture<()>;
     /// Ends this life in order: what it owns and has not run goes back into the shared queue, whatever still
-    /// counts as running as well (it must be proven gone by now). Resolves with how many.
+    /// counts as running as well (it must be proven gone by now); what is fenced is settled as cancelled, and its open
+    /// parts are closed. Resolves with how many went back.
     fn leave(&self) -> StoreFuture<u64>;
     /// Takes requests out of the shared queue, in the order of acceptance within each function, fair between functions;
     /// without payloads. None of a fenced one.
     fn claim(&self, claim: Claim) -> StoreFuture<Vec<InvocationRecord>>;
     /// Gives requests of this node that never ran in its hands back into the shared queue. Those that are fenced
-    /// or not this node's stay; resolves with what went.
+    /// stay; resolves with those that are no longer this node's, whether they went now or by an earlier call whose
+    /// answer was lost: of what is not named here it is still the owner.
     fn release(&self, requests: Vec<RequestId>) -> StoreFuture<Vec<RequestId>>;
     /// Fences a request and what is in scope with it, wherever it is, in one transaction.
     fn fence(&self, fence: Fence) -> StoreFuture<Fenced>;
