@@ -195,6 +195,13 @@ pub enum PartState {
     NodeLost,
 }
 
+impl PartState {
+    /// Whether nothing of it runs any more.
+    pub fn is_stopped(self) -> bool {
+        matches!(self, Self::Stopped | Self::Finished | Self::NotHere | Self::NodeLost)
+    }
+}
+
 /// What reaches a node between its heartbeats. Only a hint: everything it is about is in rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {

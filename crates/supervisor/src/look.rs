@@ -32,6 +32,7 @@ impl Shell {
             Question::Glimpse { project, respond } => drop(respond.send(self.glimpse(&project))),
             Question::Counted { project, respond } => drop(respond.send(self.instance_counts(&project))),
             Question::Census { respond } => drop(respond.send(self.census())),
+            Question::Strangers { requests, respond } => drop(respond.send(self.strangers(requests))),
             Question::Room { respond } => drop(respond.send(self.free_places())),
             Question::Select { selection, respond } => drop(respond.send(self.select(&selection))),
             Question::List { selection, after, limit, respond } => {

@@ -10,7 +10,10 @@ use serde::{Deserialize, Serialize};
 use store::{Store, StoreError};
 use utoipa::ToSchema;
 
-use crate::shell::now_ms;
+use crate::{
+    nodes::{self, Nodes},
+    shell::now_ms,
+};
 
 /// Receipts read from the store at a time.
 const PAGE: u32 = 500;
@@ -166,7 +169,11 @@ pub struct TouchedInstance {
 ///
 /// # Errors
 /// When the store cannot be read or written.
-pub(crate) async fn close_interrupted(store: &dyn Store, swept: bool) -> Result<(), StoreError> {
+pub(crate) async fn close_interrupted(
+    store: &dyn Store,
+    nodes: Option<&Nodes>,
+    swept: bool,
+) -> Result<(), StoreError> {
     loop {
         let page = store.open_receipts(PAGE).await?;
         if page.is_empty() {
@@ -175,7 +182,14 @@ pub(crate) async fn close_interrupted(store: &dyn Store, swept: bool) -> Result<
         for record in page {
             let body = match serde_json::from_str::<Receipt>(&record.body) {
                 Ok(mut receipt) => {
-                    receipt.interrupted(swept);
+                    // What other nodes have not said nobody may claim for them.
+                    let parts = match nodes {
+                        Some(nodes) => nodes.shared().parts_of(record.cancel).await?,
+                        None => Vec::new(),
+                    };
+                    let proven = parts.iter().all(|part| part.state.is_stopped());
+                    receipt.parts = parts.iter().map(nodes::shown).collect();
+                    receipt.interrupted(swept && proven);
                     serde_json::to_string(&receipt).unwrap_or(record.body)
                 }
                 Err(error) => {
