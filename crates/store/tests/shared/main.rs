@@ -12,6 +12,7 @@ mod claims;
 mod copies;
 #[path = "../embedded/credentials.rs"]
 mod credentials;
+mod encrypted;
 mod fences;
 #[path = "../embedded/functions.rs"]
 mod functions;
