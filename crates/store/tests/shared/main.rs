@@ -16,6 +16,7 @@ mod encrypted;
 mod fences;
 #[path = "../embedded/functions.rs"]
 mod functions;
+mod groups;
 #[path = "../embedded/listings.rs"]
 mod listings;
 mod lives;
