@@ -86,7 +86,7 @@ pub struct NodeRow {
 pub struct Beat {
     /// Other live nodes whose lease is over: their work can be taken over.
     pub lapsed: Vec<String>,
-    /// Parts of cancels that this node has not reported as done.
+    /// Parts of cancels that this node has not reported as done: the oldest, at most 1,024.
     pub parts: Vec<Part>,
     /// Whether requests wait in the shared queue that could run now.
     pub waiting: bool,
@@ -247,7 +247,7 @@ pub trait Shared: Store {
     /// Makes a part for every other live node: whoever holds this request (a synchronous one, which the store does
     /// not know) stops it. Resolves with the parts.
     fn ask_around(&self, fence: Fence) -> StoreFuture<Vec<Part>>;
-    /// Parts of this node that are open.
+    /// Parts of this node that are open: the oldest, at most 1,024.
     fn parts(&self) -> StoreFuture<Vec<Part>>;
     /// The parts that a cancel waits for: its own, and those of others over the same requests.
     fn parts_of(&self, cancel: CancelId) -> StoreFuture<Vec<Part>>;

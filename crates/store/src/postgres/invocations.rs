@@ -219,14 +219,18 @@ pub(crate) async fn prune(db: &Db, before_ms: i64, limit: u32) -> Result<u64, Fa
                    ORDER BY ended_ms, seq LIMIT $2 FOR UPDATE SKIP LOCKED)
                RETURNING request";
     let gone = rows(db, old, &[&before_ms, &i64::from(limit)]).await?;
-    for row in &gone {
+    let gone: Vec<Uuid> = gone.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    let over = "SELECT DISTINCT above FROM above WHERE above = ANY($1)";
+    // One after the other: what two of them leave between them is handed down twice.
+    for row in rows(db, over, &[&gone]).await? {
         let request: Uuid = row.try_get(0)?;
         let inherit = "INSERT INTO above (request, above)
                        SELECT below.request, up.above FROM above below JOIN above up ON up.request = below.above
                        WHERE below.above = $1 ON CONFLICT DO NOTHING";
         execute(db, inherit, &[&request]).await?;
-        execute(db, "DELETE FROM above WHERE request = $1 OR above = $1", &[&request]).await?;
+        execute(db, "DELETE FROM above WHERE above = $1", &[&request]).await?;
     }
+    execute(db, "DELETE FROM above WHERE request = ANY($1)", &[&gone]).await?;
     Ok(gone.len() as u64)
 }
 

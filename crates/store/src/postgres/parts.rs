@@ -62,7 +62,14 @@ pub(crate) async fn make(db: &Db, ask: &Ask<'_>, requests: &[Uuid], but: &[Uuid]
 }
 
 /// Makes a part for every other live node, for a request that the store does not know.
-pub(crate) async fn ask_around(db: &Db, node: &str, fence: &Fence) -> Result<Vec<Part>, Fault> {
+pub(crate) async fn ask_around(db: &Db, node: &str, epoch: i64, fence: &Fence) -> Result<Vec<Part>, Fault> {
+    // Whoever takes one of them over answers its parts: those that are made here too, or it is not live any more.
+    let hold = "SELECT node = $1::text AND epoch = $2::bigint AND state IN (0, 1) FROM nodes ORDER BY node FOR KEY SHARE";
+    let held = rows(db, hold, &[&node, &epoch]).await?;
+    let held: Vec<bool> = held.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    if !held.contains(&true) {
+        return Err(StoreError::Lapsed.into());
+    }
     let make = format!(
         "INSERT INTO parts AS p (cancel, node, epoch, request, asker, asker_project, scope, level, actor, state, made_ms)
          SELECT $1::uuid, n.node, n.epoch, $2::uuid, $3::text, $4::text, $5::int2, $6::int2, $7::text, 0, {NOW} FROM nodes n

@@ -237,7 +237,7 @@ async fn a_newer_database_is_refused_unless_it_says_that_this_program_may() {
 }
 
 fn home_of_others() -> String {
-    let config = crate::server::database();
+    let config = crate::server::shared().database();
     crate::server::sql(&config, "CREATE TABLE songs (name TEXT)");
     config
 }
