@@ -59,10 +59,8 @@ impl Shell {
     pub(crate) fn leave_to_other_nodes(&mut self) {
         let Some(nodes) = self.nodes.clone() else { return };
         let waits = |request: &Request| {
-            request.asynchronous
-                && request.runnable
-                && request.instance.is_none()
-                && request.deliveries() == 0
+            let queued = request.asynchronous && request.runnable && request.instance.is_none();
+            queued && request.deliveries() == 0 && request.covered_by.is_empty()
         };
         let left: Vec<RequestId> =
             self.requests.iter().filter(|(_, request)| waits(request)).map(|(id, _)| *id).collect();
