@@ -42,7 +42,7 @@ async fn a_server_is_spoken_to_in_secret_if_it_is_the_one_that_was_meant() {
     let config = |mode: &str| format!("host=127.0.0.1 port={port} user=quell dbname=t0 sslmode={mode}");
     let connect = |mode: &str, authority: Option<&PathBuf>| {
         let authority = authority.map(PathBuf::as_path);
-        Postgres::connect(&config(mode), authority, name(0), home.folders[0].path())
+        Postgres::connect(&config(mode), None, authority, name(0), home.folders[0].path())
     };
     // One that nobody on this machine has ever heard of, and another one's.
     let other = home.folders[1].path().join("other.pem");

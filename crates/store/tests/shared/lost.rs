@@ -55,7 +55,7 @@ async fn without_a_server_calls_fail_and_after_it_they_do_not() {
             assert!(matches!(one.await, Err(StoreError::Unwritable(_))));
         }
         assert!(matches!(
-            Postgres::connect(&home.config, None, name(1), home.folders[1].path()).err(),
+            Postgres::connect(&home.config, None, None, name(1), home.folders[1].path()).err(),
             Some(StoreError::Unopenable(_))
         ));
         server.again();
@@ -133,7 +133,7 @@ async fn a_commit_that_was_not_answered_is_told_as_what_became_of_it() {
     let middle = Middle::start(&server);
     let folder = middle.folder.path().display().to_string();
     let config = home.config.replace(&server.folder().display().to_string(), &folder);
-    let store = Postgres::connect(&config, None, name(0), home.folders[0].path()).unwrap();
+    let store = Postgres::connect(&config, None, None, name(0), home.folders[0].path()).unwrap();
     soon(async {
         store.join(joining(60_000)).await.unwrap();
         middle.next.store(LOSE_THE_ANSWER, Ordering::SeqCst);
