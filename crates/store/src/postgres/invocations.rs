@@ -29,6 +29,7 @@ WITH banned AS (
     SELECT DISTINCT u.request FROM unnest($14::uuid[], $15::uuid[], $16::bool[]) AS u(request, above, parent)
     WHERE EXISTS (SELECT 1 FROM fences f WHERE f.request = u.above AND (f.subtree OR u.parent))
        OR u.parent AND EXISTS (SELECT 1 FROM invocations i WHERE i.request = u.above AND i.fenced_by IS NOT NULL)
+       OR EXISTS (SELECT 1 FROM fences f WHERE f.request = u.request)
 ), accepted AS (
     INSERT INTO invocations (request, project, package, name, version, alias, parent, payload, labels, owner, root,
                              created_ms, hops, status)

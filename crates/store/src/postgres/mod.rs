@@ -268,10 +268,10 @@ fn blocking_on<T: Send + 'static>(
         answer.send(work.await).ok(); // whoever asked waits below
     });
     let done = answered.recv().map_err(|_| StoreError::Closed)?;
-    done.map_err(|fault| match fault.is_answer() {
+    done.map_err(|fault| match fault.is_absence() {
         // Not there, or not yet: somebody may try again.
-        false => fault.unreadable(),
-        true => match fault.unwritable() {
+        true => fault.unreadable(),
+        false => match fault.unwritable() {
             StoreError::Unwritable(why) => StoreError::Unopenable(why),
             other => other,
         },

@@ -56,7 +56,7 @@ async fn without_a_server_calls_fail_and_after_it_they_do_not() {
         }
         assert!(matches!(
             Postgres::connect(&home.config, None, None, name(1), home.folders[1].path()).err(),
-            Some(StoreError::Unopenable(_))
+            Some(StoreError::Unreadable(_))
         ));
         server.again();
         while news.recv().await.unwrap() != News::Again {}
