@@ -92,7 +92,16 @@ async fn fence_below(db: &Db, node: &str, fence: &Fence) -> Result<Fenced, Fault
     }
     let FunctionFilter { project, package, name, versions } = fence.function.clone();
     let version = versions.into_iter().next().unwrap_or_else(|| LATEST.to_owned());
-    fenced(db, node, fence, FunctionKey { project, package, name, version }, &reached).await
+    let done = fenced(db, node, fence, FunctionKey { project, package, name, version }, &reached).await?;
+    // Itself it may still run, on a node that alone knows it.
+    let around = parts::ask_around(db, node, fence).await?;
+    Ok(match done {
+        Fenced::Stopping { settled, mut parts } => {
+            parts.extend(around);
+            Fenced::Stopping { settled, parts }
+        }
+        done => done,
+    })
 }
 
 /// Writes down a fence over these, settles what no node has, and makes parts of the rest.
