@@ -48,11 +48,11 @@ pub(crate) async fn record(db: &Db, node: &str, receipt: &NewReceipt, reach: &Re
 }
 
 /// Fences a request and what is in scope with it, wherever it is.
-pub(crate) async fn fence(db: &Db, node: &str, fence: &Fence) -> Result<Fenced, Fault> {
+pub(crate) async fn fence(db: &Db, node: &str, epoch: i64, fence: &Fence) -> Result<Fenced, Fault> {
     let target = id(fence.target);
     let found =
         row(db, "SELECT COALESCE(root, request) FROM invocations WHERE request = $1", &[&target]).await?;
-    let Some(found) = found else { return fence_below(db, node, fence).await };
+    let Some(found) = found else { return fence_below(db, node, epoch, fence).await };
     close(db, RequestId(found.try_get::<_, Uuid>(0)?.as_u128())).await?;
     let reached = match fence.scope {
         Scope::Request => vec![target],
@@ -76,7 +76,7 @@ pub(crate) async fn fence(db: &Db, node: &str, fence: &Fence) -> Result<Fenced, 
 
 /// Fences what a request has left that the store does not know itself: a synchronous one, by what it made. Only whoever
 /// names a whole tree means that.
-async fn fence_below(db: &Db, node: &str, fence: &Fence) -> Result<Fenced, Fault> {
+async fn fence_below(db: &Db, node: &str, epoch: i64, fence: &Fence) -> Result<Fenced, Fault> {
     let target = id(fence.target);
     let made = "SELECT COALESCE(i.root, i.request) FROM above a JOIN invocations i ON i.request = a.request
                 WHERE a.above = $1 AND i.project = $2 AND i.status < 2 LIMIT 1";
@@ -85,6 +85,7 @@ async fn fence_below(db: &Db, node: &str, fence: &Fence) -> Result<Fenced, Fault
         Scope::Subtree => row(db, made, &[&target, &fence.function.project]).await?,
     };
     let Some(root) = root else { return Ok(Fenced::Unknown) };
+    parts::hold_nodes(db, node, epoch).await?;
     close(db, RequestId(root.try_get::<_, Uuid>(0)?.as_u128())).await?;
     let reached = walk(db, &[target]).await?;
     if !lock(db, &reached).await? {
@@ -94,7 +95,7 @@ async fn fence_below(db: &Db, node: &str, fence: &Fence) -> Result<Fenced, Fault
     let version = versions.into_iter().next().unwrap_or_else(|| LATEST.to_owned());
     let done = fenced(db, node, fence, FunctionKey { project, package, name, version }, &reached).await?;
     // Itself it may still run, on a node that alone knows it.
-    let around = parts::ask_around(db, node, fence).await?;
+    let around = parts::of_everybody(db, node, fence).await?;
     Ok(match done {
         Fenced::Stopping { settled, mut parts } => {
             parts.extend(around);

@@ -63,13 +63,24 @@ pub(crate) async fn make(db: &Db, ask: &Ask<'_>, requests: &[Uuid], but: &[Uuid]
 
 /// Makes a part for every other live node, for a request that the store does not know.
 pub(crate) async fn ask_around(db: &Db, node: &str, epoch: i64, fence: &Fence) -> Result<Vec<Part>, Fault> {
-    // Whoever takes one of them over answers its parts: those that are made here too, or it is not live any more.
+    hold_nodes(db, node, epoch).await?;
+    of_everybody(db, node, fence).await
+}
+
+/// Keeps every node from being taken over until the transaction ends: whoever takes one of them over then answers the parts
+/// that are made here too, or it is not live any more. Before anything else is locked.
+pub(crate) async fn hold_nodes(db: &Db, node: &str, epoch: i64) -> Result<(), Fault> {
     let hold = "SELECT node = $1::text AND epoch = $2::bigint AND state IN (0, 1) FROM nodes ORDER BY node FOR KEY SHARE";
     let held = rows(db, hold, &[&node, &epoch]).await?;
     let held: Vec<bool> = held.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
     if !held.contains(&true) {
         return Err(StoreError::Lapsed.into());
     }
+    Ok(())
+}
+
+/// A part for every other live node; they are held.
+pub(crate) async fn of_everybody(db: &Db, node: &str, fence: &Fence) -> Result<Vec<Part>, Fault> {
     let make = format!(
         "INSERT INTO parts AS p (cancel, node, epoch, request, asker, asker_project, scope, level, actor, state, made_ms)
          SELECT $1::uuid, n.node, n.epoch, $2::uuid, $3::text, $4::text, $5::int2, $6::int2, $7::text, 0, {NOW} FROM nodes n
