@@ -290,3 +290,18 @@ async fn a_node_that_drains_lets_what_runs_end_and_leaves_the_rest_to_others() {
     nodes[0].invoke_async("part", &leaf(&bell, "again")).await;
     bell.ring().await.release().await;
 }
+
+#[tokio::test]
+async fn a_node_waits_for_a_database_that_is_not_there_yet_and_can_be_ended_meanwhile() {
+    let data = TestNode::folder();
+    let url = "postgres://quell@127.0.0.1:1/postgres"; // nobody listens there
+    let mut child = TestNode::command(data.path(), &["--store", url]).spawn().unwrap();
+    let said = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
+    let mut said = said.map_while(Result::ok);
+    assert!(said.any(|line| line.contains("the database is not there")));
+    let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
+    #[expect(clippy::disallowed_methods, reason = "our own child, not reaped yet: the pid is its own")]
+    nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
+    assert!(said.any(|line| line.contains("ended before it had started")));
+    assert!(child.wait().unwrap().success());
+}

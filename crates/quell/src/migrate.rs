@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use store::{Embedded, Postgres, Store as _};
+use store::{Embedded, Postgres, Store as _, StoreError};
 
 use crate::{output, stores};
 
@@ -39,9 +39,15 @@ pub(crate) async fn migrate(args: MigrateArgs) -> anyhow::Result<ExitCode> {
     let moved = store::copy(&from, &to).await;
     to.close().await?;
     std::fs::remove_dir_all(&beside)?;
-    let moved = moved?;
+    let moved = moved.map_err(|error| match error {
+        StoreError::Exists => {
+            anyhow::anyhow!("the database has functions or requests already: give an empty one")
+        }
+        error => error.into(),
+    })?;
     output::line(format_args!(
-        "moved {} functions, {} aliases, {} credentials, {} requests and {} receipts; what is not over is node {name}'s",
+        "moved {} versions of functions, {} aliases, {} credentials, {} requests and {} receipts; what is not over belongs \
+         to this node, {name}",
         moved.functions, moved.aliases, moved.credentials, moved.invocations, moved.receipts
     ));
     output::line(format_args!(

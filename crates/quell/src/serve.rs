@@ -76,7 +76,14 @@ pub(crate) async fn serve(given: Given, loaded: Loaded) -> anyhow::Result<ExitCo
         tracing::info!(file = %file.display(), "read the configuration");
     }
     let mut reloads = Reloads::listen(given, loaded, manager.clone())?;
-    let mut running = start_with(reloads.settings(), handed).await?;
+    // It may wait for its database, and whoever ends it meanwhile does not.
+    let mut running = tokio::select! {
+        started = start_with(reloads.settings(), handed) => started?,
+        () = signals.next() => {
+            output::note("quell: ended before it had started");
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
     let status = running.status.clone();
     output::note(format_args!("quell: {status}"));
     manager.ready(&status);
