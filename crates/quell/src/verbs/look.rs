@@ -101,7 +101,7 @@ pub(crate) fn show_tree(tree: &TreeView) {
                 output::function(&row.function, &row.version),
                 state(row),
                 output::age(row.created_ms, now),
-                row.instance.clone().unwrap_or_default(),
+                place(row),
                 pid,
                 output::labels(&row.labels),
             ]
@@ -111,6 +111,12 @@ pub(crate) fn show_tree(tree: &TreeView) {
     if tree.truncated {
         output::line("... and more");
     }
+}
+
+/// The instance that a request is on, or the node if that is another one.
+fn place(row: &RequestRow) -> String {
+    let node = row.node.as_ref().map(|node| format!("node {}", node.get(..8).unwrap_or(node)));
+    row.instance.clone().or(node).unwrap_or_default()
 }
 
 /// Where a request stands, in words.

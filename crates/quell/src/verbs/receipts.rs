@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, process::ExitCode};
 
 use anyhow::Context as _;
 use reqwest::Method;
-use supervisor::Receipt;
+use supervisor::{NodePart, Receipt};
 
 use crate::{
     args::{NodeArgs, Output, ReceiptsArgs},
@@ -84,8 +84,11 @@ pub(crate) fn show_receipt(receipt: &Receipt) {
             ));
         }
     }
-    show_touched_requests(receipt);
+    if receipt.parts.is_empty() || !receipt.requests.is_empty() {
+        show_touched_requests(receipt);
+    }
     show_touched_instances(receipt);
+    show_parts(receipt);
     let unseen: BTreeSet<&String> = receipt.instances.iter().flat_map(|row| &row.cannot_see).collect();
     for unseen in unseen {
         output::line(format_args!("this containment cannot see {unseen}"));
@@ -97,6 +100,17 @@ pub(crate) fn show_receipt(receipt: &Receipt) {
     }
     if let Some(later) = receipt.stopped_later_ms {
         output::line(format_args!("everything of it is proven gone since {}", time(later)));
+    }
+}
+
+/// What other nodes stopped; each has a receipt of its own, whose id is the detail.
+fn show_parts(receipt: &Receipt) {
+    let row = |part: &NodePart| {
+        [part.request_id.clone(), part.node.clone(), part.result.clone(), part.detail.clone()]
+    };
+    let rows: Vec<[String; 4]> = receipt.parts.iter().map(row).collect();
+    if !rows.is_empty() {
+        output::table(["REQUEST", "ON NODE", "RESULT", "THAT NODE'S RECEIPT, OR WHY"], &rows);
     }
 }
 

@@ -69,7 +69,7 @@ impl Nodes {
 
     /// Fences a request that the store knows; `None`: it knows none.
     async fn fence(self: &Arc<Self>, order: &CancelOrder) -> Result<Option<CancelAnswer>, StoreError> {
-        let cancel = fresh_cancel();
+        let (cancel, begun) = (fresh_cancel(), Instant::now());
         let mut receipt = opened(cancel, order);
         let answer = match self.shared.fence(fence_of(cancel, order, &receipt)).await? {
             Fenced::Unknown => return Ok(None),
@@ -93,6 +93,7 @@ impl Nodes {
                 let waited = self.wait_for(cancel).await;
                 let parts = self.shared.parts_of(cancel).await.unwrap_or_default();
                 let answer = waited.over(cancel, CancelAnswer::Done { cancel, stop: Stop::Stopped });
+                receipt.took_us = u64::try_from(begun.elapsed().as_micros()).ok();
                 self.close(cancel, receipt, &parts, &answer).await;
                 answer
             }
