@@ -267,7 +267,8 @@ impl Shell {
     /// that another node has set.
     fn lineage_of(&self, id: RequestId) -> Lineage {
         let mut above = Vec::new();
-        let mut at = self.requests.get(&id).filter(|_| self.nodes.is_some()).and_then(|request| request.parent);
+        let mut at =
+            self.requests.get(&id).filter(|_| self.nodes.is_some()).and_then(|request| request.parent);
         while let Some(id) = at {
             above.push(id);
             let request = self.requests.get(&id);
