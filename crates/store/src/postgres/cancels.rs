@@ -21,7 +21,7 @@ use crate::{Fence, Fenced, FunctionKey, NewReceipt, Reach};
 /// Takes a tree for itself, so that nothing is accepted below another request of it until the transaction ends; and then
 /// all that hangs below these, each once.
 async fn close(db: &Db, root: RequestId, tops: &[Uuid]) -> Result<Vec<Uuid>, Fault> {
-    let (_, reached) = tokio::try_join!(async { row(db, CLOSE, &[&TREES, &tree(root)]).await }, async {
+    let (_, reached) = tokio::try_join!(biased; async { row(db, CLOSE, &[&TREES, &tree(root)]).await }, async {
         rows(db, WALK, &[&tops]).await
     },)?;
     reached.iter().map(|row| Ok(row.try_get(0)?)).collect()
@@ -55,7 +55,7 @@ pub(crate) async fn record(db: &Db, node: &str, receipt: &NewReceipt, reach: &Re
     ready(db).await?;
     let tops: Vec<Uuid> = receipt.fenced.iter().copied().map(id).collect();
     let (asked, ()) =
-        tokio::try_join!(parts::asked(db, node, receipt.target, reach.level), may_be_large(db))?;
+        tokio::try_join!(biased; parts::asked(db, node, receipt.target, reach.level), may_be_large(db))?;
     if asked {
         return record_part(db, node, receipt, &tops, reach).await;
     }
@@ -71,7 +71,7 @@ pub(crate) async fn record(db: &Db, node: &str, receipt: &NewReceipt, reach: &Re
     };
     // The fences first of what the caller named, in its order.
     let fenced = tops.iter().chain(&reached).copied();
-    tokio::try_join!(
+    tokio::try_join!(biased;
         receipts::put(db, node, receipt),
         receipts::fence(db, receipt.cancel, fenced, true),
         settle_free(db, &reached, receipt.created_ms),
@@ -91,7 +91,7 @@ async fn record_part(
     tops: &[Uuid],
     reach: &Reach,
 ) -> Result<(), Fault> {
-    tokio::try_join!(
+    tokio::try_join!(biased;
         receipts::put(db, node, receipt),
         receipts::fence(db, receipt.cancel, tops.iter().copied(), true),
         parts::wait_below(db, receipt.cancel, tops, reach.level),
@@ -103,7 +103,7 @@ async fn record_part(
 pub(crate) async fn fence(db: &Db, node: &str, fence: &Fence) -> Result<Fenced, Fault> {
     ready(db).await?;
     let target = id(fence.target);
-    let (found, ()) = tokio::try_join!(async { row(db, ROOT, &[&target]).await }, may_be_large(db))?;
+    let (found, ()) = tokio::try_join!(biased; async { row(db, ROOT, &[&target]).await }, may_be_large(db))?;
     let Some(found) = found else { return Ok(Fenced::Unknown) };
     let below = close(db, RequestId(found.try_get::<_, Uuid>(0)?.as_u128()), &[target]).await?;
     let reached = match fence.scope {
@@ -141,7 +141,7 @@ pub(crate) async fn fence(db: &Db, node: &str, fence: &Fence) -> Result<Fenced, 
         actor: &fence.actor,
     };
     let subtree = fence.scope == Scope::Subtree;
-    let ((), (), settled, (), parts) = tokio::try_join!(
+    let ((), (), settled, (), parts) = tokio::try_join!(biased;
         receipts::put(db, node, &receipt),
         receipts::fence(db, fence.cancel, reached.iter().copied(), subtree),
         settle_free(db, &reached, fence.now_ms),

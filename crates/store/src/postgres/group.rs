@@ -44,7 +44,7 @@ pub(crate) async fn begin(
     for statement in [lock_trees, lock_rows] {
         db.prepare_cached(statement).await?; // before, so that all are sent in this order
     }
-    let ((), mine, _, _) = tokio::try_join!(
+    let ((), mine, _, _) = tokio::try_join!(biased;
         async { Ok(db.batch_execute("BEGIN").await?) },
         async { Ok::<_, Fault>(db.execute(&own, &[&node, &epoch, &number]).await?) },
         async {
@@ -154,7 +154,7 @@ impl<'a> Run<'a> {
         invocations::prepare(db).await?;
         receipts::prepare_update(db).await?;
         parts::prepare_report(db).await?;
-        let (accepted, (), (), ended, (), ()) = tokio::try_join!(
+        let (accepted, (), (), ended, (), ()) = tokio::try_join!(biased;
             invocations::accept(db, node, &accepts),
             invocations::mark_running(db, node, &self.running),
             invocations::mark_waiting(db, node, &self.waiting),

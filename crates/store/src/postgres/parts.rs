@@ -103,7 +103,7 @@ pub(crate) async fn make(db: &Db, ask: &Ask<'_>, requests: &[Uuid], but: &[Uuid]
     let actor = kept(ask.actor);
     let values: super::connection::Params<'_> =
         &[&requests, &cancel, &level, &scope, &but, &ask.node, &ask.project, &actor];
-    tokio::try_join!(
+    tokio::try_join!(biased;
         async { execute(db, WAIT, &[&requests, &cancel, &level, &scope, &but]).await },
         rows(db, MAKE, values),
     )

@@ -51,7 +51,7 @@ pub(crate) async fn fence(
     // The same one twice in a list would be one too many for that statement.
     let mut seen = std::collections::HashSet::new();
     let each: Vec<Uuid> = fenced.into_iter().filter(|request| seen.insert(*request)).collect();
-    tokio::try_join!(async { execute(db, FENCE, &[&each, &cancel, &subtree]).await }, async {
+    tokio::try_join!(biased; async { execute(db, FENCE, &[&each, &cancel, &subtree]).await }, async {
         execute(db, MARK, &[&each, &cancel]).await
     },)
     .map(drop)
@@ -61,7 +61,7 @@ pub(crate) async fn fence(
 pub(crate) async fn record(db: &Db, node: &str, receipt: &NewReceipt) -> Result<(), Fault> {
     prepare(db, &PUTS).await?;
     let fenced = receipt.fenced.iter().copied().map(id);
-    tokio::try_join!(put(db, node, receipt), fence(db, receipt.cancel, fenced, false)).map(drop)
+    tokio::try_join!(biased; put(db, node, receipt), fence(db, receipt.cancel, fenced, false)).map(drop)
 }
 
 /// Replaces bodies with their last forms, each cancel once.
