@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use store::{Embedded, Postgres, Store as _};
+use store::{Embedded, Postgres, Store as _, StoreError};
 
 use crate::{output, stores};
 
@@ -34,13 +34,20 @@ pub(crate) async fn migrate(args: MigrateArgs) -> anyhow::Result<ExitCode> {
     let name = stores::name_of(&from, &data).await?;
     let password = args.store_password_file.as_deref().map(stores::password).transpose()?;
     let beside = folder_to_lock(&data)?;
-    let to = Postgres::connect(&args.store, password.as_deref(), args.store_ca.as_deref(), name.clone(), &beside)?;
+    let to =
+        Postgres::connect(&args.store, password.as_deref(), args.store_ca.as_deref(), name.clone(), &beside)?;
     let moved = store::copy(&from, &to).await;
     to.close().await?;
     std::fs::remove_dir_all(&beside)?;
-    let moved = moved?;
+    let moved = moved.map_err(|error| match error {
+        StoreError::Exists => {
+            anyhow::anyhow!("the database has functions or requests already: give an empty one")
+        }
+        error => error.into(),
+    })?;
     output::line(format_args!(
-        "moved {} functions, {} aliases, {} credentials, {} requests and {} receipts; what is not over is node {name}'s",
+        "moved {} versions of functions, {} aliases, {} credentials, {} requests and {} receipts; what is not over belongs \
+         to this node, {name}",
         moved.functions, moved.aliases, moved.credentials, moved.invocations, moved.receipts
     ));
     output::line(format_args!(

@@ -44,7 +44,8 @@ pub(crate) async fn begin(
     for statement in [lock_trees, lock_rows] {
         db.prepare_cached(statement).await?; // before, so that all are sent in this order
     }
-    let ((), mine, _, _) = tokio::try_join!(biased;
+    let ((), mine, _, _) = tokio::try_join!(
+        biased;
         async { Ok(db.batch_execute("BEGIN").await?) },
         async { Ok::<_, Fault>(db.execute(&own, &[&node, &epoch, &number]).await?) },
         async {

@@ -20,9 +20,16 @@ use crate::{
 impl Nodes {
     /// Cancels, wherever the request is and whatever hangs below it, on every node.
     pub(crate) async fn cancel(self: &Arc<Self>, handle: &Handle, order: CancelOrder) -> CancelAnswer {
+        match self.cancel_held(handle, order.clone()).await {
+            CancelAnswer::Elsewhere => self.cancel_elsewhere(&order).await,
+            answer => answer,
+        }
+    }
+
+    /// The same for a request that this node has, or had; `Elsewhere` if it did not.
+    pub(super) async fn cancel_held(self: &Arc<Self>, handle: &Handle, order: CancelOrder) -> CancelAnswer {
         let here = handle.cancel_here(order.clone()).await;
         match here {
-            CancelAnswer::Elsewhere => self.cancel_elsewhere(&order).await,
             // It is over, and what it made may live on another node.
             CancelAnswer::Finished(_) if order.scope == Scope::Subtree => match self.fence(&order).await {
                 Ok(Some(answer @ (CancelAnswer::Done { .. } | CancelAnswer::Unkillable { .. }))) => answer,
@@ -31,12 +38,6 @@ impl Nodes {
             },
             here => self.rest_of(&order, here).await,
         }
-    }
-
-    /// The same for a request that this node holds, or nobody does: what another node asks for.
-    pub(super) async fn cancel_held(&self, handle: &Handle, order: CancelOrder) -> CancelAnswer {
-        let here = handle.cancel_here(order.clone()).await;
-        self.rest_of(&order, here).await
     }
 
     /// What this node had of a tree is stopped; the rest may be under way on others.
@@ -51,6 +52,13 @@ impl Nodes {
 
     async fn cancel_elsewhere(self: &Arc<Self>, order: &CancelOrder) -> CancelAnswer {
         let found = match self.fence(order).await {
+            // It is over, and a synchronous request that it made may not be: its node alone knows.
+            Ok(Some(over @ CancelAnswer::Finished(_))) if order.scope == Scope::Subtree => {
+                return match self.ask_around(order).await {
+                    CancelAnswer::Unknown => over,
+                    answer => answer,
+                };
+            }
             Ok(Some(answer)) => return answer,
             Ok(None) => stored_answer(self.shared.as_ref(), order).await,
             Err(error) => return gone(order, &error),

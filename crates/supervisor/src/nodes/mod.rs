@@ -9,6 +9,7 @@
 mod cancels;
 mod claims;
 mod lease;
+mod owned;
 mod parts;
 mod trees;
 mod work;
@@ -29,6 +30,7 @@ use tokio::sync::{Notify, watch};
 
 pub(crate) use claims::Room;
 pub use lease::{Lease, LeaseSettings, Lost};
+pub(crate) use owned::Banned;
 pub use work::Working;
 
 use crate::{

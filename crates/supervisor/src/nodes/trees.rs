@@ -27,8 +27,10 @@ impl Nodes {
         let top = known.as_ref().and_then(|row| row.root).or(local).unwrap_or(request);
         let limit = u32::try_from(MAX_SHOWN).unwrap_or(u32::MAX);
         let rows = self.shared.below(top, limit).await?;
-        if here.is_none() && !rows.iter().any(|(row, _)| row.request == request) {
-            return Ok(None); // it is over, or nobody's
+        // The top is among them even if it is over.
+        let lives = |(row, _): &(InvocationRecord, _)| matches!(row.status, Status::Wait | Status::Running);
+        if here.is_none() && !rows.iter().any(lives) {
+            return Ok(None);
         }
         Ok(merged(top, here, rows))
     }
@@ -80,7 +82,9 @@ fn merged(
 }
 
 fn shown(row: InvocationRecord, owner: Option<String>) -> RequestRow {
+    let over = !matches!(row.status, Status::Wait | Status::Running);
     let state = match (row.status, &owner) {
+        _ if over => "settled",
         (Status::Running, _) => "running",
         (_, None) => "queued",
         (_, Some(_)) => "placed",
@@ -95,14 +99,14 @@ fn shown(row: InvocationRecord, owner: Option<String>) -> RequestRow {
         labels: row.labels.to_map(),
         state: state.to_owned(),
         asynchronous: true,
-        stopping: row.fenced_by.map(|_| "ask".to_owned()),
+        stopping: row.fenced_by.filter(|_| !over).map(|_| "ask".to_owned()),
         cancel_id: row.fenced_by.map(|cancel| cancel.to_string()),
-        code: None,
+        code: u16::try_from(row.error_code).ok().filter(|_| over),
         instance: None,
         pid: None,
         attempt: row.attempts,
         created_ms: row.created_ms,
         started_ms: row.started_ms,
-        node: owner,
+        node: owner.filter(|_| !over),
     }
 }
