@@ -54,8 +54,7 @@ async fn ready(db: &Db) -> Result<(), Fault> {
 pub(crate) async fn record(db: &Db, node: &str, receipt: &NewReceipt, reach: &Reach) -> Result<(), Fault> {
     ready(db).await?;
     let tops: Vec<Uuid> = receipt.fenced.iter().copied().map(id).collect();
-    let (asked, ()) =
-        tokio::try_join!(biased; parts::asked(db, node, receipt.target, reach.level), may_be_large(db))?;
+    let (asked, ()) = tokio::try_join!(biased; parts::asked(db, node, receipt.target, &tops, reach.level), may_be_large(db))?;
     if asked {
         return record_part(db, node, receipt, &tops, reach).await;
     }
