@@ -29,6 +29,8 @@ pub(crate) struct BareServer {
 
 impl BareServer {
     pub(crate) fn start() -> anyhow::Result<Self> {
+        // The client wants one, TLS or not; Err: there is one.
+        drop(rustls::crypto::ring::default_provider().install_default());
         // As the node's own client: kept connections.
         let http = Client::builder().no_proxy().build()?;
         Ok(Self { floor: Floor::start()?, http })
@@ -164,6 +166,30 @@ impl Sleeper {
         self.from.read_exact(&mut byte)?;
         Ok(start.elapsed())
     }
+}
+
+/// Wakes all of them, side by side; to the answer of the slowest.
+pub(crate) fn wake_all(sleepers: &mut [Sleeper]) -> anyhow::Result<Duration> {
+    let mut byte = [b'.'];
+    let start = Instant::now();
+    for sleeper in &mut *sleepers {
+        sleeper.to.write_all(&byte)?;
+    }
+    for sleeper in sleepers {
+        sleeper.from.read_exact(&mut byte)?;
+    }
+    Ok(start.elapsed())
+}
+
+/// SIGKILL to all of them, to the last exit collected.
+pub(crate) fn kill_all<'a>(children: impl Iterator<Item = &'a mut Child>) -> anyhow::Result<Duration> {
+    let mut children: Vec<&mut Child> = children.collect();
+    let start = Instant::now();
+    children.iter_mut().try_for_each(|child| child.kill())?;
+    for child in children {
+        child.wait()?;
+    }
+    Ok(start.elapsed())
 }
 
 /// Says "." and answers each byte with one, until its input ends.

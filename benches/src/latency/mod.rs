@@ -9,14 +9,17 @@ mod floors;
 mod load;
 mod measure;
 mod memory;
+mod nodes;
 mod options;
 mod ordinary;
 mod page;
 mod pass_through;
 mod peer;
 mod plots;
+mod postgres;
 mod progress;
 mod queued;
+mod rates;
 mod report;
 mod stops;
 mod trees;
@@ -76,6 +79,7 @@ async fn measure(part: &str, options: &Options, found: &mut Found) -> anyhow::Re
     match part {
         "stops" => stops::measure(effort, options.peer.as_ref(), found).await,
         "queued" => queued::measure(effort, found).await,
+        "nodes" => nodes::measure(effort, found).await,
         "engine" => engine::measure(effort, found),
         "trees" => trees::measure(effort, found).await,
         "load" => under_load::measure(effort, found).await,

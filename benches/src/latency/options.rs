@@ -11,7 +11,8 @@ const FULL: Effort = Effort { rounds: 5, samples: 40 };
 const QUICK: Effort = Effort { rounds: 3, samples: 6 };
 
 /// The parts, by the word that names each.
-pub(crate) const PARTS: [&str; 7] = ["stops", "queued", "trees", "engine", "load", "ordinary", "memory"];
+pub(crate) const PARTS: [&str; 8] =
+    ["stops", "queued", "trees", "nodes", "engine", "load", "ordinary", "memory"];
 
 #[derive(Debug)]
 pub(crate) struct Options {

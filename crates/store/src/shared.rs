@@ -11,21 +11,21 @@
 //!   A node that left in order is the same: nothing of that life is written any more.
 //! - A node is *live* to the others while it drains as well: it is asked around, and taken over when its lease ends.
 //! - A request that is not over has one **owner**, or none: then it waits in the shared queue and any node may
-//!   [`Shared::claim`] it. Only its owner changes it, but for a fence. Each change of owner raises its **version**, and
-//!   settling or releasing it is compare-and-set on that: a write whose connection broke may take effect long after,
-//!   when the same node has the same request for the second time.
+//!   [`Shared::claim`] it. Only its owner changes it, but for a fence. Within one life a node's writes are carried out in the order in which
+//!   they were made, each by one connection after the last one's fate is known: so none of them can meet a request that the node
+//!   gave back and has for the second time. (The simulation has a version for each change of owner instead.)
 //! - An answer that is lost says nothing. A repeated write is told the same as the first: a release says what is *still*
 //!   the node's, not what went just now. A claim or an accept that nobody heard of leaves requests with a node that does not
-//!   know them: the node compares how many it owns at each heartbeat, and reads them again if that is not what it has. It does
-//!   not take up again what it gave up meanwhile, by the version.
+//!   know them: the node looks through what it owns from time to time, and takes up what it did not know at two looks in a row.
 //! - A **fence** over a tree is one transaction that holds the lock of the tree's root alone; who accepts a request below
 //!   another holds the same lock together with others, and looks whether anything above is fenced: so no child is
 //!   accepted behind a fence, on any node ([`StoreError::Banned`]). *Anything above*: what the child names, and on from there
 //!   by what the store has, through requests that are over too. A fence of one request bans its own children alone.
 //! - The store does not know synchronous requests. A fence over one ([`Shared::ask_around`]) bans its id within the asker's
 //!   project and fences what the store has below it, in the transaction that asks the nodes: it may be over, and its children
-//!   elsewhere, before its node hears of it. Whoever settles a request below which synchronous ones still run says so
-//!   (a **tail**), in whichever transaction settles it; a fence makes a part of it for that node while that epoch lasts.
+//!   elsewhere, before its node hears of it. A request that is over may have synchronous ones
+//!   below it that still run, which its node alone knows: a cancel of its tree asks every node as well. (The simulation keeps such
+//!   a **tail** in the store instead.)
 //! - What a fence found on a node is a **part** of the cancel for that node, as a row, one for each request and node: a
 //!   notification only wakes, the row is read again at every heartbeat. A node that does not hold the request bans it for itself
 //!   *before* it says so, as the answer to its claim may be on the way; and its report settles the request. Who leaves closes

@@ -379,6 +379,7 @@ impl Handle {
     /// When the store cannot be read.
     pub async fn receipt(&self, cancel: CancelId) -> Result<Option<Receipt>, StoreError> {
         let live = self.ask(|respond| Question::Receipt { cancel, respond }).await.flatten();
+        let live = live.or_else(|| self.nodes.as_ref()?.being_closed(cancel));
         let receipt = match live {
             Some(receipt) => Some(receipt),
             None => {

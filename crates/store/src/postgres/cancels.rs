@@ -10,7 +10,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::{
-    connection::{Db, row, rows},
+    connection::{Db, prepare, row, rows},
     fault::Fault,
     group::{TREES, id, tree},
     invocations, parts, receipts,
@@ -18,23 +18,48 @@ use super::{
 };
 use crate::{Fence, Fenced, FunctionFilter, FunctionKey, LATEST, NewReceipt, Reach};
 
-/// Takes a tree for itself: nothing is accepted below another request of it until the transaction ends.
-async fn close(db: &Db, root: RequestId) -> Result<(), Fault> {
-    may_be_large(db).await?;
-    row(db, "SELECT pg_advisory_xact_lock($1::int4, $2::int4)", &[&TREES, &tree(root)]).await.map(drop)
+/// Takes a tree for itself, so that nothing is accepted below another request of it until the transaction ends; and then
+/// all that hangs below these, each once.
+async fn close(db: &Db, root: RequestId, tops: &[Uuid]) -> Result<Vec<Uuid>, Fault> {
+    let (_, reached) = tokio::try_join!(biased; async { row(db, CLOSE, &[&TREES, &tree(root)]).await }, async {
+        rows(db, WALK, &[&tops]).await
+    },)?;
+    reached.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
+const CLOSE: &str = "SELECT pg_advisory_xact_lock($1::int4, $2::int4)";
+const WALK: &str = "
+WITH RECURSIVE reached (request) AS (
+    SELECT unnest($1::uuid[]) UNION SELECT a.request FROM reached r JOIN above a ON a.above = r.request)
+SELECT request FROM reached";
+const SETTLE_FREE: &str = "
+UPDATE invocations
+SET status = CASE WHEN attempts = 0 THEN 4 ELSE 3 END, error_code = 4208,
+    error_message = 'function invocation canceled', ended_ms = $2
+WHERE request = ANY($1) AND owner IS NULL AND status < 2
+RETURNING request, project, package, name, version";
+const ROOT: &str = "SELECT COALESCE(root, request) FROM invocations WHERE request = $1";
+
+/// All that is asked side by side below: what is sent first is carried out first.
+async fn ready(db: &Db) -> Result<(), Fault> {
+    prepare(db, &[CLOSE, WALK, SETTLE_FREE, ROOT]).await?;
+    prepare(db, &receipts::PUTS).await?;
+    prepare(db, &parts::MAKES).await?;
+    prepare(db, &parts::WAITS_BELOW).await?;
+    parts::prepare_asked(db).await?;
+    parts::prepare_of(db).await
 }
 
 /// Records a cancel of this node that reaches over its tree, on other nodes too.
 pub(crate) async fn record(db: &Db, node: &str, receipt: &NewReceipt, reach: &Reach) -> Result<(), Fault> {
-    close(db, reach.root).await?;
+    ready(db).await?;
     let tops: Vec<Uuid> = receipt.fenced.iter().copied().map(id).collect();
-    let reached = walk(db, &tops).await?;
+    let (asked, ()) = tokio::try_join!(biased; parts::asked(db, node, receipt.target, &tops, reach.level), may_be_large(db))?;
+    if asked {
+        return record_part(db, node, receipt, &tops, reach).await;
+    }
+    let reached = close(db, reach.root, &tops).await?;
     lock(db, &reached).await?;
-    receipts::put(db, node, receipt).await?;
-    // The fences first of what the caller named, in its order.
-    receipts::fence(db, receipt.cancel, &tops, true).await?;
-    receipts::fence(db, receipt.cancel, &reached, true).await?;
-    settle_free(db, &reached, receipt.created_ms).await?;
     let ask = parts::Ask {
         cancel: receipt.cancel,
         node,
@@ -43,20 +68,46 @@ pub(crate) async fn record(db: &Db, node: &str, receipt: &NewReceipt, reach: &Re
         level: reach.level,
         actor: &reach.actor,
     };
-    // What hangs below by way of other nodes and came back to this one is for it to stop as well.
-    parts::make(db, &ask, &reached, &tops).await
+    // The fences first of what the caller named, in its order.
+    let fenced = tops.iter().chain(&reached).copied();
+    tokio::try_join!(biased;
+        receipts::put(db, node, receipt),
+        receipts::fence(db, receipt.cancel, fenced, true),
+        settle_free(db, &reached, receipt.created_ms),
+        // What hangs below by way of other nodes and came back to this one is for it to stop as well.
+        parts::make(db, &ask, &reached, &tops),
+    )
+    .map(drop)
+}
+
+/// The same where another node's cancel asks this one for it: its fence is over the whole tree, durably, and what hangs below
+/// on other nodes has parts. So the tree's lock, which all these nodes would wait for in turn, is not needed: nothing is
+/// accepted behind that fence. Whoever joins this cancel still waits for those parts.
+async fn record_part(
+    db: &Db,
+    node: &str,
+    receipt: &NewReceipt,
+    tops: &[Uuid],
+    reach: &Reach,
+) -> Result<(), Fault> {
+    tokio::try_join!(biased;
+        receipts::put(db, node, receipt),
+        receipts::fence(db, receipt.cancel, tops.iter().copied(), true),
+        parts::wait_below(db, node, receipt.cancel, tops, reach.level),
+    )
+    .map(drop)
 }
 
 /// Fences a request and what is in scope with it, wherever it is.
 pub(crate) async fn fence(db: &Db, node: &str, epoch: i64, fence: &Fence) -> Result<Fenced, Fault> {
+    ready(db).await?;
     let target = id(fence.target);
-    let found =
-        row(db, "SELECT COALESCE(root, request) FROM invocations WHERE request = $1", &[&target]).await?;
+    let (found, ()) = tokio::try_join!(biased; async { row(db, ROOT, &[&target]).await }, may_be_large(db))?;
     let Some(found) = found else { return fence_below(db, node, epoch, fence).await };
-    close(db, RequestId(found.try_get::<_, Uuid>(0)?.as_u128())).await?;
+    let below = close(db, RequestId(found.try_get::<_, Uuid>(0)?.as_u128()), &[target]).await?;
     let reached = match fence.scope {
         Scope::Request => vec![target],
-        Scope::Subtree => walk(db, &[target]).await?,
+        Scope::Subtree => below,
     };
     let alive = lock(db, &reached).await?;
     // Only now: until it was locked it may have ended, or have been forgotten.
@@ -86,8 +137,7 @@ async fn fence_below(db: &Db, node: &str, epoch: i64, fence: &Fence) -> Result<F
     };
     let Some(root) = root else { return Ok(Fenced::Unknown) };
     parts::hold_nodes(db, node, epoch).await?;
-    close(db, RequestId(root.try_get::<_, Uuid>(0)?.as_u128())).await?;
-    let reached = walk(db, &[target]).await?;
+    let reached = close(db, RequestId(root.try_get::<_, Uuid>(0)?.as_u128()), &[target]).await?;
     if !lock(db, &reached).await? {
         return Ok(Fenced::Unknown);
     }
@@ -122,9 +172,6 @@ async fn fenced(
         body: fence.body.clone(),
         created_ms: fence.now_ms,
     };
-    receipts::put(db, node, &receipt).await?;
-    receipts::fence(db, fence.cancel, reached, fence.scope == Scope::Subtree).await?;
-    let settled = settle_free(db, reached, fence.now_ms).await?;
     let ask = parts::Ask {
         cancel: fence.cancel,
         node,
@@ -133,17 +180,15 @@ async fn fenced(
         level: fence.level,
         actor: &fence.actor,
     };
-    parts::make(db, &ask, reached, &[]).await?;
-    Ok(Fenced::Stopping { settled, parts: parts::of(db, fence.cancel).await? })
-}
-
-/// These and all that hangs below them, each once.
-async fn walk(db: &Db, tops: &[Uuid]) -> Result<Vec<Uuid>, Fault> {
-    let walk = "WITH RECURSIVE reached (request) AS (
-                    SELECT unnest($1::uuid[])
-                    UNION SELECT a.request FROM reached r JOIN above a ON a.above = r.request)
-                SELECT request FROM reached";
-    rows(db, walk, &[&tops]).await?.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    let subtree = fence.scope == Scope::Subtree;
+    let ((), (), settled, (), parts) = tokio::try_join!(biased;
+        receipts::put(db, node, &receipt),
+        receipts::fence(db, fence.cancel, reached.iter().copied(), subtree),
+        settle_free(db, reached, fence.now_ms),
+        parts::make(db, &ask, reached, &[]),
+        parts::of(db, fence.cancel),
+    )?;
+    Ok(Fenced::Stopping { settled, parts })
 }
 
 /// Whether any of them is not over. Nobody changes them until the transaction ends.
@@ -158,11 +203,6 @@ async fn settle_free(
     requests: &[Uuid],
     now_ms: i64,
 ) -> Result<Vec<(RequestId, FunctionKey)>, Fault> {
-    let settle = "UPDATE invocations
-                  SET status = CASE WHEN attempts = 0 THEN 4 ELSE 3 END, error_code = 4208,
-                      error_message = 'function invocation canceled', ended_ms = $2
-                  WHERE request = ANY($1) AND owner IS NULL AND status < 2
-                  RETURNING request, project, package, name, version";
     let read = |row: &Row| {
         let function = FunctionKey {
             project: row.try_get(1)?,
@@ -172,5 +212,5 @@ async fn settle_free(
         };
         Ok((RequestId(row.try_get::<_, Uuid>(0)?.as_u128()), function))
     };
-    rows(db, settle, &[&requests, &now_ms]).await?.iter().map(read).collect()
+    rows(db, SETTLE_FREE, &[&requests, &now_ms]).await?.iter().map(read).collect()
 }

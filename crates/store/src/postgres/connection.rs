@@ -131,6 +131,15 @@ pub(crate) async fn within<T>(time: Duration, work: impl Future<Output = T>) -> 
         .map_err(|_| Fault::Gone(format!("PostgreSQL did not answer within {} s", time.as_secs())))
 }
 
+/// Has these ready: what is asked side by side after that is sent at once, in the order in which it is asked, and carried
+/// out in that order, for one way there and back.
+pub(crate) async fn prepare(db: &Db, statements: &[&str]) -> Result<(), Fault> {
+    for statement in statements {
+        db.prepare_cached(statement).await?;
+    }
+    Ok(())
+}
+
 /// All rows of a statement, which is prepared once a connection.
 pub(crate) async fn rows(db: &Db, sql: &str, values: Params<'_>) -> Result<Vec<Row>, Fault> {
     let statement = db.prepare_cached(sql).await?;

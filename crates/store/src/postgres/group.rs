@@ -6,17 +6,17 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use cancel::RequestId;
+use cancel::{CancelId, RequestId};
 use uuid::Uuid;
 
 use super::{
     connection::{Db, row, rows},
     fault::Fault,
-    invocations,
+    invocations, parts,
     queue::Change,
     receipts,
 };
-use crate::{Lineage, NewInvocation, Placement, Settlement, Status, StoreError};
+use crate::{Lineage, NewInvocation, PartState, Placement, Settlement, Status, StoreError};
 
 /// The first half of the numbers of our advisory locks on trees; the second is made of the root's id.
 pub(crate) const TREES: i32 = 0x5175_6574;
@@ -68,7 +68,7 @@ fn locks(changes: &[Change]) -> (Vec<i32>, Vec<Uuid>) {
                 trees.extend(end.next.as_ref().and_then(|next| tree_of(&next.lineage)));
             }
             Change::Cancel(receipt) => requests.extend(receipt.fenced.iter().copied().map(id)),
-            Change::Over(..) => {}
+            Change::Over(..) | Change::Report(..) => {}
         }
     }
     trees.sort_unstable();
@@ -100,6 +100,8 @@ struct Run<'a> {
     running: Vec<(RequestId, u32, i64)>,
     waiting: Vec<(RequestId, u32, i64)>,
     settled: Vec<(usize, &'a Settlement)>,
+    over: Vec<(CancelId, &'a str)>,
+    reports: Vec<(i64, PartState, &'a str)>,
     /// The last kind of change of each request.
     touched: HashMap<RequestId, u8>,
 }
@@ -107,12 +109,24 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     /// False if it must wait for the next run.
     fn takes(&mut self, place: usize, change: &'a Change) -> bool {
+        // These are of other rows: after all of the run, as nothing in it waits for them.
+        match change {
+            Change::Over(cancel, body) => {
+                let free = self.over.iter().all(|(other, _)| other != cancel);
+                return free.then(|| self.over.push((*cancel, body))).is_some();
+            }
+            Change::Report(part, state, detail) => {
+                let free = self.reports.iter().all(|(other, ..)| other != part);
+                return free.then(|| self.reports.push((*part, *state, detail))).is_some();
+            }
+            _ => {}
+        }
         let (request, kind) = match change {
             Change::Accept(new) => (new.request, 1),
             Change::Running(request, ..) => (*request, 2),
             Change::Waiting(request, ..) => (*request, 3),
             Change::Settle(end) if end.next.is_none() && is_final(end.status) => (end.request, 4),
-            Change::Settle(_) | Change::Cancel(_) | Change::Over(..) => return false,
+            Change::Settle(_) | Change::Cancel(_) | Change::Over(..) | Change::Report(..) => return false,
         };
         let last = self.touched.entry(request).or_default();
         if *last >= kind {
@@ -124,7 +138,7 @@ impl<'a> Run<'a> {
             Change::Running(request, attempts, at) => self.running.push((*request, *attempts, *at)),
             Change::Waiting(request, failures, until) => self.waiting.push((*request, *failures, *until)),
             Change::Settle(end) => self.settled.push((place, end)),
-            Change::Cancel(_) | Change::Over(..) => {}
+            Change::Cancel(_) | Change::Over(..) | Change::Report(..) => {}
         }
         true
     }
@@ -139,12 +153,15 @@ impl<'a> Run<'a> {
         let accepts: Vec<_> = self.accepts.iter().map(|(_, new)| *new).collect();
         let settled: Vec<_> = self.settled.iter().map(|(_, end)| *end).collect();
         invocations::prepare(db).await?;
-        let (accepted, (), (), ended) = tokio::try_join!(
-        biased;
+        receipts::prepare_update(db).await?;
+        parts::prepare_report(db).await?;
+        let (accepted, (), (), ended, (), ()) = tokio::try_join!(biased;
             invocations::accept(db, node, &accepts),
             invocations::mark_running(db, node, &self.running),
             invocations::mark_waiting(db, node, &self.waiting),
             invocations::settle(db, node, &settled),
+            receipts::update(db, &self.over),
+            parts::report(db, node, &self.reports),
         )?;
         for ((place, new), outcome) in self.accepts.iter().zip(outcomes_of(&accepts, &accepted)) {
             tracing::trace!(request = ?new.request, ?outcome, "accepted");
@@ -197,8 +214,12 @@ pub(crate) async fn carry_out(
         let outcome = match change {
             Change::Settle(end) => hand_on(db, node, end).await?,
             Change::Cancel(receipt) => receipts::record(db, node, receipt).await.map(|()| Ok(true))?,
-            Change::Over(cancel, body) => receipts::update(db, *cancel, body).await.map(|()| Ok(true))?,
-            Change::Accept(_) | Change::Running(..) | Change::Waiting(..) => Ok(true), // a new run takes them
+            // A new run takes them.
+            Change::Accept(_)
+            | Change::Running(..)
+            | Change::Waiting(..)
+            | Change::Over(..)
+            | Change::Report(..) => Ok(true),
         };
         set(&mut outcomes, place, outcome);
     }

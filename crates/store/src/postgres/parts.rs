@@ -5,7 +5,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::{
-    connection::{Db, execute, rows},
+    connection::{Db, execute, prepare, row, rows},
     fault::Fault,
     group::id,
     receipts::name_of,
@@ -30,35 +30,118 @@ pub(crate) struct Ask<'a> {
 
 const NOW: &str = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 
-/// Makes a part for each of these requests but those that whoever asks has and stops by itself. Where a part over the same request that asks as
-/// much is open, that one is waited for instead. The requests must be locked.
+const WAIT: &str = "
+INSERT INTO waits (cancel, part)
+SELECT $2::uuid, p.part FROM parts p JOIN invocations i ON i.request = p.request AND i.owner = p.node
+WHERE p.request = ANY($1::uuid[]) AND p.state = 0 AND p.level >= $3::int2 AND p.scope >= $4::int2 AND p.cancel <> $2
+  AND i.status < 2 AND NOT (i.request = ANY ($5::uuid[]) AND i.owner = $6::text)
+ON CONFLICT DO NOTHING";
+const MAKE: &str = "
+WITH made AS (
+    INSERT INTO parts (cancel, node, epoch, request, asker, asker_project, project, package, name, version,
+                       scope, level, actor, state, made_ms)
+    SELECT $2::uuid, i.owner, n.epoch, i.request, $6::text, $7::text, i.project, i.package, i.name, i.version,
+           $4::int2, $3::int2, $8::text, 0, (extract(epoch FROM clock_timestamp()) * 1000)::bigint
+    FROM invocations i JOIN nodes n ON n.node = i.owner
+    WHERE i.request = ANY($1) AND i.status < 2 AND NOT (i.request = ANY ($5::uuid[]) AND i.owner = $6::text)
+      AND NOT EXISTS (SELECT 1 FROM parts p WHERE p.request = i.request AND p.node = i.owner AND p.state = 0
+                      AND p.level >= $3::int2 AND p.scope >= $4::int2)
+    ORDER BY i.seq
+    RETURNING node
+)
+SELECT pg_notify('quell_parts', node) FROM (SELECT DISTINCT node FROM made) AS woken";
+/// What [`make`] asks.
+pub(crate) const MAKES: [&str; 2] = [WAIT, MAKE];
+
+/// Whether this node is asked by an open part to stop this request with all below it, at least as hard, and each of the
+/// others is fenced with all below it.
+const ASKED: &str = "
+SELECT EXISTS (SELECT 1 FROM parts
+               WHERE request = $1 AND node = $2 AND state = 0 AND scope = 1 AND level >= $3 AND project IS NOT NULL)
+   AND NOT EXISTS (SELECT 1 FROM unnest($4::uuid[]) AS top (request)
+                   WHERE NOT EXISTS (SELECT 1 FROM fences f WHERE f.request = top.request AND f.subtree))";
+const WAIT_BELOW: &str = "
+WITH RECURSIVE reached (request) AS (
+    SELECT unnest($1::uuid[])
+    UNION SELECT a.request FROM reached r JOIN above a ON a.above = r.request)
+INSERT INTO waits (cancel, part)
+SELECT $2::uuid, p.part FROM reached r JOIN parts p ON p.request = r.request AND p.state = 0
+WHERE NOT (r.request = ANY ($1::uuid[]) AND p.node = $4::text) AND p.level >= $3::int2 AND p.scope = 1 AND p.cancel <> $2
+ON CONFLICT DO NOTHING";
+/// What [`wait_below`] asks.
+pub(crate) const WAITS_BELOW: [&str; 1] = [WAIT_BELOW];
+
+const REPORT: &str = "
+WITH reported AS (
+    UPDATE parts p SET state = u.state, detail = u.detail
+    FROM unnest($2::int8[], $3::int2[], $4::text[]) AS u(part, state, detail)
+    WHERE p.part = u.part AND p.node = $1 AND p.state = 0
+    RETURNING p.part, p.cancel
+), waiting AS (
+    SELECT cancel FROM reported UNION SELECT w.cancel FROM reported JOIN waits w USING (part)
+)
+SELECT pg_notify('quell_reported', replace(cancel::text, '-', '')) FROM waiting";
+
+fn of_cancel() -> String {
+    format!(
+        "SELECT {COLUMNS} FROM parts p
+         WHERE p.part IN (SELECT part FROM parts WHERE cancel = $1 UNION SELECT part FROM waits WHERE cancel = $1)
+         ORDER BY p.part"
+    )
+}
+
+/// Before [`of`] is asked beside others.
+pub(crate) async fn prepare_of(db: &Db) -> Result<(), Fault> {
+    prepare(db, &[&of_cancel()]).await
+}
+
+/// Before [`report`] is asked beside others.
+pub(crate) async fn prepare_report(db: &Db) -> Result<(), Fault> {
+    prepare(db, &[REPORT]).await
+}
+
+/// Makes a part for each of these requests but those that whoever asks has and stops by itself, and wakes their nodes. Where a part
+/// over the same request that asks as much is open, that one is waited for instead. The requests must be locked.
 pub(crate) async fn make(db: &Db, ask: &Ask<'_>, requests: &[Uuid], but: &[Uuid]) -> Result<(), Fault> {
     let (cancel, scope, level) = (name_of(ask.cancel), scope_number(ask.scope), level_number(ask.level));
-    let wait = "INSERT INTO waits (cancel, part)
-                SELECT $2::uuid, p.part FROM parts p JOIN invocations i ON i.request = p.request AND i.owner = p.node
-                WHERE p.request = ANY($1::uuid[]) AND p.state = 0 AND p.level >= $3::int2 AND p.scope >= $4::int2 AND p.cancel <> $2
-                  AND i.status < 2 AND NOT (i.request = ANY ($5::uuid[]) AND i.owner = $6::text)
-                ON CONFLICT DO NOTHING";
-    execute(db, wait, &[&requests, &cancel, &level, &scope, &but, &ask.node]).await?;
-    let make = format!(
-        "INSERT INTO parts (cancel, node, epoch, request, asker, asker_project, project, package, name, version,
-                            scope, level, actor, state, made_ms)
-         SELECT $2::uuid, i.owner, n.epoch, i.request, $6::text, $7::text, i.project, i.package, i.name, i.version,
-                $4::int2, $3::int2, $8::text, 0, {NOW}
-         FROM invocations i JOIN nodes n ON n.node = i.owner
-         WHERE i.request = ANY($1) AND i.status < 2 AND NOT (i.request = ANY ($5::uuid[]) AND i.owner = $6::text)
-           AND NOT EXISTS (SELECT 1 FROM parts p WHERE p.request = i.request AND p.node = i.owner AND p.state = 0
-                           AND p.level >= $3::int2 AND p.scope >= $4::int2)
-         ORDER BY i.seq
-         RETURNING node"
-    );
-    let made = rows(
-        db,
-        &make,
-        &[&requests, &cancel, &level, &scope, &but, &ask.node, &ask.project, &kept(ask.actor)],
+    let actor = kept(ask.actor);
+    let values: super::connection::Params<'_> =
+        &[&requests, &cancel, &level, &scope, &but, &ask.node, &ask.project, &actor];
+    tokio::try_join!(biased;
+        async { execute(db, WAIT, &[&requests, &cancel, &level, &scope, &but, &ask.node]).await },
+        rows(db, MAKE, values),
     )
-    .await?;
-    tell_parts(db, &made).await
+    .map(drop)
+}
+
+/// Whether this node was asked for at least as much already: then the fence of whoever asked is durable over all that is
+/// below this request, and each of those that are not over has a part of its own. Not where it stops a synchronous request with it,
+/// which that fence could not name.
+pub(crate) async fn asked(
+    db: &Db,
+    node: &str,
+    request: RequestId,
+    tops: &[Uuid],
+    level: Level,
+) -> Result<bool, Fault> {
+    let asked = row(db, ASKED, &[&id(request), &node, &level_number(level), &tops]).await?;
+    Ok(asked.map(|row| row.try_get(0)).transpose()?.unwrap_or_default())
+}
+
+/// Before [`asked`] is asked beside others.
+pub(crate) async fn prepare_asked(db: &Db) -> Result<(), Fault> {
+    prepare(db, &[ASKED]).await
+}
+
+/// Has a cancel wait for the parts of whoever asked before, over what hangs below these.
+pub(crate) async fn wait_below(
+    db: &Db,
+    node: &str,
+    cancel: CancelId,
+    tops: &[Uuid],
+    level: Level,
+) -> Result<(), Fault> {
+    execute(db, WAIT_BELOW, &[&tops, &name_of(cancel), &level_number(level), &node]).await.map(drop)
 }
 
 /// Makes a part for every other live node, for a request that the store does not know.
@@ -100,13 +183,6 @@ pub(crate) async fn of_everybody(db: &Db, node: &str, fence: &Fence) -> Result<V
     Ok(parts)
 }
 
-async fn tell_parts(db: &Db, made: &[Row]) -> Result<(), Fault> {
-    let mut nodes: Vec<&str> = made.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
-    nodes.sort_unstable();
-    nodes.dedup();
-    notify(db, "quell_parts", &nodes).await
-}
-
 /// Tells who waits for these parts.
 pub(crate) async fn tell_reported(db: &Db, parts: &[i64]) -> Result<(), Fault> {
     let cancels = "SELECT cancel FROM parts WHERE part = ANY($1)
@@ -134,30 +210,18 @@ pub(crate) async fn open(db: &Db, node: &str) -> Result<Vec<Part>, Fault> {
 
 /// Those a cancel waits for.
 pub(crate) async fn of(db: &Db, cancel: CancelId) -> Result<Vec<Part>, Fault> {
-    let select = format!(
-        "SELECT {COLUMNS} FROM parts p
-         WHERE p.part IN (SELECT part FROM parts WHERE cancel = $1 UNION SELECT part FROM waits WHERE cancel = $1)
-         ORDER BY p.part"
-    );
-    rows(db, &select, &[&name_of(cancel)]).await?.iter().map(read).collect()
+    rows(db, &of_cancel(), &[&name_of(cancel)]).await?.iter().map(read).collect()
 }
 
-/// What became of a part of this node. One that was answered stays as it was.
-pub(crate) async fn report(
-    db: &Db,
-    node: &str,
-    part: i64,
-    state: PartState,
-    detail: &str,
-) -> Result<(), Fault> {
-    if state == PartState::Open {
-        return Err(StoreError::Unwritable("a part that is open is not reported".into()).into());
-    }
-    let report = "UPDATE parts SET state = $3, detail = $4 WHERE part = $1 AND node = $2 AND state = 0";
-    if execute(db, report, &[&part, &node, &state_number(state), &kept(detail)]).await? == 0 {
+/// What became of parts of this node, each once, and tells who waits for them. One that was answered stays as it was.
+pub(crate) async fn report(db: &Db, node: &str, reports: &[(i64, PartState, &str)]) -> Result<(), Fault> {
+    if reports.is_empty() {
         return Ok(());
     }
-    tell_reported(db, &[part]).await
+    let parts: Vec<i64> = reports.iter().map(|(part, ..)| *part).collect();
+    let states: Vec<i16> = reports.iter().map(|(_, state, _)| state_number(*state)).collect();
+    let details: Vec<_> = reports.iter().map(|(.., detail)| kept(detail)).collect();
+    rows(db, REPORT, &[&node, &parts, &states, &details]).await.map(drop)
 }
 
 fn kept(text: &str) -> std::borrow::Cow<'_, str> {

@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::{connection::Db, fault::Fault};
-use crate::{NewInvocation, NewReceipt, Settlement, StoreError, StoreFuture};
+use crate::{NewInvocation, NewReceipt, PartState, Settlement, StoreError, StoreFuture};
 
 /// Writes that wait for the writer: a second or so of work.
 const WRITES: usize = 4_096;
@@ -33,6 +33,8 @@ pub(crate) enum Change {
     Cancel(NewReceipt),
     /// A cancel is over.
     Over(CancelId, String),
+    /// What became of a part of a cancel.
+    Report(i64, PartState, String),
 }
 
 /// One of them, with who hears of it.

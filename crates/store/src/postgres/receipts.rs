@@ -5,7 +5,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::{
-    connection::{Db, execute, row, rows},
+    connection::{Db, execute, prepare, row, rows},
     fault::Fault,
     group::id,
     invocations::{clamped, kept},
@@ -14,47 +14,69 @@ use crate::{BulkRecord, FunctionFilter, FunctionKey, NewReceipt, ReceiptRecord, 
 
 const COLUMNS: &str = "cancel, target, project, package, name, version, body, created_ms";
 
+const PUT: &str = "
+INSERT INTO receipts (cancel, target, project, package, name, version, body, created_ms, open, node)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, true, $9)
+ON CONFLICT (cancel) DO UPDATE SET body = excluded.body, open = true";
+const FENCE: &str = "
+INSERT INTO fences (request, cancel, subtree)
+SELECT u.request, $2::uuid, $3::bool FROM unnest($1::uuid[]) WITH ORDINALITY AS u(request, place) ORDER BY u.place
+ON CONFLICT (request, cancel) DO UPDATE SET subtree = true WHERE excluded.subtree";
+const MARK: &str = "
+UPDATE invocations SET fenced_by = $2 WHERE request = ANY($1) AND fenced_by IS NULL AND status < 2";
+const OVER: &str = "
+UPDATE receipts r SET body = u.body, open = false FROM unnest($1::uuid[], $2::text[]) AS u(cancel, body)
+WHERE r.cancel = u.cancel";
+/// What [`put`] and [`fence`] ask.
+pub(crate) const PUTS: [&str; 3] = [PUT, FENCE, MARK];
+
 /// The receipt itself, as of this node.
 pub(crate) async fn put(db: &Db, node: &str, receipt: &NewReceipt) -> Result<(), Fault> {
     let FunctionKey { project, package, name, version } = &receipt.function;
-    let upsert = format!(
-        "INSERT INTO receipts ({COLUMNS}, open, node) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, true, $9)
-         ON CONFLICT (cancel) DO UPDATE SET body = excluded.body, open = true"
-    );
     let (cancel, target) = (name_of(receipt.cancel), id(receipt.target));
     let (body, created_ms) = (kept(&receipt.body), &receipt.created_ms);
-    execute(db, &upsert, &[&cancel, &target, project, package, name, version, &body, created_ms, &node])
+    execute(db, PUT, &[&cancel, &target, project, package, name, version, &body, created_ms, &node])
         .await
         .map(drop)
 }
 
-/// Fences these requests and no others.
-pub(crate) async fn fence(db: &Db, cancel: CancelId, fenced: &[Uuid], subtree: bool) -> Result<(), Fault> {
+/// Fences these requests and no others, in this order.
+pub(crate) async fn fence(
+    db: &Db,
+    cancel: CancelId,
+    fenced: impl IntoIterator<Item = Uuid>,
+    subtree: bool,
+) -> Result<(), Fault> {
     let cancel = name_of(cancel);
-    let fence = "INSERT INTO fences (request, cancel, subtree)
-                 SELECT u.request, $2::uuid, $3::bool FROM unnest($1::uuid[]) WITH ORDINALITY AS u(request, place) ORDER BY u.place
-                 ON CONFLICT (request, cancel) DO UPDATE SET subtree = true WHERE excluded.subtree";
     // The same one twice in a list would be one too many for that statement.
-    let mut each = Vec::with_capacity(fenced.len());
     let mut seen = std::collections::HashSet::new();
-    each.extend(fenced.iter().copied().filter(|request| seen.insert(*request)));
-    execute(db, fence, &[&each, &cancel, &subtree]).await?;
-    let mark = "UPDATE invocations SET fenced_by = $2
-                WHERE request = ANY($1) AND fenced_by IS NULL AND status < 2";
-    execute(db, mark, &[&each, &cancel]).await.map(drop)
+    let each: Vec<Uuid> = fenced.into_iter().filter(|request| seen.insert(*request)).collect();
+    tokio::try_join!(biased; async { execute(db, FENCE, &[&each, &cancel, &subtree]).await }, async {
+        execute(db, MARK, &[&each, &cancel]).await
+    },)
+    .map(drop)
 }
 
 /// A cancel that reaches no further than this node.
 pub(crate) async fn record(db: &Db, node: &str, receipt: &NewReceipt) -> Result<(), Fault> {
-    put(db, node, receipt).await?;
-    let fenced: Vec<Uuid> = receipt.fenced.iter().copied().map(id).collect();
-    fence(db, receipt.cancel, &fenced, false).await
+    prepare(db, &PUTS).await?;
+    let fenced = receipt.fenced.iter().copied().map(id);
+    tokio::try_join!(biased; put(db, node, receipt), fence(db, receipt.cancel, fenced, false)).map(drop)
 }
 
-/// Replaces the body with its last form.
-pub(crate) async fn update(db: &Db, cancel: CancelId, body: &str) -> Result<(), Fault> {
-    let update = "UPDATE receipts SET body = $2, open = false WHERE cancel = $1";
-    execute(db, update, &[&name_of(cancel), &kept(body)]).await.map(drop)
+/// Replaces bodies with their last forms, each cancel once.
+pub(crate) async fn update(db: &Db, over: &[(CancelId, &str)]) -> Result<(), Fault> {
+    if over.is_empty() {
+        return Ok(());
+    }
+    let cancels: Vec<Uuid> = over.iter().map(|(cancel, _)| name_of(*cancel)).collect();
+    let bodies: Vec<_> = over.iter().map(|(_, body)| kept(body)).collect();
+    execute(db, OVER, &[&cancels, &bodies]).await.map(drop)
+}
+
+/// Before [`update`] is asked beside others.
+pub(crate) async fn prepare_update(db: &Db) -> Result<(), Fault> {
+    prepare(db, &[OVER]).await
 }
 
 pub(crate) async fn one(db: &Db, cancel: CancelId) -> Result<Option<ReceiptRecord>, Fault> {

@@ -5,7 +5,11 @@ use std::sync::{Arc, atomic::Ordering};
 use cancel::{CancelId, RequestId};
 use tokio::sync::broadcast;
 
-use super::{Postgres, cancels, claims, nodes, parts, queue::Needs};
+use super::{
+    Postgres, cancels, claims, nodes, parts,
+    queue::{Change, Needs},
+    store::dropped,
+};
 use crate::{
     Beat, Claim, Fence, Fenced, InvocationRecord, Joining, News, NodeRow, Part, PartState, Shared,
     StoreError, StoreFuture,
@@ -87,10 +91,12 @@ impl Shared for Postgres {
     }
 
     fn report(&self, part: i64, state: PartState, detail: String) -> StoreFuture<()> {
-        let node = Arc::clone(&self.node);
-        self.alone(Needs::Life, move |db, _| {
-            Box::pin(async move { parts::report(db, &node, part, state, &detail).await })
-        })
+        if state == PartState::Open {
+            let why = StoreError::Unwritable("a part that is open is not reported".into());
+            return Box::pin(std::future::ready(Err(why)));
+        }
+        // In the transaction of whatever else the end of the request wrote.
+        dropped(self.change(Change::Report(part, state, detail), None))
     }
 
     fn take_over(&self, node: String) -> StoreFuture<bool> {

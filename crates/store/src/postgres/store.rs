@@ -33,7 +33,7 @@ macro_rules! alone {
     };
 }
 
-fn dropped(answer: StoreFuture<bool>) -> StoreFuture<()> {
+pub(super) fn dropped(answer: StoreFuture<bool>) -> StoreFuture<()> {
     Box::pin(async { answer.await.map(drop) })
 }
 

@@ -289,3 +289,37 @@ async fn a_result_is_not_handed_on_below_a_fence() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn who_carries_out_a_part_waits_for_the_parts_below_and_makes_none_unless_something_synchronous_is_with_it()
+ {
+    let home = home();
+    let (a, b, c) = (home.node(0), home.node(1), home.node(2));
+    soon(async {
+        // 1 on a, 2 on b, 3 on c; fenced from c.
+        a.accept(invocation(1)).await.unwrap();
+        b.accept(child(2, 1, &[1])).await.unwrap();
+        c.accept(child(3, 1, &[2])).await.unwrap();
+        c.fence(FenceOf { cancel: 9, target: 1 }.ask()).await.unwrap();
+        let parts = async |cancel| requests(&a.parts_of(CancelId(cancel)).await.unwrap());
+        assert_eq!(parts(9).await, [(1, name(0)), (2, name(1)), (3, name(2))]);
+        b.record_cancel(reaching(10, &[2], 1, Level::Ask)).await.unwrap();
+        assert_eq!(
+            parts(10).await,
+            [(3, name(2))],
+            "what is above is not waited for, and nothing is asked twice"
+        );
+        assert_eq!(c.parts().await.unwrap().len(), 1);
+        assert_eq!(b.accept(child(4, 1, &[2])).await, Err(StoreError::Banned));
+        // With 77, which the store does not know, what hangs below that alone is found.
+        c.accept(child(5, 1, &[77])).await.unwrap();
+        a.record_cancel(reaching(11, &[1, 77], 1, Level::Ask)).await.unwrap();
+        assert_eq!(parts(11).await, [(2, name(1)), (3, name(2)), (5, name(2))]);
+        assert_eq!(c.accept(child(6, 1, &[77])).await, Err(StoreError::Banned));
+        // Harder than it was asked for is asked of the others.
+        b.record_cancel(reaching(12, &[2], 1, Level::Kill)).await.unwrap();
+        assert_eq!(parts(12).await, [(3, name(2))]);
+        assert_eq!(c.parts().await.unwrap().iter().filter(|part| part.request == RequestId(3)).count(), 2);
+    })
+    .await;
+}

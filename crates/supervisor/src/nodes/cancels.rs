@@ -1,9 +1,12 @@
 //! Cancels that reach beyond this node: fenced in the store in one transaction, stopped by whoever runs the parts.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, MutexGuard, PoisonError},
+};
 
 use cancel::{CancelId, RequestId, Scope};
-use store::{Fence, Fenced, FunctionKey, Part, PartState, Status, StoreError};
+use store::{Fence, Fenced, FunctionKey, News, Part, PartState, Status, StoreError};
 use tokio::{sync::broadcast, time::Instant};
 
 use super::{Nodes, PartActor, Waited, shown};
@@ -71,6 +74,8 @@ impl Nodes {
     async fn fence(self: &Arc<Self>, order: &CancelOrder) -> Result<Option<CancelAnswer>, StoreError> {
         let (cancel, begun) = (fresh_cancel(), Instant::now());
         let mut receipt = opened(cancel, order);
+        // From before the fence on: what is reported after it is not missed, and its parts need not be read again.
+        let news = self.shared.news();
         let answer = match self.shared.fence(fence_of(cancel, order, &receipt)).await? {
             Fenced::Unknown => return Ok(None),
             Fenced::Finished(status) => CancelAnswer::Finished(word(status)),
@@ -83,19 +88,20 @@ impl Nodes {
                     known => known,
                 }
             }
-            Fenced::Stopping { settled, .. } => {
+            Fenced::Stopping { settled, parts } => {
                 receipt.requests = settled.into_iter().map(never_started).collect();
                 if order.early {
                     // The receipt tells the rest, when whoever waits for it below has heard of all.
-                    self.close_later(cancel, receipt);
+                    let nodes = Arc::clone(self);
+                    tokio::spawn(async move {
+                        let waited = nodes.wait_among(cancel, news, parts).await;
+                        nodes.closed(cancel, receipt, waited).await;
+                    });
                     return Ok(Some(CancelAnswer::Done { cancel, stop: Stop::Fenced }));
                 }
-                let waited = self.wait_for(cancel).await;
-                let parts = self.shared.parts_of(cancel).await.unwrap_or_default();
-                let answer = waited.over(cancel, CancelAnswer::Done { cancel, stop: Stop::Stopped });
+                let waited = self.wait_among(cancel, news, parts).await;
                 receipt.took_us = u64::try_from(begun.elapsed().as_micros()).ok();
-                self.close(cancel, receipt, &parts, &answer).await;
-                answer
+                self.closed(cancel, receipt, waited).await
             }
         };
         Ok(Some(answer))
@@ -134,13 +140,22 @@ impl Nodes {
     /// Waits until every part of a cancel was reported. A notification only says when to look; where it is lost, the
     /// next heartbeat's look finds the same rows.
     pub(crate) async fn wait_for(&self, cancel: CancelId) -> Waited {
-        let mut news = self.shared.news();
+        let news = self.shared.news();
+        match self.shared.parts_of(cancel).await {
+            Ok(parts) => self.wait_among(cancel, news, parts).await,
+            Err(error) => Waited::Unreadable(error),
+        }
+    }
+
+    /// The same, where the parts were read after the news began.
+    async fn wait_among(
+        &self,
+        cancel: CancelId,
+        mut news: broadcast::Receiver<News>,
+        mut parts: Vec<Part>,
+    ) -> Waited {
         let end = Instant::now() + self.patience;
         loop {
-            let parts = match self.shared.parts_of(cancel).await {
-                Ok(parts) => parts,
-                Err(error) => return Waited::Unreadable(error),
-            };
             let open: Vec<&Part> = parts.iter().filter(|part| part.state == PartState::Open).collect();
             if open.is_empty() {
                 return Waited::Done(parts);
@@ -151,52 +166,81 @@ impl Nodes {
                 silent.dedup();
                 return Waited::Silent(silent);
             }
-            let look_again = tokio::time::sleep_until(end.min(Instant::now() + super::lease::LOOK_AGAIN));
-            tokio::pin!(look_again);
-            loop {
-                tokio::select! {
-                    told = news.recv() => match told {
-                        Ok(store::News::Reported(of)) if of == cancel => break,
-                        Ok(store::News::Again) | Err(broadcast::error::RecvError::Lagged(_)) => break,
-                        Ok(_) => {}
-                        // The store is closing: the look at it says so.
-                        Err(broadcast::error::RecvError::Closed) => break,
-                    },
-                    () = &mut look_again => break,
-                }
-            }
+            changed(&mut news, cancel, end.min(Instant::now() + super::lease::LOOK_AGAIN)).await;
+            parts = match self.shared.parts_of(cancel).await {
+                Ok(parts) => parts,
+                Err(error) => return Waited::Unreadable(error),
+            };
         }
     }
 
-    fn close_later(self: &Arc<Self>, cancel: CancelId, receipt: Receipt) {
-        let nodes = Arc::clone(self);
-        tokio::spawn(async move {
-            let waited = nodes.wait_for(cancel).await;
-            let parts = nodes.shared.parts_of(cancel).await.unwrap_or_default();
-            let answer = waited.over(cancel, CancelAnswer::Done { cancel, stop: Stop::Stopped });
-            nodes.close(cancel, receipt, &parts, &answer).await;
-        });
-    }
-
-    async fn close(&self, cancel: CancelId, mut receipt: Receipt, parts: &[Part], answer: &CancelAnswer) {
+    /// Closes a receipt that this node opened for others, and says what it comes to. Whoever asks for it from here on sees its
+    /// last form; the store gets that meanwhile, as it does for a cancel of this node alone: the fence is what is promised.
+    async fn closed(
+        self: &Arc<Self>,
+        cancel: CancelId,
+        mut receipt: Receipt,
+        waited: Waited,
+    ) -> CancelAnswer {
+        let parts = match &waited {
+            Waited::Done(parts) => parts.clone(),
+            Waited::Silent(_) | Waited::Unreadable(_) => {
+                self.shared.parts_of(cancel).await.unwrap_or_default()
+            }
+        };
+        let answer = waited.over(cancel, CancelAnswer::Done { cancel, stop: Stop::Stopped });
         receipt.closed_ms = Some(now_ms());
         receipt.recorded_ms = Some(receipt.fenced_ms);
         receipt.parts = parts.iter().map(shown).collect();
-        let result = match answer {
+        let result = match &answer {
             CancelAnswer::Done { stop: Stop::Stopped, .. } => "stopped",
             CancelAnswer::Done { .. } => "draining",
             CancelAnswer::Unkillable { .. } => "unkillable",
             _ => "not_recorded",
         };
         result.clone_into(&mut receipt.result);
-        let kept = match serde_json::to_string(&receipt) {
-            Ok(body) => self.shared.update_receipt(cancel, body).await.map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
-        };
-        if let Err(error) = kept {
-            tracing::error!(%cancel, error, "the last form of a receipt could not be kept");
+        let body = serde_json::to_string(&receipt).unwrap_or_default(); // plain data: it cannot fail
+        let write = self.shared.update_receipt(cancel, body);
+        self.closing().insert(cancel, receipt);
+        let nodes = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Err(error) = write.await {
+                tracing::error!(%cancel, %error, "the last form of a receipt could not be kept");
+            }
+            nodes.closing().remove(&cancel);
+        });
+        answer
+    }
+
+    /// A receipt whose last form is on its way to the store.
+    pub(crate) fn being_closed(&self, cancel: CancelId) -> Option<Receipt> {
+        self.closing().get(&cancel).cloned()
+    }
+
+    /// No more than the writes that wait for the store: each of them is one of these.
+    fn closing(&self) -> MutexGuard<'_, HashMap<CancelId, Receipt>> {
+        self.closing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Returns when a part of a cancel was reported, or may have been, or at this moment. What was told of until now is told.
+async fn changed(news: &mut broadcast::Receiver<News>, cancel: CancelId, until: Instant) {
+    let look_again = tokio::time::sleep_until(until);
+    tokio::pin!(look_again);
+    loop {
+        tokio::select! {
+            told = news.recv() => match told {
+                Ok(News::Reported(of)) if of == cancel => break,
+                Ok(News::Again) | Err(broadcast::error::RecvError::Lagged(_)) => break,
+                Ok(_) => {}
+                // The store is closing: the look at it says so.
+                Err(broadcast::error::RecvError::Closed) => break,
+            },
+            () = &mut look_again => break,
         }
     }
+    // One look finds all of it.
+    while news.try_recv().is_ok() {}
 }
 
 fn gone(order: &CancelOrder, error: &StoreError) -> CancelAnswer {

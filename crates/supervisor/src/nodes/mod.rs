@@ -15,13 +15,15 @@ mod trees;
 mod work;
 
 use std::{
+    collections::HashMap,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
+use cancel::CancelId;
 use serde::{Deserialize, Serialize};
 use store::{FunctionFilter, NodeRow, Shared, StoreError};
 use tokio::sync::{Notify, watch};
@@ -33,7 +35,7 @@ pub use work::Working;
 
 use crate::{
     handle::{Actor, CancelAnswer},
-    receipt::NodePart,
+    receipt::{NodePart, Receipt},
 };
 
 /// What a node knows of the others, and how it reaches them: through the store alone.
@@ -51,6 +53,8 @@ pub struct Nodes {
     functions: watch::Sender<u64>,
     /// How long a cancel waits for other nodes beyond what their functions' graces take.
     patience: Duration,
+    /// Receipts whose last form is on its way to the store.
+    closing: Mutex<HashMap<CancelId, Receipt>>,
 }
 
 /// Beyond a kill that takes its whole limit and a lease that runs out: what the store and the way to it may take.
@@ -69,6 +73,7 @@ impl Nodes {
             hurry: Notify::new(),
             functions: watch::Sender::new(0),
             patience: LONGEST_GRACE + kill_timeout + lease + STORE_TAKES,
+            closing: Mutex::default(),
         })
     }
 
@@ -168,7 +173,7 @@ pub(crate) enum Waited {
 
 impl Waited {
     /// Says of an answer, that holds for this node, what holds for all.
-    pub(crate) fn over(self, cancel: cancel::CancelId, here: CancelAnswer) -> CancelAnswer {
+    pub(crate) fn over(self, cancel: CancelId, here: CancelAnswer) -> CancelAnswer {
         use crate::handle::Stop;
         let unkillable = |detail: String| CancelAnswer::Unkillable { cancel, detail };
         let parts = match self {
