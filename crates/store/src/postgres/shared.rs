@@ -5,10 +5,10 @@ use std::sync::{Arc, atomic::Ordering};
 use cancel::{CancelId, RequestId};
 use tokio::sync::broadcast;
 
-use super::{Postgres, cancels, claims, nodes, parts, queue::Needs};
+use super::{Postgres, cancels, claims, nodes, parts, queue::Needs, selects};
 use crate::{
-    Beat, Claim, Fence, Fenced, InvocationRecord, Joining, News, NodeRow, Part, PartState, Shared,
-    StoreError, StoreFuture,
+    Beat, Claim, ElsewherePage, ElsewhereQuery, Fence, Fenced, InvocationRecord, Joining, News, NodeRow,
+    Part, PartState, Shared, StoreError, StoreFuture,
 };
 
 impl Shared for Postgres {
@@ -106,6 +106,11 @@ impl Shared for Postgres {
 
     fn below(&self, request: RequestId, limit: u32) -> StoreFuture<Vec<(InvocationRecord, Option<String>)>> {
         self.read(move |db| Box::pin(async move { claims::below(db, request, limit).await }))
+    }
+
+    fn select(&self, query: ElsewhereQuery) -> StoreFuture<ElsewherePage> {
+        let node = Arc::clone(&self.node);
+        self.read(move |db| Box::pin(async move { selects::elsewhere(db, &node, &query).await }))
     }
 
     fn news(&self) -> broadcast::Receiver<News> {
