@@ -100,6 +100,7 @@ impl Nodes {
             true => Claimed::Nothing,
             false => Claimed::NoRoom,
         };
+        let _passing = self.passing.lock().await;
         let rows = self.shared.claim(Claim { limit, each: OF_EACH, not }).await?;
         if rows.is_empty() {
             return Ok(nothing);

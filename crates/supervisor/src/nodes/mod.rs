@@ -8,6 +8,7 @@
 
 mod cancels;
 mod claims;
+mod elsewhere;
 mod lease;
 mod owned;
 mod parts;
@@ -24,7 +25,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use store::{FunctionFilter, NodeRow, Shared, StoreError};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Mutex, Notify, watch};
 
 pub(crate) use claims::Room;
 pub use lease::{Lease, LeaseSettings, Lost};
@@ -49,6 +50,9 @@ pub struct Nodes {
     hurry: Notify,
     /// Rises when another node may have changed a function, an alias or an asynchronous configuration.
     functions: watch::Sender<u64>,
+    /// Held while requests pass from the shared queue into this shell, and while both are looked through together: what
+    /// was the store's a moment ago and is not the shell's yet would be seen in neither.
+    passing: Mutex<()>,
     /// How long a cancel waits for other nodes beyond what their functions' graces take.
     patience: Duration,
 }
@@ -68,6 +72,7 @@ impl Nodes {
             work: Notify::new(),
             hurry: Notify::new(),
             functions: watch::Sender::new(0),
+            passing: Mutex::new(()),
             patience: LONGEST_GRACE + kill_timeout + lease + STORE_TAKES,
         })
     }
