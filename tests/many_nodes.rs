@@ -2,12 +2,16 @@
 //! and each of the things that happen to machines, wires and databases at 3 a.m.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test that cannot go on fails
 
+#[path = "support/openmetrics.rs"]
+mod openmetrics;
 #[path = "support/mod.rs"]
 mod support;
 
 use std::collections::HashMap;
 
 use nix::sys::signal::Signal;
+use openmetrics::Exposition;
+use reqwest::Method;
 use serde_json::{Value, json};
 use support::{Bell, Mode, Ring, TestNode, site::Site, within};
 
@@ -446,4 +450,75 @@ async fn a_list_has_the_requests_of_every_node_page_by_page_and_names_their_node
     for _ in &ids[3..] {
         bell.ring().await.release().await;
     }
+}
+
+async fn figures(node: &TestNode) -> Exposition {
+    let reply = node.get("/metrics").await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    Exposition::parse(&reply.text())
+}
+
+#[tokio::test]
+async fn what_a_node_does_for_the_others_is_counted_and_what_is_left_of_its_lease_is_shown() {
+    let (_site, mut nodes, bell) = three().await;
+    let (root, rings) = spread(&nodes, &bell).await;
+    let lease: f64 = LEASE_S.parse().unwrap();
+    let mut claimed = 0.0;
+    for node in &nodes {
+        let seen = figures(node).await;
+        let left = seen.value("quell_node_lease_seconds_left", &[]);
+        assert!((0.0..lease).contains(&left), "{left} of {lease}");
+        assert_eq!(seen.value("quell_nodes_accepts", &[]), 1.0);
+        assert_eq!(seen.value("quell_node_takeovers_total", &[]), 0.0);
+        claimed += seen.value("quell_node_claimed_total", &[]);
+    }
+    assert!(claimed >= 2.0, "three requests on three nodes: two at least went by the shared queue");
+    let reply = nodes[1].cancel("part", &root, Mode::Both).await;
+    assert_eq!(reply.header("x-quell-stop"), "stopped", "{reply:?}");
+    let parts = async |result| {
+        let mut all = 0.0;
+        for node in &nodes {
+            all += figures(node).await.value("quell_node_parts_total", &[("result", result)]);
+        }
+        all
+    };
+    let told = nodes[1].receipt(reply.header("x-quell-cancel-id")).await;
+    let told = told["parts"].as_array().unwrap().len();
+    assert!((2..=3).contains(&told), "one for each node that had some of it and was asked: {told}");
+    let stopped = parts("stopped").await;
+    assert!((stopped - told as f64).abs() < 0.5 && parts("unkillable").await < 0.5, "{stopped} of {told}");
+    drop(rings);
+    nodes[0].kill();
+    within("its work is taken over", async {
+        let mut taken = 0.0;
+        while taken < 1.0 {
+            taken = 0.0;
+            for node in &nodes[1..] {
+                taken += figures(node).await.value("quell_node_takeovers_total", &[]);
+            }
+        }
+        assert_eq!(taken, 1.0, "by one of them");
+    })
+    .await;
+    let alone = TestNode::start().await;
+    let seen = figures(&alone).await;
+    assert!(!seen.families().any(|name| name.starts_with("quell_node")), "a node alone is none among others");
+    alone.stop().await;
+}
+
+#[tokio::test]
+async fn the_console_is_told_of_the_nodes_only_where_there_are_some_and_only_an_operator_is() {
+    let (_site, nodes, _bell) = three().await;
+    let seen = nodes[1].view().await;
+    let told = nodes[1].get("/quell/v1/nodes").await.json();
+    assert_eq!(seen["node"], told["this"], "the page asks for the others where it is told of this");
+    assert_eq!(told["nodes"].as_array().unwrap().len(), 3);
+    let body = json!({ "project": "default", "scopes": ["admin"] });
+    let made = nodes[1].post("/quell/v1/credentials", &body).await.json();
+    let refused = nodes[1].send_as(made["token"].as_str(), Method::GET, "/quell/v1/nodes", &[], b"").await;
+    assert_eq!(refused.error().0, 403);
+    let alone = TestNode::start().await;
+    assert!(alone.view().await["node"].is_null());
+    assert_eq!(alone.get("/quell/v1/nodes").await.error().0, 404);
+    alone.stop().await;
 }

@@ -105,6 +105,7 @@ impl Nodes {
         if rows.is_empty() {
             return Ok(nothing);
         }
+        self.metrics.claimed.add(rows.len() as u64);
         let (respond, refused) = oneshot::channel();
         drop(handle.inbox.send(Message::Claimed { rows, respond }).await); // closed: it is ending
         for row in refused.await.unwrap_or_default() {

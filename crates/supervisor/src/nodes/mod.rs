@@ -9,6 +9,7 @@
 mod cancels;
 mod claims;
 mod elsewhere;
+mod figures;
 mod lease;
 mod owned;
 mod parts;
@@ -28,6 +29,7 @@ use store::{FunctionFilter, NodeRow, Shared, StoreError};
 use tokio::sync::{Mutex, Notify, watch};
 
 pub(crate) use claims::Room;
+pub use figures::NodesMetrics;
 pub use lease::{Lease, LeaseSettings, Lost};
 pub(crate) use owned::Banned;
 pub use work::Working;
@@ -53,6 +55,7 @@ pub struct Nodes {
     /// Held while requests pass from the shared queue into this shell, and while both are looked through together: what
     /// was the store's a moment ago and is not the shell's yet would be seen in neither.
     passing: Mutex<()>,
+    metrics: NodesMetrics,
     /// How long a cancel waits for other nodes beyond what their functions' graces take.
     patience: Duration,
 }
@@ -73,6 +76,7 @@ impl Nodes {
             hurry: Notify::new(),
             functions: watch::Sender::new(0),
             passing: Mutex::new(()),
+            metrics: NodesMetrics::new(),
             patience: LONGEST_GRACE + kill_timeout + lease + STORE_TAKES,
         })
     }
