@@ -36,13 +36,13 @@ def handler(event, context):
 
 /** A running `quell serve`; ended by its pid. */
 export class QuellNode {
-  static async start({ data, listen = '127.0.0.1:0' } = {}) {
+  static async start({ data, listen = '127.0.0.1:0', options = [] } = {}) {
     const node = new QuellNode();
     node.folder = data ?? mkdtempSync(path.join(tmpdir(), 'quell-console-'));
     chmodSync(node.folder, 0o711); // runtimes of a node that is root are another user
     const binary = process.env.QUELL_TEST_BINARY || path.join(TARGET, 'debug/quell');
     const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('QUELL_')));
-    const args = ['serve', '--listen', listen, '--data', path.join(node.folder, 'data'), '--rate-limit', '0'];
+    const args = ['serve', '--listen', listen, '--data', path.join(node.folder, 'data'), '--rate-limit', '0', ...options];
     node.process = spawn(binary, args, { env, stdio: ['ignore', 'ignore', 'pipe'] });
     node.ended = new Promise((resolve) => { node.process.once('exit', resolve); node.process.once('error', resolve); });
     node.killIt = () => node.process.kill('SIGKILL');

@@ -110,6 +110,7 @@ impl Postgres {
     fn signal(&mut self, signal: nix::sys::signal::Signal) {
         let Some(mut child) = self.running.take() else { return };
         // Not reaped yet, so its number is its own.
+        #[expect(clippy::disallowed_methods, reason = "our own child, not reaped yet: the pid is its own")]
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().cast_signed()), signal).unwrap();
         child.wait().unwrap();
     }

@@ -34,8 +34,8 @@ use crate::{
 const DEFAULT_RATE: u32 = 1_000;
 /// Bytes of a key: a UUID, a date, a ticket.
 const MAX_KEY: usize = 128;
-/// Three numbers with dots.
-const MAX_AS_OF: usize = 64;
+/// Four numbers with dots.
+const MAX_AS_OF: usize = 96;
 
 /// A cancel of many requests.
 #[derive(Debug, Serialize, ToSchema)]
@@ -183,6 +183,7 @@ fn unselected(why: NotSelected) -> ApiError {
         NotSelected::TooMany(_) => ApiError::invalid(message),
         NotSelected::EarlierLife => ApiError::new(StatusCode::CONFLICT, "FSS.0409", message),
         NotSelected::Gone => ApiError::unavailable(message),
+        NotSelected::Store(_) => ApiError::unavailable(message),
     }
 }
 

@@ -47,7 +47,7 @@ macro_rules! files {
 }
 
 const PAGE: &str = include_str!("console/index.html");
-const FILES: [(&str, &str, &str); 16] = files! {
+const FILES: [(&str, &str, &str); 17] = files! {
     "page.css": CSS,
     "parts.css": CSS,
     "icon.svg": SVG,
@@ -61,6 +61,7 @@ const FILES: [(&str, &str, &str); 16] = files! {
     "log.js": JS,
     "main.js": JS,
     "means.js": JS,
+    "nodes.js": JS,
     "receipts.js": JS,
     "tree.js": JS,
     "words.js": JS,

@@ -137,6 +137,9 @@ pub(crate) async fn plan(
             Err(ApiError::invalid(format!("already cancelled: {cancel}")))
         }
         Err(CancelAnswer::Finished(status)) => Err(ApiError::invalid(format!("Invalid RequestId: {status}"))),
+        Err(CancelAnswer::Gone) => {
+            Err(ApiError::unavailable("the node has ended, or cannot read what other nodes have"))
+        }
         Err(_) => Err(ApiError::not_found("request")),
     }
 }

@@ -94,6 +94,9 @@ pub use labels::Labels;
 pub use migrate::{Copied, copy};
 pub use postgres::Postgres;
 pub use record::*;
-pub use shared::{Beat, Claim, Fence, Fenced, Joining, News, NodeRow, NodeState, Part, PartState, Shared};
+pub use shared::{
+    Beat, Claim, Elsewhere, ElsewherePage, ElsewhereQuery, Fence, Fenced, Joining, News, NodeRow, NodeState,
+    Part, PartState, Shared,
+};
 pub use store::{Store, StoreError, StoreFuture, Told};
 pub use writer::StoreMetrics;

@@ -34,7 +34,7 @@
 use cancel::{CancelId, Level, RequestId, Scope};
 use tokio::sync::broadcast;
 
-use crate::{FunctionFilter, FunctionKey, InvocationRecord, Status, Store, StoreFuture};
+use crate::{FunctionFilter, FunctionKey, InvocationRecord, Labels, Status, Store, StoreFuture};
 
 /// A node as it introduces itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,6 +105,49 @@ pub struct Claim {
     pub each: u32,
     /// None of these: the node cannot run them, or has enough of them waiting.
     pub not: Vec<FunctionKey>,
+}
+
+/// Which requests that are not over, and that the asking node does not own; every given field narrows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ElsewhereQuery {
+    /// Of this project.
+    pub project: String,
+    /// Of this function.
+    pub function: Option<FunctionFilter>,
+    /// Accepted before this moment, by the clock of whoever accepted it, in milliseconds since the Unix epoch.
+    pub created_before_ms: Option<i64>,
+    /// Those that a runtime holds, or those that wait.
+    pub running: Option<bool>,
+    /// Of those that a runtime holds only what was handed to it before this moment.
+    pub started_before_ms: Option<i64>,
+    /// Made by this request.
+    pub parent: Option<RequestId>,
+    /// With all of these.
+    pub labels: Labels,
+    /// Behind this [place](Elsewhere::place).
+    pub after: u64,
+    /// Rows to return at most.
+    pub limit: u32,
+}
+
+/// A request that another node owns, or none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// As it is kept, without its payload.
+    pub row: InvocationRecord,
+    /// Whose it is; `None`: it waits in the shared queue.
+    pub owner: Option<String>,
+    /// Its place in the order of acceptance over all nodes.
+    pub place: u64,
+}
+
+/// Some of them, in the order of acceptance.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ElsewherePage {
+    /// The rows.
+    pub rows: Vec<Elsewhere>,
+    /// How many match in all, wherever the page begins.
+    pub total: u64,
 }
 
 /// A cancel that is asked for on a node that does not hold its target.
@@ -261,6 +304,8 @@ pub trait Shared: Store {
     fn nodes(&self) -> StoreFuture<Vec<NodeRow>>;
     /// A subtree as the store knows it: the request and those below it that are not over, with their owners.
     fn below(&self, request: RequestId, limit: u32) -> StoreFuture<Vec<(InvocationRecord, Option<String>)>>;
+    /// Requests that are not over and that this node does not own: other nodes' and those in the shared queue.
+    fn select(&self, query: ElsewhereQuery) -> StoreFuture<ElsewherePage>;
     /// What other nodes did, from now on. Whoever lags may miss some: as if a connection was lost.
     fn news(&self) -> broadcast::Receiver<News>;
 }

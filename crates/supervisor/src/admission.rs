@@ -23,9 +23,6 @@ use crate::{
 
 impl Shell {
     pub(crate) fn arrived(&mut self, arrival: Arrival) {
-        if self.is_banned(&arrival) {
-            return;
-        }
         let Some(Arrival { invocation, mode }) = self.unless_refused(arrival) else { return };
         let Invocation { request, function, alias, payload, parent, detached, labels, log, trace } =
             invocation;
@@ -42,9 +39,7 @@ impl Shell {
             Mode::Async(respond) => accepting = Some(respond),
             Mode::Kept(known) => kept = known,
         }
-        // As long as its parent is here to tell; what came from the store knows it.
-        let above = parent.filter(|_| self.nodes.is_some() && !detached);
-        let root = kept.root.or_else(|| above.map(|above| self.root_of(above)));
+        let root = kept.root.or_else(|| self.root_below(parent.filter(|_| !detached)));
         let (parent, orphan_of) = self.lineage(parent.filter(|_| !detached), kept.over, is_kept);
         // Of a clock that was set back since, it is as if it had just come.
         let age_ms = u64::try_from(now_ms().saturating_sub(kept.created_ms)).unwrap_or(0);
@@ -103,6 +98,9 @@ impl Shell {
 
     /// The arrival, unless it may not be accepted; then it was told why.
     fn unless_refused(&mut self, arrival: Arrival) -> Option<Arrival> {
+        if self.is_banned(&arrival) {
+            return None;
+        }
         let Err(error) = self.may_accept(&arrival.invocation, &arrival.mode) else { return Some(arrival) };
         self.counters.rejected(&arrival.invocation.function.key, now_ms());
         self.metrics.refused(&error);
@@ -295,6 +293,11 @@ impl Shell {
         }
         let root = above.last().map(|last| self.root_of(*last));
         Lineage { root, above }
+    }
+
+    /// The top of the tree that a request comes into, as long as its parent is here to tell.
+    fn root_below(&self, parent: Option<RequestId>) -> Option<RequestId> {
+        parent.filter(|_| self.nodes.is_some()).map(|parent| self.root_of(parent))
     }
 
     /// The top of a request's tree, as far as it is known here: a request that came from the store knows its own.

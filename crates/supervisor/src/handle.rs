@@ -283,8 +283,17 @@ impl Handle {
         self.nodes.as_ref()
     }
 
-    /// What such a cancel would do now; `Err` is the answer it would get at once.
+    /// What such a cancel would do now; `Err` is the answer it would get at once. Where several nodes share a store, of what
+    /// is on other nodes too, as far as the store knows it; [`CancelAnswer::Gone`] also where that cannot be read.
     pub async fn plan(&self, order: CancelOrder) -> Result<PlanView, CancelAnswer> {
+        match &self.nodes {
+            None => self.plan_here(order).await,
+            Some(nodes) => nodes.plan(self, order).await,
+        }
+    }
+
+    /// The same for what this node holds.
+    pub(crate) async fn plan_here(&self, order: CancelOrder) -> Result<PlanView, CancelAnswer> {
         self.ask(|respond| Question::Plan { order, respond }).await.unwrap_or(Err(CancelAnswer::Gone))
     }
 
@@ -359,11 +368,25 @@ impl Handle {
         self.ask(|respond| Question::Output { instance, project, respond }).await.flatten()
     }
 
-    /// A page of live requests, of those that arrived after the one with this number.
+    /// A page of live requests, of those behind this marker of the page before. Where several nodes share a store, those of
+    /// the others and those that wait for any come last.
     ///
     /// # Errors
     /// See [`NotSelected`].
     pub async fn list(
+        &self,
+        selection: Selection,
+        after: u64,
+        limit: usize,
+    ) -> Result<ListedPage, NotSelected> {
+        match &self.nodes {
+            None => self.list_here(selection, after, limit).await,
+            Some(nodes) => nodes.list(self, selection, after, limit).await,
+        }
+    }
+
+    /// The same for what this node holds.
+    pub(crate) async fn list_here(
         &self,
         selection: Selection,
         after: u64,

@@ -74,7 +74,7 @@ pub use handle::{
 pub use logs::{Follower, LogError, LogLine, LogOf, LogQuery, LogSettings, Logs, Stream};
 pub use metrics::{CancelTimes, Each, Each4, MODES, Metrics, OUTCOMES, Requests};
 pub use node::{Node, Recovered, StartError};
-pub use nodes::{Lease, LeaseSettings, Lost, Nodes, Working};
+pub use nodes::{Lease, LeaseSettings, Lost, Nodes, NodesMetrics, Working};
 pub use receipt::{AskedBy, NodePart, Receipt, TouchedInstance, TouchedRequest};
 pub use selection::{AsOf, ListedPage, NotSelected, Selection, Standing};
 pub use settings::{MAX_RESPONSE_BYTES, Settings, Tunable};

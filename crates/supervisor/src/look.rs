@@ -85,6 +85,7 @@ impl Shell {
             kills: plan.kills.iter().filter_map(|id| self.instance_row(*id)).collect(),
             collateral: ids(plan.collateral),
             requeued: ids(plan.requeued),
+            elsewhere: 0,
         })
     }
 
@@ -108,6 +109,7 @@ impl Shell {
             instance: instance.map(|instance| instance.to_string()),
             at_grace_end: then.map(str::to_owned),
             created_ms: self.engine.request(request).map_or(0, |view| self.request_row(&view).created_ms),
+            node: None,
         }
     }
 
@@ -140,6 +142,7 @@ impl Shell {
             requests: views.map(|view| self.request_row(&view)).collect(),
             instances: instances.into_iter().filter_map(|id| self.instance_row(id)).collect(),
             fork_servers: self.fork_servers.rows(of_project),
+            node: self.nodes.as_ref().map(|nodes| nodes.shared().node()),
             live: u32::try_from(count).unwrap_or(u32::MAX),
             truncated: count > MAX_SHOWN,
             draining: self.draining.is_some(),

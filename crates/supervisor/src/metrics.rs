@@ -25,7 +25,7 @@ impl<T: Default, const N: usize> Each<T, N> {
     }
 
     /// The one of this word; the last for one that is not listed, so that nothing is lost.
-    fn of(&self, word: &str) -> &T {
+    pub(crate) fn of(&self, word: &str) -> &T {
         let at = self.words.iter().position(|known| *known == word);
         &self.values[at.unwrap_or(N - 1)]
     }

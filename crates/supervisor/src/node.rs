@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use cancel::RequestId;
-use store::{FunctionKey, Settlement, Status, Store, StoreError};
+use store::{FunctionKey, InvocationRecord, Settlement, Status, Store, StoreError};
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -38,7 +38,7 @@ const RECOVERY_PAGE: u32 = 500;
 const MAX_ABOVE: usize = 64;
 /// Deliveries an asynchronous request may have over all lives of a node before a crash of the node
 /// during one more is taken for its own doing.
-pub(crate) const MAX_LIVES: u32 = 3;
+const MAX_LIVES: u32 = 3;
 
 /// Why a node could not start.
 #[derive(Debug, thiserror::Error)]
@@ -149,7 +149,7 @@ impl Node {
         receipt::close_interrupted(self.handle.store.as_ref(), self.handle.nodes.as_deref(), swept).await?;
         let store = &self.handle.store;
         let (mut recovered, mut after) = (Recovered::default(), None);
-        let mut taken_up = HashSet::new();
+        let mut up = HashSet::new();
         loop {
             let page = store.unsettled(after, RECOVERY_PAGE).await?;
             let Some(last) = page.last() else {
@@ -175,36 +175,15 @@ impl Node {
                     settle(ran, cancel::CODE_CANCELED, "function invocation canceled").await?;
                     recovered.settled_canceled += 1;
                 } else if let Some(function) = functions.get(&row.function) {
-                    let given_up = row.attempts.saturating_sub(row.failures) >= MAX_LIVES;
-                    let (parent, over) = above(store.as_ref(), row.parent, &taken_up).await?;
+                    let given_up = is_given_up(&row);
+                    let (parent, over) = above(store.as_ref(), row.parent, &up).await?;
                     if !given_up {
-                        taken_up.insert(request); // what is given up is over for what hangs below it
+                        up.insert(request); // what is given up is over for what hangs below it
                     }
-                    let invocation = Invocation {
-                        request,
-                        function: Arc::clone(function),
-                        alias: row.alias.map(Arc::from),
-                        payload: Bytes::new(), // read when its turn comes
-                        parent,
-                        detached: false,
-                        labels: row.labels,
-                        log: false,
-                        trace: None,
-                    };
                     if row.status == Status::Running && !given_up {
                         store.mark_waiting(request, row.failures, row.not_before_ms).await?;
                     }
-                    let mode = Mode::Kept(Kept {
-                        attempts: row.attempts,
-                        failures: row.failures,
-                        not_before_ms: row.not_before_ms,
-                        hops: row.hops,
-                        created_ms: row.created_ms,
-                        over,
-                        given_up,
-                        root: row.root,
-                    });
-                    let message = Message::Arrived(Arrival { invocation, mode });
+                    let message = Message::Arrived(taken_up(row, Arc::clone(function), parent, over));
                     drop(self.handle.inbox.send(message).await); // closed: the node is ending already
                     match given_up {
                         true => recovered.settled_failed += 1,
@@ -240,6 +219,42 @@ impl Node {
             tracing::error!(%error, "the Runtime API's task ended badly");
         }
     }
+}
+
+/// Whether nodes have ended under it too often.
+fn is_given_up(row: &InvocationRecord) -> bool {
+    row.attempts.saturating_sub(row.failures) >= MAX_LIVES
+}
+
+/// A request of the store as it comes to the shell: below `parent`, and left by those that are `over`.
+pub(crate) fn taken_up(
+    row: InvocationRecord,
+    function: Arc<FunctionSpec>,
+    parent: Option<RequestId>,
+    over: Vec<RequestId>,
+) -> Arrival {
+    let kept = Kept {
+        attempts: row.attempts,
+        failures: row.failures,
+        not_before_ms: row.not_before_ms,
+        hops: row.hops,
+        created_ms: row.created_ms,
+        over,
+        given_up: is_given_up(&row),
+        root: row.root,
+    };
+    let invocation = Invocation {
+        request: row.request,
+        function,
+        alias: row.alias.map(Arc::from),
+        payload: Bytes::new(), // read when its turn comes
+        parent,
+        detached: false,
+        labels: row.labels,
+        log: false,
+        trace: None,
+    };
+    Arrival { invocation, mode: Mode::Kept(kept) }
 }
 
 /// The nearest request above that is taken up, and those on the way to it that are over: a tree holds

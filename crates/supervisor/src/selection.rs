@@ -10,7 +10,7 @@ use std::{
 
 use cancel::{RequestId, State};
 use serde::Serialize;
-use store::{FunctionFilter, FunctionKey, Labels};
+use store::{FunctionFilter, FunctionKey, Labels, StoreError};
 use utoipa::ToSchema;
 
 use crate::{
@@ -58,6 +58,9 @@ pub struct AsOf {
     order: u64,
     /// Since the life began.
     at_us: u64,
+    /// By the clock on the wall, in milliseconds since the Unix epoch, where several nodes share a store: all that means
+    /// something to the others.
+    wall_ms: Option<i64>,
 }
 
 impl AsOf {
@@ -65,13 +68,27 @@ impl AsOf {
     pub fn parse(text: &str) -> Option<Self> {
         let (life, rest) = text.split_once('.')?;
         let (order, at) = rest.split_once('.')?;
-        Some(Self { life_ms: life.parse().ok()?, order: order.parse().ok()?, at_us: at.parse().ok()? })
+        let (at, wall) = at.split_once('.').map_or((at, None), |(at, wall)| (at, Some(wall)));
+        let wall_ms = wall.map(str::parse).transpose().ok()?;
+        let (life_ms, order, at_us) = (life.parse().ok()?, order.parse().ok()?, at.parse().ok()?);
+        Some(Self { life_ms, order, at_us, wall_ms })
+    }
+
+    /// The same as other nodes understand it, if it is of a node that shares its store.
+    pub(crate) fn wall_ms(&self) -> Option<i64> {
+        self.wall_ms
+    }
+
+    /// The same with what other nodes understand.
+    pub(crate) fn at_wall(self, ms: i64) -> Self {
+        Self { wall_ms: Some(ms), ..self }
     }
 }
 
 impl Display for AsOf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}", self.life_ms, self.order, self.at_us)
+        write!(f, "{}.{}.{}", self.life_ms, self.order, self.at_us)?;
+        self.wall_ms.map_or(Ok(()), |wall| write!(f, ".{wall}"))
     }
 }
 
@@ -81,19 +98,24 @@ pub enum NotSelected {
     /// More match than one selection may have.
     #[error("{0} requests match, and one selection may have {MAX_SELECTED}: narrow it")]
     TooMany(usize),
-    /// The moment is of an earlier life of the node.
-    #[error("as_of is of an earlier life of the node: plan again")]
+    /// The moment is of an earlier life of the node, or of another one.
+    #[error("as_of is of an earlier life of the node, or of another node: plan again")]
     EarlierLife,
+    /// What other nodes have cannot be read.
+    #[error("what other nodes have could not be read: {0}")]
+    Store(#[from] StoreError),
     /// The node has ended.
     #[error("the node has ended")]
     Gone,
 }
 
-/// Requests that were selected, in the order of their arrival.
+/// Requests that were selected, in the order of their arrival: first those of this node.
 #[derive(Clone, Debug)]
 pub(crate) struct Selected {
     pub(crate) as_of: AsOf,
     pub(crate) requests: Vec<Found>,
+    /// The first of those that are elsewhere, as they are shown.
+    pub(crate) first_elsewhere: Vec<RequestRow>,
 }
 
 /// One of them, as it stood then.
@@ -102,9 +124,23 @@ pub(crate) struct Found {
     pub(crate) request: RequestId,
     pub(crate) function: Arc<FunctionKey>,
     pub(crate) standing: Standing,
+    pub(crate) whereabouts: Whereabouts,
 }
 
-/// A page of live requests, in the order of their arrival.
+/// Who can say what a cancel of it would do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whereabouts {
+    /// This node.
+    Here,
+    /// Another node, or whichever claims it.
+    Elsewhere {
+        /// It is fenced already.
+        stopping: bool,
+    },
+}
+
+/// A page of live requests, in the order of their arrival; first those of the node that was asked, then those of
+/// others and those that wait for any.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ListedPage {
     /// The requests of this page.
@@ -113,6 +149,9 @@ pub struct ListedPage {
     pub count: usize,
     /// Where the next page begins; 0 after the last.
     pub next_marker: u64,
+    /// The node that was asked, where several share its store: then each row names its node, but what waits for any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
 }
 
 impl Shell {
@@ -125,11 +164,11 @@ impl Shell {
         found.sort_unstable_by_key(|(order, ..)| *order);
         let requests = found.into_iter().filter_map(|(_, request, standing)| {
             let function = Arc::clone(&self.requests.get(&request)?.function.key);
-            Some(Found { request, function, standing })
+            Some(Found { request, function, standing, whereabouts: Whereabouts::Here })
         });
         let (began, life_ms) = self.life_began;
-        let as_of = AsOf { life_ms, order: self.next_order, at_us: micros(began) };
-        Ok(Selected { as_of, requests: requests.collect() })
+        let as_of = AsOf { life_ms, order: self.next_order, at_us: micros(began), wall_ms: None };
+        Ok(Selected { as_of, requests: requests.collect(), first_elsewhere: Vec::new() })
     }
 
     pub(crate) fn list(
@@ -146,7 +185,8 @@ impl Shell {
         found.truncate(limit);
         let next_marker = found.last().filter(|_| more).map_or(0, |(order, ..)| *order);
         let views = found.iter().filter_map(|(_, request, _)| self.engine.request(*request));
-        Ok(ListedPage { requests: views.map(|view| self.request_row(&view)).collect(), count, next_marker })
+        let requests = views.map(|view| self.request_row(&view)).collect();
+        Ok(ListedPage { requests, count, next_marker, node: None })
     }
 
     fn matching(&self, selection: &Selection) -> Result<Vec<(u64, RequestId, Standing)>, NotSelected> {
@@ -215,9 +255,11 @@ mod tests {
 
     #[test]
     fn a_moment_comes_back_from_its_text() {
-        let moment = AsOf { life_ms: 1_764_000_000_123, order: 20_501, at_us: 7 };
-        assert_eq!(AsOf::parse(&moment.to_string()), Some(moment));
-        for wrong in ["", "1", "1.2", "1.2.", ".1.2", "1.2.3.4", "a.b.c", "1.-2.3"] {
+        let moment = AsOf { life_ms: 1_764_000_000_123, order: 20_501, at_us: 7, wall_ms: None };
+        for moment in [moment, moment.at_wall(1_764_000_000_456)] {
+            assert_eq!(AsOf::parse(&moment.to_string()), Some(moment));
+        }
+        for wrong in ["", "1", "1.2", "1.2.", ".1.2", "1.2.3.", "1.2.3.4.5", "a.b.c", "1.-2.3"] {
             assert_eq!(AsOf::parse(wrong), None, "{wrong:?}");
         }
     }

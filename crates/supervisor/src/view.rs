@@ -46,7 +46,7 @@ pub struct RequestRow {
     pub created_ms: i64,
     /// When its last attempt was handed over.
     pub started_ms: Option<i64>,
-    /// The node that has it, if that is another than the one that was asked.
+    /// The node that has it, if that is another than the one that was asked; in a list over all nodes that one too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
 }
@@ -141,10 +141,13 @@ pub struct PlanRow {
     /// When it arrived; 0 where a node of an earlier version does not say.
     #[serde(default)]
     pub created_ms: i64,
+    /// The node that has it, if that is another than the one that was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
 }
 
 /// What a cancel would do now.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PlanView {
     /// The requests in scope.
     pub stops: Vec<PlanRow>,
@@ -154,6 +157,10 @@ pub struct PlanView {
     pub collateral: Vec<String>,
     /// Requests outside the scope that would wait again.
     pub requeued: Vec<String>,
+    /// Requests in scope that are on other nodes or wait for any: on what instance they are, and whom else a cancel touches
+    /// there, is not known here.
+    #[serde(default)]
+    pub elsewhere: u32,
 }
 
 /// Everything that lives on the node.
@@ -166,6 +173,9 @@ pub struct NodeView {
     /// Processes that fork instances.
     #[serde(default)]
     pub fork_servers: Vec<ForkServerRow>,
+    /// The node's name, where several share its store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
     /// Live requests in all.
     pub live: u32,
     /// Whether there are more than are shown.

@@ -47,7 +47,8 @@ export function said(error) {
   return `The node did not answer: ${error.message}`;
 }
 
-/** Asks; an answer that is no 2xx is thrown. Without a right it is the credential that is at fault. */
+/** Asks; an answer that is no 2xx is thrown. Without a right it is the credential that is at fault; where `right` is null the asker
+    expects that, and nobody is signed out. */
 export async function ask(path, { method = 'GET', body, headers = {}, signal, right = 'read' } = {}) {
   if (token === null) throw new Refused(403, 'FSS.0403', 'signed out');
   const sent = { 'X-Auth-Token': token, ...headers };
@@ -64,7 +65,7 @@ export async function ask(path, { method = 'GET', body, headers = {}, signal, ri
   });
   if (answer.ok) return answer;
   const error = await refusal(answer);
-  if ((answer.status === 401 || answer.status === 403) && may(right)) {
+  if ((answer.status === 401 || answer.status === 403) && right !== null && may(right)) {
     signOut(`The node does not take this token: ${error.words}. It may be wrong, expired, revoked, or without the scope read.`);
   }
   throw error;
@@ -92,9 +93,9 @@ export function setScopes(words) {
   scopes = words;
 }
 
-/** Whether the credential has this scope, as far as is known. */
+/** Whether the credential has this scope, as far as is known. An admin has those of his project, and an operator's is not. */
 export function may(right) {
-  return scopes === null || scopes.includes(right) || scopes.includes('admin');
+  return scopes === null || scopes.includes(right) || (right !== 'operator' && scopes.includes('admin'));
 }
 
 /** The lines of an answer that goes on; `heard` is called whenever something came. */

@@ -1,13 +1,15 @@
-// The node: what contains instances on this machine, what limits them, what is not as it should be.
+// The node: what contains instances on this machine, what limits them, what is not as it should be, who shares its store.
 
 import { read, said } from './api.js';
-import { byId, facts, make, table } from './element.js';
+import { byId, facts, fill, make, table } from './element.js';
+import { nodesPanel } from './nodes.js';
 import { badge, functionName } from './words.js';
 
 export async function showMeans() {
   const to = byId('means');
   try {
-    to.replaceChildren(...told(await read('/quell/v1/node')));
+    const node = await read('/quell/v1/node');
+    fill(to, told(node), await nodesPanel(node));
   } catch (error) {
     to.replaceChildren(make('p', { class: 'error' }, said(error)));
   }

@@ -1,7 +1,7 @@
 //! Every family there is, with its name and what it says.
 
 use prometheus_client::{encoding::DescriptorEncoder, registry::Unit};
-use supervisor::{CancelTimes, MODES, Metrics};
+use supervisor::{CancelTimes, MODES, Metrics, Nodes};
 
 use super::{Seen, text::Page};
 
@@ -15,6 +15,9 @@ pub(super) fn write(seen: &Seen, encoder: &mut DescriptorEncoder<'_>) -> Written
     instances(page, seen.handle.metrics())?;
     functions(page, seen)?;
     node(page, seen)?;
+    if let Some(nodes) = seen.handle.nodes() {
+        among_nodes(page, nodes)?;
+    }
     store(page, seen)?;
     http(page, seen)?;
     process(page, seen)
@@ -190,6 +193,38 @@ fn node(page: &mut Page<'_, '_>, seen: &Seen) -> Written {
     let lost = seen.handle.metrics().spans_lost.get();
     page.counter("quell_spans_lost", "Spans that a collector of traces did not take in time", lost)?;
     page.counter("quell_log_lines_lost", "Lines of functions that are in no log", census.log_lines_lost)
+}
+
+/// Of a node that shares its store.
+fn among_nodes(page: &mut Page<'_, '_>, nodes: &Nodes) -> Written {
+    page.gauge(
+        "quell_node_lease_seconds_left",
+        "How long what runs here may go on without another renewal of the lease",
+        None,
+        nodes.lease_left().as_secs_f64(),
+    )?;
+    page.gauge(
+        "quell_nodes_accepts",
+        "1 while new requests are taken as far as lease and store go",
+        None,
+        float(u64::from(nodes.accepts())),
+    )?;
+    let metrics = nodes.metrics();
+    page.counters(
+        "quell_node_parts",
+        "Parts of cancels that reach over nodes which were carried out here and reported",
+        metrics.parts.iter().map(|(result, count)| (vec![("result", result)], count.get())),
+    )?;
+    page.counter(
+        "quell_node_claimed",
+        "Requests that were taken out of the shared queue",
+        metrics.claimed.get(),
+    )?;
+    page.counter(
+        "quell_node_takeovers",
+        "Nodes whose lease was over, and whose work this one took away",
+        metrics.takeovers.get(),
+    )
 }
 
 fn store(page: &mut Page<'_, '_>, seen: &Seen) -> Written {

@@ -111,7 +111,7 @@ fn plan_text(plan: &BulkPlan) -> Vec<String> {
     if plan.selected == 0 {
         return vec!["no live request matches".to_owned()];
     }
-    let mut lines = requests_table(&plan.first[..plan.first.len().min(SHOWN)]);
+    let mut lines = requests_table(&plan.first[..plan.first.len().min(SHOWN)], plan.elsewhere > 0);
     let more = plan.selected as usize - plan.first.len().min(SHOWN).min(plan.selected as usize);
     if more > 0 {
         lines.push(format!("... and {more} more"));
@@ -136,7 +136,15 @@ fn plan_text(plan: &BulkPlan) -> Vec<String> {
     others("would be stopped too, being below them", &plan.below);
     others("would end with 4208 as co-tenants", &plan.collateral);
     others("would wait again", &plan.requeued);
+    lines.extend(elsewhere(plan.elsewhere));
     lines
+}
+
+/// What a plan does not know where several nodes share a store.
+pub(super) fn elsewhere(count: u32) -> Option<String> {
+    let them = if count == 1 { "1 of them is".to_owned() } else { format!("{count} of them are") };
+    (count > 0)
+        .then(|| format!("{them} on other nodes or wait for any: whom else that touches is seen there"))
 }
 
 /// Leaves alone whoever it has not reached, and tells how it ended; or lists those that there are.

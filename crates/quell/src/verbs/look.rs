@@ -139,10 +139,14 @@ pub(crate) async fn ls(selection: Option<&str>, node: &NodeArgs) -> anyhow::Resu
         output::line(serde_json::to_string(&view)?);
         return Ok(ExitCode::SUCCESS);
     }
-    show_requests(&view.requests);
+    match view.node {
+        // Where several nodes share a store the node shows itself alone, and its list all of them.
+        Some(_) => show_page(&fetch_page(&client, "").await?)?,
+        None => show_requests(&view.requests, None),
+    }
     output::line("");
     show_instances(&view.instances);
-    if view.truncated {
+    if view.node.is_none() && view.truncated {
         output::line(format_args!("... {} live requests in all", view.live));
     }
     Ok(ExitCode::SUCCESS)
@@ -150,30 +154,40 @@ pub(crate) async fn ls(selection: Option<&str>, node: &NodeArgs) -> anyhow::Resu
 
 /// Those that have something in common: the first 500.
 async fn ls_of(client: &Client, selection: &str, how: Output) -> anyhow::Result<ExitCode> {
-    let path = format!("/quell/v1/requests?limit=500&where={}", encode(selection));
-    let page = client.json(Method::GET, &path, None).await?;
-    if how == Output::Json {
-        output::line(page);
-        return Ok(ExitCode::SUCCESS);
-    }
-    let count = page["count"].as_u64().unwrap_or_default();
-    let rows: Vec<RequestRow> =
-        serde_json::from_value(page["requests"].clone()).context("the node's answer is not a list")?;
-    show_requests(&rows);
-    if count > rows.len() as u64 {
-        output::line(format_args!("... {count} in all"));
+    let page = fetch_page(client, selection).await?;
+    match how {
+        Output::Json => output::line(page),
+        Output::Table => show_page(&page)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn show_requests(rows: &[RequestRow]) {
-    requests_table(rows).into_iter().for_each(output::line);
+async fn fetch_page(client: &Client, selection: &str) -> anyhow::Result<Value> {
+    let path = format!("/quell/v1/requests?limit=500&where={}", encode(selection));
+    Ok(client.json(Method::GET, &path, None).await?)
 }
 
-/// Requests, one a line.
-pub(super) fn requests_table(rows: &[RequestRow]) -> Vec<String> {
+fn show_page(page: &Value) -> anyhow::Result<()> {
+    let count = page["count"].as_u64().unwrap_or_default();
+    let rows: Vec<RequestRow> =
+        serde_json::from_value(page["requests"].clone()).context("the node's answer is not a list")?;
+    show_requests(&rows, page["node"].as_str());
+    if count > rows.len() as u64 {
+        output::line(format_args!("... {count} in all"));
+    }
+    Ok(())
+}
+
+/// `asked`: the node that was asked, where several share its store.
+fn show_requests(rows: &[RequestRow], asked: Option<&str>) {
+    let elsewhere = asked.is_some() && rows.iter().any(|row| row.node.as_deref() != asked);
+    requests_table(rows, elsewhere).into_iter().for_each(output::line);
+}
+
+/// Requests, one a line; `nodes`: with the node of each.
+pub(super) fn requests_table(rows: &[RequestRow], nodes: bool) -> Vec<String> {
     let now = output::now_ms();
-    let rows: Vec<[String; 7]> = rows
+    let lines: Vec<[String; 7]> = rows
         .iter()
         .map(|row| {
             let parent = row.parent.clone().unwrap_or_else(|| "-".to_owned());
@@ -183,7 +197,21 @@ pub(super) fn requests_table(rows: &[RequestRow]) -> Vec<String> {
             [row.request_id.clone(), function, state(row), age, instance, parent, output::labels(&row.labels)]
         })
         .collect();
-    output::table_lines(["REQUEST", "FUNCTION", "STATE", "AGE", "INSTANCE", "PARENT", "LABELS"], &rows)
+    let head = ["REQUEST", "FUNCTION", "STATE", "AGE", "INSTANCE", "PARENT", "LABELS"];
+    if !nodes {
+        return output::table_lines(head, &lines);
+    }
+    let node = |row: &RequestRow| row.node.clone().unwrap_or_else(|| "any".to_owned());
+    let with_node = |[request, function, state, age, rest @ ..]: [String; 7], node| {
+        let [instance, parent, labels] = rest;
+        [request, function, state, age, node, instance, parent, labels]
+    };
+    let lines: Vec<[String; 8]> =
+        lines.into_iter().zip(rows).map(|(line, row)| with_node(line, node(row))).collect();
+    output::table_lines(
+        ["REQUEST", "FUNCTION", "STATE", "AGE", "NODE", "INSTANCE", "PARENT", "LABELS"],
+        &lines,
+    )
 }
 
 fn show_instances(rows: &[InstanceRow]) {

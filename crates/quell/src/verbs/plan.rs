@@ -34,12 +34,13 @@ pub(crate) async fn plan(args: &PlanArgs) -> anyhow::Result<ExitCode> {
                 Some(then) => format!("{}, then {then}", stop.how),
                 None => stop.how.clone(),
             };
+            let on = stop.node.as_ref().map(|node| format!("on node {node}"));
             [
                 stop.request_id.clone(),
                 output::function(&stop.function, &stop.version),
                 if stop.created_ms == 0 { String::new() } else { output::age(stop.created_ms, now) },
                 how,
-                stop.instance.clone().unwrap_or_default(),
+                stop.instance.clone().or(on).unwrap_or_default(),
             ]
         })
         .collect();
@@ -53,6 +54,7 @@ pub(crate) async fn plan(args: &PlanArgs) -> anyhow::Result<ExitCode> {
     for request in &plan.requeued {
         output::line(format_args!("would wait again: {request}"));
     }
+    bulk::elsewhere(plan.elsewhere).into_iter().for_each(output::line);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -41,6 +41,7 @@ mod parts;
 mod queue;
 mod receipts;
 mod schema;
+mod selects;
 mod shared;
 mod store;
 mod tls;

@@ -8,11 +8,12 @@ use tokio::sync::broadcast;
 use super::{
     Postgres, cancels, claims, nodes, parts,
     queue::{Change, Needs},
+    selects,
     store::dropped,
 };
 use crate::{
-    Beat, Claim, Fence, Fenced, InvocationRecord, Joining, News, NodeRow, Part, PartState, Shared,
-    StoreError, StoreFuture,
+    Beat, Claim, ElsewherePage, ElsewhereQuery, Fence, Fenced, InvocationRecord, Joining, News, NodeRow,
+    Part, PartState, Shared, StoreError, StoreFuture,
 };
 
 impl Shared for Postgres {
@@ -112,6 +113,11 @@ impl Shared for Postgres {
 
     fn below(&self, request: RequestId, limit: u32) -> StoreFuture<Vec<(InvocationRecord, Option<String>)>> {
         self.read(move |db| Box::pin(async move { claims::below(db, request, limit).await }))
+    }
+
+    fn select(&self, query: ElsewhereQuery) -> StoreFuture<ElsewherePage> {
+        let node = Arc::clone(&self.node);
+        self.read(move |db| Box::pin(async move { selects::elsewhere(db, &node, &query).await }))
     }
 
     fn news(&self) -> broadcast::Receiver<News> {

@@ -29,6 +29,7 @@ mod order;
 mod results;
 #[path = "../embedded/samples.rs"]
 mod samples;
+mod selects;
 mod server;
 mod subject;
 #[path = "../embedded/versions.rs"]

@@ -10,6 +10,7 @@ mod registry;
 mod run;
 mod state;
 
+pub(crate) use plan::FIRST;
 pub use plan::{BulkPlan, FirstIds};
 pub use registry::BulkRefusal;
 pub(crate) use registry::{Bulks, resume};

@@ -10,14 +10,14 @@ use super::state::count;
 use crate::{
     handle::Handle,
     message::Question,
-    selection::{Found, NotSelected, Selected, Standing},
+    selection::{Found, NotSelected, Selected, Standing, Whereabouts},
     view::{InstanceRow, RequestRow},
 };
 
 /// Requests planned in one message: the shell does other things in between.
 const AT_ONCE: usize = 64;
 /// Rows and ids named in each list of a plan: as many as somebody looks through.
-const FIRST: usize = 100;
+pub(crate) const FIRST: usize = 100;
 
 /// What a bulk cancel would do now.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -52,6 +52,10 @@ pub struct BulkPlan {
     pub collateral: FirstIds,
     /// Requests that are not meant and would wait again.
     pub requeued: FirstIds,
+    /// Of those that are selected, those that are on other nodes or wait for any: what hangs below them, on what instances they
+    /// are, and whom else a cancel touches there, is not known here and not in this plan.
+    #[serde(default)]
+    pub elsewhere: u32,
 }
 
 /// How many, and the first 100 of them.
@@ -97,6 +101,18 @@ impl Sum {
         self.collateral.extend(plan.collateral);
         self.requeued.extend(plan.requeued);
     }
+
+    /// One that another node has, or none: this node sees that it would be stopped, and not whom else that touches.
+    fn add_elsewhere(&mut self, found: &Found, stopping: bool, level: Level) {
+        self.stops.insert(found.request);
+        self.plan.elsewhere += 1;
+        match found.standing {
+            _ if stopping => self.plan.stopping += 1,
+            Standing::Waiting => self.plan.removed += 1,
+            Standing::Running | Standing::Draining if level == Level::Kill => self.plan.killed += 1,
+            Standing::Running | Standing::Draining => self.plan.asked += 1,
+        }
+    }
 }
 
 pub(super) async fn planned(
@@ -105,11 +121,18 @@ pub(super) async fn planned(
     scope: Scope,
     level: Level,
 ) -> Result<BulkPlan, NotSelected> {
-    let Selected { as_of, requests } = selected;
+    let Selected { as_of, requests, first_elsewhere } = selected;
     let mut sum = Sum::default();
-    for chunk in requests.chunks(AT_ONCE) {
+    let mut here: Vec<RequestId> = Vec::new();
+    for found in &requests {
+        match found.whereabouts {
+            Whereabouts::Here => here.push(found.request),
+            Whereabouts::Elsewhere { stopping } => sum.add_elsewhere(found, stopping, level),
+        }
+    }
+    for chunk in here.chunks(AT_ONCE) {
         // Whoever is below one that was planned is planned with it: a deep tree is looked at once.
-        let chunk = chunk.iter().map(|found| found.request).filter(|request| !sum.stops.contains(request));
+        let chunk = chunk.iter().copied().filter(|request| !sum.stops.contains(request));
         let requests: Vec<RequestId> = chunk.collect();
         let asked = |respond| Question::PlanEach { requests, scope, level, respond };
         let plans = handle.ask(asked).await.ok_or(NotSelected::Gone)?;
@@ -123,9 +146,16 @@ pub(super) async fn planned(
     instances.sort_unstable();
     plan.kills = count(instances.len());
     instances.truncate(FIRST);
-    let first: Vec<RequestId> = requests.iter().take(FIRST).map(|found| found.request).collect();
-    let asked = |respond| Question::Rows { requests: first, instances, respond };
+    here.truncate(FIRST);
+    let asked = |respond| Question::Rows { requests: here, instances, respond };
     (plan.first, plan.first_kills) = handle.ask(asked).await.ok_or(NotSelected::Gone)?;
+    if let Some(nodes) = handle.nodes() {
+        let this = nodes.shared().node();
+        plan.first.iter_mut().for_each(|row| row.node = Some(this.clone()));
+        plan.first.extend(first_elsewhere);
+        plan.first.sort_by_key(|row| row.created_ms);
+        plan.first.truncate(FIRST);
+    }
     let stood = |standing| {
         let stood = |found: &&Found| found.standing == standing;
         count(requests.iter().filter(stood).count())

@@ -239,6 +239,14 @@ impl Handle {
     }
 
     async fn select(&self, selection: Selection) -> Result<Selected, NotSelected> {
+        match self.nodes() {
+            None => self.select_here(selection).await,
+            Some(nodes) => nodes.select(self, selection).await,
+        }
+    }
+
+    /// Of what this node holds.
+    pub(crate) async fn select_here(&self, selection: Selection) -> Result<Selected, NotSelected> {
         let asked = |respond: oneshot::Sender<_>| Question::Select { selection, respond };
         self.ask(asked).await.unwrap_or(Err(NotSelected::Gone))
     }

@@ -289,6 +289,7 @@ mod tests {
                 request: RequestId(id),
                 function: Arc::clone(function),
                 standing: Standing::Waiting,
+                whereabouts: crate::selection::Whereabouts::Here,
             })
             .collect();
         let todo = ToDo::of(&requests);

@@ -2,18 +2,16 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use bytes::Bytes;
 use store::{Claim, FunctionKey, InvocationRecord, Settlement, Status, StoreError};
 use tokio::sync::oneshot;
 
 use super::Nodes;
 use crate::{
-    handle::{Handle, Invocation},
-    message::{Arrival, Kept, Message, Mode, Question},
-    node::MAX_LIVES,
+    handle::Handle,
+    message::{Message, Question},
+    node::taken_up,
     pool::Pool,
     shell::{Shell, now_ms},
-    spec::FunctionSpec,
 };
 
 /// Requests in one claim: enough to make the way to the store cheap for each, few enough that another node finds some.
@@ -71,7 +69,11 @@ impl Shell {
         let mut unknown = Vec::new();
         for row in rows {
             match self.functions.get(&row.function).map(Arc::clone) {
-                Some(function) => self.arrived(taken_up(row, function)),
+                Some(function) => {
+                    // A tree that spans nodes is held together by the store.
+                    let parent = row.parent;
+                    self.arrived(taken_up(row, function, parent, Vec::new()));
+                }
                 None => unknown.push(row),
             }
         }
@@ -100,10 +102,12 @@ impl Nodes {
             true => Claimed::Nothing,
             false => Claimed::NoRoom,
         };
+        let _passing = self.passing.lock().await;
         let rows = self.shared.claim(Claim { limit, each: OF_EACH, not }).await?;
         if rows.is_empty() {
             return Ok(nothing);
         }
+        self.metrics.claimed.add(rows.len() as u64);
         let (respond, refused) = oneshot::channel();
         drop(handle.inbox.send(Message::Claimed { rows, respond }).await); // closed: it is ending
         for row in refused.await.unwrap_or_default() {
@@ -134,32 +138,4 @@ impl Nodes {
         };
         self.shared.settle(settlement).await.map(drop)
     }
-}
-
-/// A request of the store as it comes to the shell. Whatever it hangs below is looked for there: a tree that spans
-/// nodes is held together by the store.
-fn taken_up(row: InvocationRecord, function: Arc<FunctionSpec>) -> Arrival {
-    let given_up = row.attempts.saturating_sub(row.failures) >= MAX_LIVES;
-    let invocation = Invocation {
-        request: row.request,
-        function,
-        alias: row.alias.map(Arc::from),
-        payload: Bytes::new(), // read when its turn comes
-        parent: row.parent,
-        detached: false,
-        labels: row.labels,
-        log: false,
-        trace: None,
-    };
-    let kept = Kept {
-        attempts: row.attempts,
-        failures: row.failures,
-        not_before_ms: row.not_before_ms,
-        hops: row.hops,
-        created_ms: row.created_ms,
-        over: Vec::new(),
-        given_up,
-        root: row.root,
-    };
-    Arrival { invocation, mode: Mode::Kept(kept) }
 }

@@ -99,7 +99,7 @@ impl Nodes {
 }
 
 /// A clock that cannot be read is taken for one that says that everything is over.
-fn now() -> Duration {
+pub(super) fn now() -> Duration {
     LeaseClock::boottime_now().unwrap_or(Duration::MAX)
 }
 
@@ -168,6 +168,7 @@ impl Keeper {
         if let Some(until) = self.membership.run_until() {
             self.clock.run_until(until);
         }
+        self.nodes.metrics.may_run_until(self.membership.run_until().unwrap_or_default());
         self.nodes.accepts.store(self.membership.accepts_new(now), Ordering::Relaxed);
     }
 }

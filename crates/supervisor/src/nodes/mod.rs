@@ -8,6 +8,8 @@
 
 mod cancels;
 mod claims;
+mod elsewhere;
+mod figures;
 mod lease;
 mod owned;
 mod parts;
@@ -29,6 +31,7 @@ use store::{FunctionFilter, NodeRow, Shared, StoreError};
 use tokio::sync::{Notify, watch};
 
 pub(crate) use claims::Room;
+pub use figures::NodesMetrics;
 pub use lease::{Lease, LeaseSettings, Lost};
 pub(crate) use owned::Banned;
 pub use work::Working;
@@ -51,6 +54,10 @@ pub struct Nodes {
     hurry: Notify,
     /// Rises when another node may have changed a function, an alias or an asynchronous configuration.
     functions: watch::Sender<u64>,
+    /// Held while requests pass from the shared queue into this shell, and while both are looked through together: what
+    /// was the store's a moment ago and is not the shell's yet would be seen in neither.
+    passing: tokio::sync::Mutex<()>,
+    metrics: NodesMetrics,
     /// How long a cancel waits for other nodes beyond what their functions' graces take.
     patience: Duration,
     /// Receipts whose last form is on its way to the store.
@@ -72,6 +79,8 @@ impl Nodes {
             work: Notify::new(),
             hurry: Notify::new(),
             functions: watch::Sender::new(0),
+            passing: tokio::sync::Mutex::new(()),
+            metrics: NodesMetrics::new(),
             patience: LONGEST_GRACE + kill_timeout + lease + STORE_TAKES,
             closing: Mutex::default(),
         })

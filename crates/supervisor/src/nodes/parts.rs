@@ -57,8 +57,14 @@ impl Nodes {
             // The store says that it is here, and the shell has not heard of it: an answer was lost, or is on its way.
             (PartState::NotHere, _) if held => self.never_came(handle, number, request).await,
             (PartState::Open, _) => Ok(()),
-            (state, detail) => self.shared.report(number, state, detail).await,
+            (state, detail) => self.report(number, state, detail).await,
         }
+    }
+
+    async fn report(&self, part: i64, state: PartState, detail: String) -> Result<(), StoreError> {
+        self.shared.report(part, state, detail).await?;
+        self.metrics.part(state);
+        Ok(())
     }
 
     /// Refuses a request that this node owns and does not have, before it says that nothing of it runs.
@@ -71,7 +77,7 @@ impl Nodes {
         if let Some(row) = self.shared.invocation(request).await? {
             self.settle_canceled(&row).await?;
         }
-        self.shared.report(part, PartState::Stopped, "it had not begun here".to_owned()).await
+        self.report(part, PartState::Stopped, "it had not begun here".to_owned()).await
     }
 
     /// Stops a part, and says how far and on what evidence; `Open` where that cannot be said yet.

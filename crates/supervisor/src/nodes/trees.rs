@@ -27,10 +27,9 @@ impl Nodes {
         let top = known.as_ref().and_then(|row| row.root).or(local).unwrap_or(request);
         let limit = u32::try_from(MAX_SHOWN).unwrap_or(u32::MAX);
         let rows = self.shared.below(top, limit).await?;
-        // The top is among them even if it is over.
-        let lives = |(row, _): &(InvocationRecord, _)| matches!(row.status, Status::Wait | Status::Running);
-        if here.is_none() && !rows.iter().any(lives) {
-            return Ok(None);
+        let there = rows.iter().any(|(row, _)| row.request == request);
+        if here.is_none() && (!there || rows.iter().all(|(row, _)| row.ended_ms.is_some())) {
+            return Ok(None); // it is over and all below it, or nobody's
         }
         Ok(merged(top, here, rows))
     }
@@ -81,8 +80,8 @@ fn merged(
     Some(TreeView { root: top.to_string(), project, requests, truncated })
 }
 
-fn shown(row: InvocationRecord, owner: Option<String>) -> RequestRow {
-    let over = !matches!(row.status, Status::Wait | Status::Running);
+pub(super) fn shown(row: InvocationRecord, owner: Option<String>) -> RequestRow {
+    let over = row.ended_ms.is_some();
     let state = match (row.status, &owner) {
         _ if over => "settled",
         (Status::Running, _) => "running",
@@ -101,7 +100,7 @@ fn shown(row: InvocationRecord, owner: Option<String>) -> RequestRow {
         asynchronous: true,
         stopping: row.fenced_by.filter(|_| !over).map(|_| "ask".to_owned()),
         cancel_id: row.fenced_by.map(|cancel| cancel.to_string()),
-        code: u16::try_from(row.error_code).ok().filter(|_| over),
+        code: over.then(|| u16::try_from(row.error_code).unwrap_or(u16::MAX)),
         instance: None,
         pid: None,
         attempt: row.attempts,

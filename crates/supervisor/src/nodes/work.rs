@@ -142,7 +142,10 @@ impl Worker {
             let nodes = Arc::clone(&self.nodes);
             tokio::spawn(async move {
                 match nodes.shared.take_over(node.clone()).await {
-                    Ok(true) => tracing::warn!(node, "its lease is over: its work is taken over"),
+                    Ok(true) => {
+                        nodes.metrics.takeovers.count();
+                        tracing::warn!(node, "its lease is over: its work is taken over");
+                    }
                     Ok(false) => {} // another node was first
                     Err(error) => tracing::warn!(node, %error, "its work cannot be taken over yet"),
                 }

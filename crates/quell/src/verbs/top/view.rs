@@ -7,7 +7,7 @@ use supervisor::{NodeView, PlanView, RequestRow};
 use crate::{
     output,
     terminal::escaped,
-    verbs::{look::state, plan::processes},
+    verbs::{bulk::elsewhere, look::state, plan::processes},
 };
 
 /// Lines that are not of the list: two above, two below.
@@ -335,7 +335,8 @@ fn plan_text(aim: &Aim, plan: &PlanView) -> Vec<String> {
     let mut text = vec![format!("A cancel of {} ({how}) would stop {}:", aim.request, plan.stops.len())];
     text.extend(plan.stops.iter().map(|stop| {
         let then = stop.at_grace_end.as_ref().map(|then| format!(", then {then}")).unwrap_or_default();
-        let on = stop.instance.as_deref().unwrap_or_default();
+        let node = stop.node.as_ref().map(|node| format!("on node {node}"));
+        let on = stop.instance.clone().or(node).unwrap_or_default();
         format!(
             "  {} {} {}{then} {on}",
             stop.request_id,
@@ -346,6 +347,7 @@ fn plan_text(aim: &Aim, plan: &PlanView) -> Vec<String> {
     text.extend(plan.kills.iter().map(|row| format!("kills instance {}: {}", row.instance, processes(row))));
     text.extend(plan.collateral.iter().map(|id| format!("ends with 4208 as a co-tenant: {id}")));
     text.extend(plan.requeued.iter().map(|id| format!("waits again: {id}")));
+    text.extend(elsewhere(plan.elsewhere));
     text
 }
 
