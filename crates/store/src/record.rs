@@ -208,6 +208,9 @@ pub struct Settlement {
     pub error_message: String,
     /// When.
     pub ended_ms: i64,
+    /// Code may still run that its node alone knows of: its own on a draining instance, or a synchronous request below it.
+    /// A store of several nodes has that node asked where the request, or a tree that it is in, is to be stopped later.
+    pub tail: bool,
     /// The request that its result goes to, accepted in the same commit.
     pub next: Option<Box<NewInvocation>>,
 }

@@ -294,6 +294,8 @@ pub trait Shared: Store {
     fn parts(&self) -> StoreFuture<Vec<Part>>;
     /// The parts that a cancel waits for: its own, and those of others over the same requests.
     fn parts_of(&self, cancel: CancelId) -> StoreFuture<Vec<Part>>;
+    /// Whether the fence of this cancel is over all that hangs below the request, on every node.
+    fn reaches(&self, cancel: CancelId, request: RequestId) -> StoreFuture<bool>;
     /// Says what became of a part of this node.
     fn report(&self, part: i64, state: PartState, detail: String) -> StoreFuture<()>;
     /// Takes the work of this node away if its lease is over: raises its epoch, puts what it owned back into the

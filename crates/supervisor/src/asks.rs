@@ -275,7 +275,7 @@ impl Shell {
 }
 
 /// Orders answers by how much is left to worry about. One that ended meanwhile needed no stop.
-fn badness(answer: &CancelAnswer) -> u8 {
+pub(crate) fn badness(answer: &CancelAnswer) -> u8 {
     match answer {
         CancelAnswer::Unknown | CancelAnswer::Elsewhere | CancelAnswer::Finished(_) => 1,
         CancelAnswer::Done { stop: Stop::Stopped, .. } => 2,
@@ -295,7 +295,11 @@ pub(crate) async fn stored_answer(
     let kept = store.receipt_of(order.request).await?;
     let receipt = kept.as_ref().and_then(|kept| serde_json::from_str::<Receipt>(&kept.body).ok());
     // The node died before this stop was proven, and the next life could not prove it either.
-    let unproven = receipt.as_ref().is_some_and(|receipt| receipt.result == "interrupted");
+    let unproven = receipt.as_ref().is_some_and(|receipt| match receipt.result.as_str() {
+        "interrupted" => true,
+        "draining" => receipt.stopped_later_ms.is_none(),
+        _ => false,
+    });
     let stop = if unproven { Stop::Draining } else { Stop::Stopped };
     let canceled = |cancel| CancelAnswer::Done { cancel, stop };
     if let Some(record) = store.invocation(order.request).await? {

@@ -167,6 +167,7 @@ impl Node {
                         error_code: i32::from(code),
                         error_message: message.to_owned(),
                         ended_ms: now_ms(),
+                        tail: false,
                         next: None,
                     })
                 };

@@ -297,8 +297,10 @@ impl Shell {
             let error_code = i32::from(outcome.code());
             let error_message = message.clone();
             let next = self.next_of(id, &request, outcome, &body, &message).map(Box::new);
+            // What other nodes cannot see of it.
+            let tail = self.nodes.is_some() && (draining || self.engine.subtree(id, 2).len() > 1);
             let settlement =
-                Settlement { request: id, status: status.1, error_code, error_message, ended_ms, next };
+                Settlement { request: id, status: status.1, error_code, error_message, ended_ms, tail, next };
             self.settle_durably(settlement);
         }
         self.count_end(&request, outcome);

@@ -38,7 +38,7 @@ pub struct Receipt {
     /// Everybody who asked, in order; bounded.
     pub asked_by: Vec<AskedBy>,
     /// What the askers were told: `running` (nothing yet), `stopped`, `draining`, `unkillable` or
-    /// `not_recorded`; `interrupted` if the node ended before, with nothing that proves more.
+    /// `not_recorded`; `finished` where everything had ended by itself by then; `interrupted` if the node ended before, with nothing that proves more.
     pub result: String,
     /// When what drained, or could not be killed, at the answer was proven gone after all.
     #[serde(default)]

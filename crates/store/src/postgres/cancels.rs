@@ -5,7 +5,7 @@
 //! has: one for each, though the owner of a parent may hold its child as well. That is as many as the tree has requests that
 //! are not over, and spares a decision about what another node's memory holds.
 
-use cancel::{RequestId, Scope};
+use cancel::{CancelId, RequestId, Scope};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -130,7 +130,7 @@ pub(crate) async fn fence(db: &Db, node: &str, epoch: i64, fence: &Fence) -> Res
 async fn fence_below(db: &Db, node: &str, epoch: i64, fence: &Fence) -> Result<Fenced, Fault> {
     let target = id(fence.target);
     let made = "SELECT COALESCE(i.root, i.request) FROM above a JOIN invocations i ON i.request = a.request
-                WHERE a.above = $1 AND i.project = $2 AND i.status < 2 LIMIT 1";
+                WHERE a.above = $1 AND i.project = $2 AND (i.status < 2 OR i.tail) LIMIT 1";
     let root = match fence.scope {
         Scope::Request => None,
         Scope::Subtree => row(db, made, &[&target, &fence.function.project]).await?,
@@ -191,9 +191,12 @@ async fn fenced(
     Ok(Fenced::Stopping { settled, parts })
 }
 
-/// Whether any of them is not over. Nobody changes them until the transaction ends.
+/// Whether any of them is not over, or has left something that its node alone knows. Nobody changes them until the
+/// transaction ends.
 async fn lock(db: &Db, requests: &[Uuid]) -> Result<bool, Fault> {
-    let lock = "SELECT 1 FROM invocations WHERE request = ANY($1) AND status < 2 ORDER BY request FOR UPDATE";
+    let lock = "SELECT 1 FROM invocations i WHERE request = ANY($1)
+                AND (status < 2 OR tail AND EXISTS (SELECT 1 FROM nodes n WHERE n.node = i.owner AND n.state IN (0, 1)))
+                ORDER BY request FOR UPDATE OF i";
     Ok(!rows(db, lock, &[&requests]).await?.is_empty())
 }
 
@@ -213,4 +216,10 @@ async fn settle_free(
         Ok((RequestId(row.try_get::<_, Uuid>(0)?.as_u128()), function))
     };
     rows(db, SETTLE_FREE, &[&requests, &now_ms]).await?.iter().map(read).collect()
+}
+
+/// Whether it has fenced all that hangs below this request.
+pub(crate) async fn reaches(db: &Db, cancel: CancelId, request: RequestId) -> Result<bool, Fault> {
+    let look = "SELECT 1 FROM fences WHERE request = $1 AND cancel = $2 AND subtree";
+    Ok(row(db, look, &[&id(request), &receipts::name_of(cancel)]).await?.is_some())
 }

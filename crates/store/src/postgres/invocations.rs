@@ -61,9 +61,9 @@ FROM unnest($2::uuid[], $3::int8[], $4::int8[]) AS u(request, n, at)
 WHERE i.request = u.request AND i.owner = $1 AND i.status < 2";
 const SETTLE: &str = "
 UPDATE invocations i
-SET status = u.status, error_code = u.code, error_message = u.message, ended_ms = u.at
-FROM unnest($2::uuid[], $3::int2[], $4::int4[], $5::text[], $6::int8[])
-AS u(request, status, code, message, at)
+SET status = u.status, error_code = u.code, error_message = u.message, ended_ms = u.at, tail = u.tail
+FROM unnest($2::uuid[], $3::int2[], $4::int4[], $5::text[], $6::int8[], $7::bool[])
+AS u(request, status, code, message, at, tail)
 WHERE i.request = u.request AND i.owner = $1 AND i.status < 2
 RETURNING i.request";
 
@@ -140,7 +140,8 @@ pub(crate) async fn settle(db: &Db, node: &str, ends: &[&Settlement]) -> Result<
     let codes: Vec<i32> = ends.iter().map(|end| end.error_code).collect();
     let messages: Vec<_> = ends.iter().map(|end| kept(&end.error_message)).collect();
     let times: Vec<i64> = ends.iter().map(|end| end.ended_ms).collect();
-    let ended = rows(db, SETTLE, &[&node, &requests, &statuses, &codes, &messages, &times]).await?;
+    let tails: Vec<bool> = ends.iter().map(|end| end.tail).collect();
+    let ended = rows(db, SETTLE, &[&node, &requests, &statuses, &codes, &messages, &times, &tails]).await?;
     ended.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 

@@ -34,7 +34,7 @@ const WAIT: &str = "
 INSERT INTO waits (cancel, part)
 SELECT $2::uuid, p.part FROM parts p JOIN invocations i ON i.request = p.request AND i.owner = p.node
 WHERE p.request = ANY($1::uuid[]) AND p.state = 0 AND p.level >= $3::int2 AND p.scope >= $4::int2 AND p.cancel <> $2
-  AND i.status < 2 AND NOT (i.request = ANY ($5::uuid[]) AND i.owner = $6::text)
+  AND (i.status < 2 OR i.tail) AND NOT (i.request = ANY ($5::uuid[]) AND i.owner = $6::text)
 ON CONFLICT DO NOTHING";
 const MAKE: &str = "
 WITH made AS (
@@ -43,7 +43,7 @@ WITH made AS (
     SELECT $2::uuid, i.owner, n.epoch, i.request, $6::text, $7::text, i.project, i.package, i.name, i.version,
            $4::int2, $3::int2, $8::text, 0, (extract(epoch FROM clock_timestamp()) * 1000)::bigint
     FROM invocations i JOIN nodes n ON n.node = i.owner
-    WHERE i.request = ANY($1) AND i.status < 2 AND NOT (i.request = ANY ($5::uuid[]) AND i.owner = $6::text)
+    WHERE i.request = ANY($1) AND (i.status < 2 OR i.tail AND n.state IN (0, 1)) AND NOT (i.request = ANY ($5::uuid[]) AND i.owner = $6::text)
       AND NOT EXISTS (SELECT 1 FROM parts p WHERE p.request = i.request AND p.node = i.owner AND p.state = 0
                       AND p.level >= $3::int2 AND p.scope >= $4::int2)
     ORDER BY i.seq

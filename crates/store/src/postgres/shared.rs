@@ -82,6 +82,10 @@ impl Shared for Postgres {
         })
     }
 
+    fn reaches(&self, cancel: CancelId, request: RequestId) -> StoreFuture<bool> {
+        self.read(move |db| Box::pin(async move { cancels::reaches(db, cancel, request).await }))
+    }
+
     fn parts(&self) -> StoreFuture<Vec<Part>> {
         let node = Arc::clone(&self.node);
         self.read(move |db| Box::pin(async move { parts::open(db, &node).await }))

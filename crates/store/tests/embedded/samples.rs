@@ -61,7 +61,15 @@ pub(crate) fn settlement(id: u128, status: Status, ended_ms: i64) -> Settlement 
         Status::Success => (0, String::new()),
         _ => (4208, "function invocation canceled".to_owned()),
     };
-    Settlement { request: RequestId(id), status, error_code, error_message, ended_ms, next: None }
+    Settlement {
+        request: RequestId(id),
+        status,
+        error_code,
+        error_message,
+        ended_ms,
+        tail: false,
+        next: None,
+    }
 }
 
 /// Cancel `id`, at `id` milliseconds, of the first of `fenced`.

@@ -11,7 +11,7 @@ use tokio::{sync::broadcast, time::Instant};
 
 use super::{Nodes, PartActor, Waited, shown};
 use crate::{
-    asks::stored_answer,
+    asks::{badness, stored_answer},
     handle::{CancelAnswer, CancelOrder, Handle, Stop},
     receipt::{AskedBy, Receipt, TouchedRequest},
     shell::{fresh_cancel, now_ms},
@@ -41,12 +41,25 @@ impl Nodes {
     }
 
     /// What this node had of a tree is stopped; the rest may be under way on others.
-    async fn rest_of(&self, order: &CancelOrder, here: CancelAnswer) -> CancelAnswer {
-        match here {
-            CancelAnswer::Done { cancel, stop } if order.scope == Scope::Subtree && stop != Stop::Fenced => {
-                self.wait_for(cancel).await.over(cancel, here)
-            }
-            here => here,
+    async fn rest_of(self: &Arc<Self>, order: &CancelOrder, here: CancelAnswer) -> CancelAnswer {
+        let CancelAnswer::Done { cancel, stop } = here else { return here };
+        if order.scope != Scope::Subtree {
+            return here;
+        }
+        // An earlier cancel that it joined, or that had stopped it, may have been of the request alone.
+        let fenced = match self.shared.reaches(cancel, order.request).await {
+            Ok(true) => None,
+            Ok(false) => match self.fence(order).await {
+                Ok(fenced) => fenced,
+                Err(error) => return gone(order, &error),
+            },
+            Err(error) => return gone(order, &error),
+        };
+        let here = if stop == Stop::Fenced { here } else { self.wait_for(cancel).await.over(cancel, here) };
+        match fenced {
+            Some(there @ CancelAnswer::Done { .. }) if badness(&there) > badness(&here) => there,
+            Some(there @ CancelAnswer::Unkillable { .. }) => there,
+            _ => here,
         }
     }
 
@@ -188,7 +201,10 @@ impl Nodes {
                 self.shared.parts_of(cancel).await.unwrap_or_default()
             }
         };
-        let answer = waited.over(cancel, CancelAnswer::Done { cancel, stop: Stop::Stopped });
+        let mut answer = waited.over(cancel, CancelAnswer::Done { cancel, stop: Stop::Stopped });
+        if let Some(ended) = ended_by_itself(&receipt, &parts) {
+            answer = ended;
+        }
         receipt.closed_ms = Some(now_ms());
         receipt.recorded_ms = Some(receipt.fenced_ms);
         receipt.parts = parts.iter().map(shown).collect();
@@ -196,6 +212,7 @@ impl Nodes {
             CancelAnswer::Done { stop: Stop::Stopped, .. } => "stopped",
             CancelAnswer::Done { .. } => "draining",
             CancelAnswer::Unkillable { .. } => "unkillable",
+            CancelAnswer::Finished(_) => "finished",
             _ => "not_recorded",
         };
         result.clone_into(&mut receipt.result);
@@ -241,6 +258,18 @@ async fn changed(news: &mut broadcast::Receiver<News>, cancel: CancelId, until: 
     }
     // One look finds all of it.
     while news.try_recv().is_ok() {}
+}
+
+/// What there is to say where nothing was left to stop: the fence came while the end was on its way.
+fn ended_by_itself(receipt: &Receipt, parts: &[Part]) -> Option<CancelAnswer> {
+    let over = |part: &Part| matches!(part.state, PartState::Finished | PartState::NotHere);
+    if !receipt.requests.is_empty() || !parts.iter().all(over) {
+        return None;
+    }
+    let own = parts
+        .iter()
+        .find(|part| part.state == PartState::Finished && part.request.to_string() == receipt.request_id);
+    own.map(|part| CancelAnswer::Finished(word_of(&part.detail)))
 }
 
 fn gone(order: &CancelOrder, error: &StoreError) -> CancelAnswer {

@@ -134,6 +134,7 @@ impl Nodes {
             error_code: i32::from(crate::codes::NO_FUNCTION),
             error_message: "function metadata is not found".to_owned(),
             ended_ms: now_ms(),
+            tail: false,
             next: None,
         };
         self.shared.settle(settlement).await.map(drop)

@@ -130,6 +130,7 @@ impl Nodes {
             error_code: i32::from(cancel::CODE_CANCELED),
             error_message: "function invocation canceled".to_owned(),
             ended_ms: now_ms(),
+            tail: false,
             next: None,
         };
         self.shared.settle(settlement).await
