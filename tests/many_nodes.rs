@@ -42,7 +42,9 @@ async fn deploy(nodes: &[TestNode]) {
     for node in nodes {
         // The others hear of it by a notification.
         within("the function on every node", async {
-            while node.get("/v2/default/fgs/functions/part/config").await.status != 200 {
+            // It says that the function is unknown as long as that is.
+            let nobody = "00000000-0000-4000-8000-000000000000";
+            while node.cancel("part", nobody, Mode::Plain).await.status != 400 {
                 tokio::time::sleep(std::time::Duration::from_millis(5)).await;
             }
         })
@@ -536,4 +538,84 @@ async fn the_console_is_told_of_the_nodes_only_where_there_are_some_and_only_an_
     assert!(alone.view().await["node"].is_null());
     assert_eq!(alone.get("/quell/v1/nodes").await.error().0, 404);
     alone.stop().await;
+}
+
+/// A request that waits for a synchronous one, both on the node that is asked.
+fn waiting_parent(bell: &Bell) -> Value {
+    let child = json!([{ "function": "part", "sync": true, "event": leaf(bell, "child") }]);
+    json!({ "bell": bell.path(), "tag": "parent", "children": child })
+}
+
+#[tokio::test]
+async fn a_tree_is_stopped_by_a_wider_ask_though_its_top_was_stopped_before() {
+    let (_site, nodes, bell) = three().await;
+    let (root, rings) = spread(&nodes, &bell).await;
+    let reply = nodes[0].cancel("part", &root, Mode::Plain).await;
+    assert_eq!((reply.status, reply.header("x-quell-stop")), (200, "stopped"), "{reply:?}");
+    assert!(!rings["leaf"].process.is_gone(), "its children go on");
+    let reply = nodes[0].cancel("part", &root, Mode::Both).await;
+    assert_eq!((reply.status, reply.header("x-quell-stop")), (200, "stopped"), "{reply:?}");
+    for tag in ["middle", "leaf"] {
+        assert!(rings[tag].process.is_gone(), "{tag} is alive after the answer");
+    }
+}
+
+#[tokio::test]
+async fn a_narrow_cancel_that_becomes_wider_on_its_way_lets_nothing_below_start() {
+    let (_site, nodes, bell) = three().await;
+    for _ in 0..5 {
+        let mut busy = Vec::new();
+        for at in [1, 2] {
+            nodes[at].invoke_async("part", &leaf(&bell, "busy")).await;
+            busy.push(bell.ring().await);
+        }
+        let child = json!([{ "function": "part", "sync": false, "event": leaf(&bell, "child") }]);
+        let event = json!({ "bell": bell.path(), "tag": "root", "children": child });
+        let root = nodes[0].invoke_async("part", &event).await;
+        let _root = bell.ring().await;
+        let (one, all) = tokio::join!(
+            nodes[0].cancel("part", &root, Mode::Force),
+            nodes[0].cancel("part", &root, Mode::Both)
+        );
+        assert_eq!((one.status, all.status), (200, 200), "{one:?} {all:?}");
+        for mut ring in busy {
+            ring.release().await;
+            nodes[1].settled("part", &ring.request()).await;
+        }
+        assert!(bell.is_silent().await, "a child of a stopped tree began");
+    }
+}
+
+#[tokio::test]
+async fn a_synchronous_request_below_one_that_is_over_is_stopped_from_any_node() {
+    let site = Site::build(2, LEASE_S);
+    let mut nodes = Vec::new();
+    for machine in 0..2 {
+        nodes.push(site.start(machine, &["--max-instances", "2"]).await);
+    }
+    deploy(&nodes).await;
+    let bell = Bell::hang_in_a_folder().await;
+    let parent = nodes[0].invoke_async("part", &waiting_parent(&bell)).await;
+    let rings = bell.rings(2).await;
+    let reply = nodes[0].cancel("part", &parent, Mode::Plain).await;
+    assert_eq!((reply.status, reply.header("x-quell-stop")), (200, "stopped"), "{reply:?}");
+    assert!(!rings["child"].process.is_gone(), "a child goes on");
+    let reply = nodes[1].cancel("part", &parent, Mode::Both).await;
+    assert_eq!((reply.status, reply.header("x-quell-stop")), (200, "stopped"), "{reply:?}");
+    assert!(rings["child"].process.is_gone(), "it is alive after the answer");
+}
+
+#[tokio::test]
+async fn a_node_whose_database_does_not_answer_can_be_ended() {
+    let (site, mut nodes, bell) = three().await;
+    nodes[0].invoke_async("part", &leaf(&bell, "one")).await;
+    let ring = bell.ring().await;
+    site.cut(0);
+    // Two: the second cuts the drain short.
+    nodes[0].signal(Signal::SIGTERM);
+    nodes[0].logs("draining");
+    nodes[0].signal(Signal::SIGINT);
+    within("the end of what ran", ring.process.gone()).await;
+    nodes[0].ended().await;
+    site.mend(0);
 }

@@ -76,13 +76,9 @@ pub(crate) async fn serve(given: Given, loaded: Loaded) -> anyhow::Result<ExitCo
         tracing::info!(file = %file.display(), "read the configuration");
     }
     let mut reloads = Reloads::listen(given, loaded, manager.clone())?;
-    // It may wait for its database, and whoever ends it meanwhile does not.
-    let mut running = tokio::select! {
-        started = start_with(reloads.settings(), handed) => started?,
-        () = signals.next() => {
-            output::note("quell: ended before it had started");
-            return Ok(ExitCode::SUCCESS);
-        }
+    let Some(mut running) = start_with(reloads.settings(), handed, Some(&mut signals)).await? else {
+        output::note("quell: ended before it had started");
+        return Ok(ExitCode::SUCCESS);
     };
     let status = running.status.clone();
     output::note(format_args!("quell: {status}"));
@@ -248,15 +244,20 @@ fn raise_descriptor_limit() {
 
 /// Starts a node that no service manager knows of.
 pub(crate) async fn start(args: &NodeSettings) -> anyhow::Result<Running> {
-    start_with(args, None).await
+    start_with(args, None, None).await?.context("nobody ends it while it starts")
 }
 
-/// Starts a node: store, what an earlier life left, runtimes, API, in this order.
-async fn start_with(args: &NodeSettings, handed: Option<std::net::TcpListener>) -> anyhow::Result<Running> {
+/// Starts a node: store, what an earlier life left, runtimes, API, in this order. `None`: it was ended while it waited
+/// for its database.
+async fn start_with(
+    args: &NodeSettings,
+    handed: Option<std::net::TcpListener>,
+    signals: Option<&mut EndSignals>,
+) -> anyhow::Result<Option<Running>> {
     let tls = Tls::of(args)?;
     std::fs::create_dir_all(&args.data).with_context(|| format!("{} cannot be made", args.data.display()))?;
     let data = args.data.canonicalize()?;
-    let opened = stores::open(args, &data).await?;
+    let Some(opened) = stores::open(args, &data, signals).await? else { return Ok(None) };
     let store = Arc::clone(&opened.store);
     let nodes = stores::nodes_of(&opened, args);
     let listeners = Listeners::bind(args, tls, handed)?;
@@ -313,7 +314,7 @@ async fn start_with(args: &NodeSettings, handed: Option<std::net::TcpListener>) 
     let open = open.map(|open| tokio::spawn(open.serve(Arc::clone(&api), end.clone())));
     let listener = listeners.handed_on()?;
     let server = listeners.serve(api::router(api), args, end.clone());
-    Ok(Running {
+    Ok(Some(Running {
         shared: opened.shared,
         lease,
         working,
@@ -329,7 +330,7 @@ async fn start_with(args: &NodeSettings, handed: Option<std::net::TcpListener>) 
         open,
         exporting,
         end,
-    })
+    }))
 }
 
 /// Reads functions again whenever another node may have changed them; ends with the node.
@@ -426,19 +427,16 @@ impl Running {
     /// Drains within `limit`, reaps everything, closes. Another signal cuts the drain short. Returns how
     /// many instances could not be killed.
     pub(crate) async fn stop(
-        self,
+        mut self,
         limit: Duration,
         signals: Option<&mut EndSignals>,
     ) -> anyhow::Result<usize> {
         let handle = self.node.handle.clone();
-        if let Some(working) = self.working {
-            working.end().await;
+        if let Some(working) = &self.working {
+            working.cease();
         }
-        if let Some(shared) = &self.shared
-            && let Err(error) = shared.drain().await
-        {
-            tracing::warn!(%error, "the other nodes are not told that this one drains");
-        }
+        // Beside the drain: a database that does not answer holds up nothing here.
+        let telling = self.shared.clone().map(|shared| tokio::spawn(stores::tell_drain(shared)));
         let drain = handle.drain(limit);
         let left = match signals {
             None => drain.await,
@@ -446,6 +444,10 @@ impl Running {
                 tokio::pin!(drain);
                 tokio::select! {
                     left = &mut drain => left,
+                    why = lost(&mut self.lease) => {
+                        tracing::error!(?why, "the lease is over: everything that runs here is killed");
+                        handle.drain(Duration::ZERO).await
+                    }
                     () = signals.next() => {
                         output::note("quell: stopping now: what still runs is killed");
                         handle.drain(Duration::ZERO).await
@@ -455,13 +457,14 @@ impl Running {
         };
         self.end.cancel();
         self.node.ended().await;
-        if let (Some(shared), 0) = (&self.shared, left) {
-            match shared.leave().await {
-                Ok(requests) => {
-                    tracing::info!(requests, "left the nodes of this store; what waits is theirs")
-                }
-                Err(error) => tracing::warn!(%error, "the other nodes take over when the lease is over"),
-            }
+        if let Some(telling) = telling {
+            telling.abort(); // what it had to say is not worth more waiting
+        }
+        if let Some(working) = self.working {
+            working.end().await;
+        }
+        if let Some(shared) = &self.shared {
+            stores::leave(shared.as_ref(), left).await;
         }
         if let Some(lease) = self.lease {
             lease.end().await;
@@ -477,7 +480,15 @@ impl Running {
         if let Some(exporting) = self.exporting {
             exporting.ended().await;
         }
-        self.store.close().await.context("the store did not close cleanly")?;
+        let closed = match &self.shared {
+            None => self.store.close().await,
+            Some(_) => stores::within(self.store.close()).await,
+        };
+        if closed.is_err() && self.shared.is_some() {
+            // Its last owner would wait for what it still writes, and nobody answers that.
+            std::mem::forget(Arc::clone(&self.store));
+        }
+        closed.context("the store did not close cleanly")?;
         Ok(left)
     }
 }

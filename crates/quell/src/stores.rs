@@ -7,7 +7,7 @@ use cluster::Timing;
 use store::{Embedded, Postgres, Shared, Store, StoreError};
 use supervisor::{LeaseSettings, Nodes};
 
-use crate::settings::NodeSettings;
+use crate::{settings::NodeSettings, signals::EndSignals};
 
 /// Between two tries to reach the database at the start, and after a lease was lost.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
@@ -27,7 +27,13 @@ pub(crate) struct Opened {
 
 /// Opens the store that the settings name. A database that is not there yet is waited for: machines of a site start
 /// in any order.
-pub(crate) async fn open(args: &NodeSettings, data: &Path) -> anyhow::Result<Opened> {
+///
+/// `None`: it was ended meanwhile.
+pub(crate) async fn open(
+    args: &NodeSettings,
+    data: &Path,
+    mut signals: Option<&mut EndSignals>,
+) -> anyhow::Result<Option<Opened>> {
     let Some(url) = &args.store else {
         let opened = Embedded::open(data).map_err(in_use);
         let store: Arc<dyn Store> = Arc::new(opened?);
@@ -39,7 +45,7 @@ pub(crate) async fn open(args: &NodeSettings, data: &Path) -> anyhow::Result<Ope
                 name
             }
         };
-        return Ok(Opened { store, shared: None, name });
+        return Ok(Some(Opened { store, shared: None, name }));
     };
     if data.join("quell.db").exists() {
         tracing::warn!(
@@ -61,14 +67,23 @@ pub(crate) async fn open(args: &NodeSettings, data: &Path) -> anyhow::Result<Ope
         match opened {
             Ok(store) => {
                 let shared: Arc<Postgres> = Arc::new(store);
-                return Ok(Opened { store: shared.clone(), shared: Some(shared), name });
+                return Ok(Some(Opened { store: shared.clone(), shared: Some(shared), name }));
             }
             Err(StoreError::Unreadable(why)) => {
                 if !told {
                     tracing::warn!(why, "the database is not there; trying again every second");
                     told = true;
                 }
-                tokio::time::sleep(TRY_AGAIN).await;
+                let ended = async {
+                    match &mut signals {
+                        Some(signals) => signals.next().await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    () = tokio::time::sleep(TRY_AGAIN) => {}
+                    () = ended => return Ok(None),
+                }
             }
             Err(error) => return Err(in_use(error)),
         }
@@ -82,6 +97,36 @@ fn in_use(error: StoreError) -> anyhow::Error {
             "cannot start (give --data, or `data` in quell.toml, another folder; or end the node that runs)",
         ),
         error => error.into(),
+    }
+}
+
+/// What the end of a node waits for the database at each step: a commit takes milliseconds, and one that does not
+/// answer takes the node's work away itself when the lease is over.
+const END_STEP: Duration = Duration::from_secs(3);
+
+/// A step of the end, or why it was not waited for any longer.
+pub(crate) async fn within<T>(step: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    match tokio::time::timeout(END_STEP, step).await {
+        Ok(done) => done,
+        Err(_) => Err(StoreError::Unwritable("the database does not answer".to_owned())),
+    }
+}
+
+/// Tells the other nodes that this one drains.
+pub(crate) async fn tell_drain(shared: Arc<dyn Shared>) {
+    if let Err(error) = within(shared.drain()).await {
+        tracing::warn!(%error, "the other nodes are not told that this one drains");
+    }
+}
+
+/// Gives everything back, if nothing of it runs any more.
+pub(crate) async fn leave(shared: &dyn Shared, left: usize) {
+    if left > 0 {
+        return;
+    }
+    match within(shared.leave()).await {
+        Ok(requests) => tracing::info!(requests, "left the nodes of this store; what waits is theirs"),
+        Err(error) => tracing::warn!(%error, "the other nodes take over when the lease is over"),
     }
 }
 

@@ -31,10 +31,18 @@ pub struct Working {
 }
 
 impl Working {
-    /// Claims nothing more; what was being stopped for others goes on.
+    /// Claims nothing more from now on; what is being stopped for others goes on.
+    pub fn cease(&self) {
+        self.end.cancel();
+    }
+
+    /// The same, for good: whatever it asked the store and has no answer to is not waited for.
     pub async fn end(self) {
         self.end.cancel();
-        if let Err(error) = self.task.await {
+        self.task.abort();
+        if let Err(error) = self.task.await
+            && !error.is_cancelled()
+        {
             tracing::error!(%error, "the task that works with other nodes ended badly");
         }
     }
