@@ -173,6 +173,25 @@ async fn the_work_of_a_killed_node_is_run_by_another_and_what_was_cancelled_is_n
 }
 
 #[tokio::test]
+async fn a_cancel_that_finds_a_node_dead_is_answered_by_its_next_life() {
+    // So long that nobody takes over: the node itself comes back, and settles what was fenced meanwhile.
+    let (site, mut nodes, bell) = three_with("60").await;
+    let request = nodes[0].invoke_async("part", &leaf(&bell, "one")).await;
+    let ring = bell.ring().await;
+    nodes[0].kill();
+    let fenced = nodes[1].fence("part", &request).await;
+    within("the end of what ran there", ring.process.gone()).await;
+    nodes[0] = site.start(0, &ONE_EACH).await;
+    let reply = nodes[1].cancel("part", &request, Mode::Plain).await;
+    assert_eq!((reply.status, reply.header("x-quell-stop")), (200, "stopped"), "{reply:?}");
+    // Whether it says that it ran depends on what its node had written down of it.
+    assert_eq!(nodes[2].listed("part", &request).await.1, 4208);
+    let receipt = nodes[2].receipt(fenced.header("x-quell-cancel-id")).await;
+    assert_eq!(receipt["parts"][0]["result"], "stopped", "{receipt:#}");
+    assert!(bell.is_silent().await, "it does not begin again");
+}
+
+#[tokio::test]
 async fn a_node_that_sleeps_beyond_its_lease_runs_nothing_meanwhile_and_comes_back() {
     let (_site, mut nodes, bell) = three().await;
     let request = nodes[0].invoke_async("part", &leaf(&bell, "one")).await;

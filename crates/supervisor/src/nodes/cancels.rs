@@ -246,7 +246,7 @@ fn never_started((request, function): (RequestId, FunctionKey)) -> TouchedReques
     }
 }
 
-fn word(status: Status) -> &'static str {
+pub(super) fn word(status: Status) -> &'static str {
     match status {
         Status::Success => "SUCCESS",
         Status::Discard => "DISCARD",

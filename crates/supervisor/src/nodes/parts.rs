@@ -3,10 +3,10 @@
 use std::{collections::HashSet, sync::Arc};
 
 use cancel::Cause;
-use store::{FunctionFilter, Part, PartState, StoreError};
+use store::{FunctionFilter, InvocationRecord, Part, PartState, Status, StoreError};
 use tokio::sync::mpsc;
 
-use super::{Nodes, PartActor};
+use super::{Nodes, PartActor, cancels::word};
 use crate::handle::{CancelAnswer, CancelOrder, Handle, Stop};
 
 /// Parts that are carried out at once. More wait for their turn in the store.
@@ -48,11 +48,19 @@ impl Performing {
 
 impl Nodes {
     async fn perform(&self, handle: &Handle, part: Part) -> Result<(), StoreError> {
-        let number = part.part;
+        let (number, request) = (part.part, part.request);
         let held = part.function.is_some();
         match self.stopped(handle, part).await {
-            // The store says that it is here, and the shell has not heard of it yet: it is on its way in.
-            (PartState::NotHere, _) if held => Ok(()),
+            (PartState::NotHere, _) if held => match self.shared.invocation(request).await? {
+                // An earlier life of this node had it: nothing of that runs, or this life had not begun.
+                Some(row) if is_over(row.status) => {
+                    let (state, detail) = over_before(&row);
+                    self.shared.report(number, state, detail.to_owned()).await
+                }
+                // The store says that it is here, and the shell has not heard of it yet: it is on its way in.
+                Some(_) => Ok(()),
+                None => self.shared.report(number, PartState::NotHere, String::new()).await,
+            },
             (PartState::Open, _) => Ok(()),
             (state, detail) => self.shared.report(number, state, detail).await,
         }
@@ -90,5 +98,17 @@ impl Nodes {
                 (PartState::Open, String::new())
             }
         }
+    }
+}
+
+fn is_over(status: Status) -> bool {
+    !matches!(status, Status::Wait | Status::Running)
+}
+
+/// What became of a request that is over, and that this life has never heard of.
+fn over_before(row: &InvocationRecord) -> (PartState, &'static str) {
+    match row.error_code == i32::from(cancel::CODE_CANCELED) {
+        true => (PartState::Stopped, "it ended with an earlier life of its node"),
+        false => (PartState::Finished, word(row.status)),
     }
 }
