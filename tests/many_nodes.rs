@@ -192,6 +192,62 @@ async fn a_cancel_that_finds_a_node_dead_is_answered_by_its_next_life() {
 }
 
 #[tokio::test]
+async fn a_cancel_under_way_waits_for_a_database_that_comes_back_and_its_receipt_tells_the_end() {
+    // So long that neither the node that sleeps nor the others lose theirs.
+    let (mut site, nodes, bell) = three_with("60").await;
+    let request = nodes[0].invoke_async("part", &leaf(&bell, "one")).await;
+    let ring = bell.ring().await;
+    nodes[0].signal(Signal::SIGSTOP);
+    let cancel = nodes[1].cancel("part", &request, Mode::Force);
+    tokio::pin!(cancel);
+    let parts = async {
+        while site.database.ask("SELECT count(*) FROM parts WHERE state = 0") != "1" {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::select! {
+        reply = &mut cancel => panic!("answered while the node that has it sleeps: {reply:?}"),
+        () = within("a part for the node that sleeps", parts) => {}
+    }
+    site.database.crash();
+    tokio::select! {
+        reply = &mut cancel => panic!("answered though nobody knows whether it is stopped: {reply:?}"),
+        () = tokio::time::sleep(std::time::Duration::from_secs(3)) => {}
+    }
+    site.database.begin();
+    nodes[0].signal(Signal::SIGCONT);
+    let reply = cancel.await;
+    assert_eq!((reply.status, reply.header("x-quell-stop")), (200, "stopped"), "{reply:?}");
+    assert!(ring.process.is_gone(), "it is stopped when that is said");
+    let receipt = nodes[2].receipt(reply.header("x-quell-cancel-id")).await;
+    assert_eq!((&receipt["result"], &receipt["parts"][0]["result"]), (&json!("stopped"), &json!("stopped")));
+}
+
+#[tokio::test]
+async fn a_receipt_that_a_node_left_open_says_stopped_only_when_the_others_have_stopped_it() {
+    let (site, mut nodes, bell) = three_with("60").await;
+    let request = nodes[0].invoke_async("part", &leaf(&bell, "one")).await;
+    let ring = bell.ring().await;
+    nodes[0].signal(Signal::SIGSTOP);
+    let fenced = nodes[1].fence("part", &request).await;
+    let cancel = fenced.header("x-quell-cancel-id").to_owned();
+    nodes[1].kill();
+    nodes[1] = site.start(1, &ONE_EACH).await;
+    let receipt = nodes[2].receipt(&cancel).await;
+    assert!(!ring.process.is_gone(), "its node sleeps, and its lease is long");
+    assert_eq!(receipt["result"], "running", "nobody has stopped it: {receipt:#}");
+    nodes[0].signal(Signal::SIGCONT);
+    within("the last form of the receipt", async {
+        while nodes[2].receipt(&cancel).await["closed_ms"].is_null() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let receipt = nodes[2].receipt(&cancel).await;
+    assert_eq!((&receipt["result"], &receipt["parts"][0]["result"]), (&json!("stopped"), &json!("stopped")));
+}
+
+#[tokio::test]
 async fn a_node_that_sleeps_beyond_its_lease_runs_nothing_meanwhile_and_comes_back() {
     let (_site, mut nodes, bell) = three().await;
     let request = nodes[0].invoke_async("part", &leaf(&bell, "one")).await;

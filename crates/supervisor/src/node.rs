@@ -146,7 +146,8 @@ impl Node {
         functions: &HashMap<FunctionKey, Arc<FunctionSpec>>,
         swept: bool,
     ) -> Result<Recovered, StartError> {
-        receipt::close_interrupted(self.handle.store.as_ref(), swept).await?;
+        let nodes = self.handle.nodes.as_ref();
+        receipt::close_interrupted(self.handle.store.as_ref(), nodes, swept).await?;
         let store = &self.handle.store;
         let (mut recovered, mut after) = (Recovered::default(), None);
         let mut taken_up = HashSet::new();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cancel::{CancelId, RequestId, Scope};
-use store::{Fence, Fenced, FunctionKey, Part, PartState, Status, StoreError};
+use store::{Fence, Fenced, FunctionKey, PartState, Status, StoreError};
 use tokio::{sync::broadcast, time::Instant};
 
 use super::{Nodes, PartActor, Waited, shown};
@@ -81,10 +81,7 @@ impl Nodes {
                     return Ok(Some(CancelAnswer::Done { cancel, stop: Stop::Fenced }));
                 }
                 let waited = self.wait_for(cancel).await;
-                let parts = self.shared.parts_of(cancel).await.unwrap_or_default();
-                let answer = waited.over(cancel, CancelAnswer::Done { cancel, stop: Stop::Stopped });
-                self.close(cancel, receipt, &parts, &answer).await;
-                answer
+                self.close(cancel, receipt, waited).await
             }
         };
         Ok(Some(answer))
@@ -120,24 +117,19 @@ impl Nodes {
     }
 
     /// Waits until every part of a cancel was reported. A notification only says when to look; where it is lost, the
-    /// next heartbeat's look finds the same rows.
+    /// next heartbeat's look finds the same rows. A store that cannot be read is waited for as well: until it says so,
+    /// nobody knows what is stopped.
     pub(crate) async fn wait_for(&self, cancel: CancelId) -> Waited {
         let mut news = self.shared.news();
         let end = Instant::now() + self.patience;
         loop {
-            let parts = match self.shared.parts_of(cancel).await {
-                Ok(parts) => parts,
-                Err(error) => return Waited::Unreadable(error),
-            };
-            let open: Vec<&Part> = parts.iter().filter(|part| part.state == PartState::Open).collect();
-            if open.is_empty() {
-                return Waited::Done(parts);
-            }
-            if Instant::now() >= end {
-                let mut silent: Vec<String> = open.iter().map(|part| part.node.clone()).collect();
-                silent.sort_unstable();
-                silent.dedup();
-                return Waited::Silent(silent);
+            match self.shared.parts_of(cancel).await {
+                Ok(parts) if parts.iter().all(|part| part.state != PartState::Open) => return Waited::Done(parts),
+                Ok(parts) if Instant::now() >= end => return Waited::Silent(parts),
+                Ok(_) => {}
+                Err(StoreError::Closed) => return Waited::Unreadable(StoreError::Closed),
+                Err(error) if Instant::now() >= end => return Waited::Unreadable(error),
+                Err(error) => tracing::debug!(%cancel, %error, "what other nodes did cannot be read yet"),
             }
             let look_again = tokio::time::sleep_until(end.min(Instant::now() + super::lease::LOOK_AGAIN));
             tokio::pin!(look_again);
@@ -160,29 +152,67 @@ impl Nodes {
         let nodes = Arc::clone(self);
         tokio::spawn(async move {
             let waited = nodes.wait_for(cancel).await;
-            let parts = nodes.shared.parts_of(cancel).await.unwrap_or_default();
-            let answer = waited.over(cancel, CancelAnswer::Done { cancel, stop: Stop::Stopped });
-            nodes.close(cancel, receipt, &parts, &answer).await;
+            nodes.close(cancel, receipt, waited).await;
         });
     }
 
-    async fn close(&self, cancel: CancelId, mut receipt: Receipt, parts: &[Part], answer: &CancelAnswer) {
+    /// Closes a receipt that an earlier life of this node left open, when the other nodes have done what that life asked
+    /// them for: true. Or it had asked for nothing: false, and the receipt is for whoever asks to close.
+    pub(crate) async fn close_interrupted(
+        self: &Arc<Self>,
+        cancel: CancelId,
+        receipt: &Receipt,
+    ) -> Result<bool, StoreError> {
+        if self.shared.parts_of(cancel).await?.is_empty() {
+            return Ok(false);
+        }
+        self.close_later(cancel, receipt.clone());
+        Ok(true)
+    }
+
+    /// Gives a receipt its last form. Where it is not known what other nodes did, it stays open: this node is ending, and
+    /// its next life waits for them again.
+    async fn close(self: &Arc<Self>, cancel: CancelId, mut receipt: Receipt, waited: Waited) -> CancelAnswer {
+        receipt.parts = waited.parts().iter().map(shown).collect();
+        let known = !matches!(waited, Waited::Unreadable(_));
+        let answer = waited.over(cancel, CancelAnswer::Done { cancel, stop: Stop::Stopped });
+        if !known {
+            return answer;
+        }
         receipt.closed_ms = Some(now_ms());
         receipt.recorded_ms = Some(receipt.fenced_ms);
-        receipt.parts = parts.iter().map(shown).collect();
         let result = match answer {
+            // What an earlier life of this node ran of it is not proven gone.
+            CancelAnswer::Done { stop: Stop::Stopped, .. } if receipt.result == "interrupted" => "interrupted",
             CancelAnswer::Done { stop: Stop::Stopped, .. } => "stopped",
             CancelAnswer::Done { .. } => "draining",
-            CancelAnswer::Unkillable { .. } => "unkillable",
-            _ => "not_recorded",
+            _ => "unkillable",
         };
         result.clone_into(&mut receipt.result);
-        let kept = match serde_json::to_string(&receipt) {
-            Ok(body) => self.shared.update_receipt(cancel, body).await.map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
-        };
-        if let Err(error) = kept {
-            tracing::error!(%cancel, error, "the last form of a receipt could not be kept");
+        let body = serde_json::to_string(&receipt).unwrap_or_default(); // plain data: it cannot fail
+        if !self.kept(cancel, &body).await {
+            let nodes = Arc::clone(self);
+            tokio::spawn(async move {
+                while !nodes.kept(cancel, &body).await {
+                    tokio::time::sleep(super::lease::LOOK_AGAIN).await; // nothing tells when a database is back
+                }
+            });
+        }
+        answer
+    }
+
+    /// Whether no more is to be done to keep the last form of a receipt.
+    async fn kept(&self, cancel: CancelId, body: &str) -> bool {
+        match self.shared.update_receipt(cancel, body.to_owned()).await {
+            Ok(()) => true,
+            Err(error @ (StoreError::Lapsed | StoreError::Closed)) => {
+                tracing::warn!(%cancel, %error, "the next life gives its receipt the last form");
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%cancel, %error, "the last form of a receipt cannot be kept yet");
+                false
+            }
         }
     }
 }
