@@ -73,6 +73,16 @@ async fn spread(nodes: &[TestNode], bell: &Bell) -> (String, HashMap<String, Rin
     (root, rings)
 }
 
+/// Waits until it is written down that it runs: a node that is stopped in the middle of that holds the rows.
+async fn written_down(nodes: &[TestNode], request: &str) {
+    within("it is listed as running", async {
+        while nodes[1].listed("part", request).await.0 != "RUNNING" {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_tree_over_three_nodes_is_stopped_from_any_of_them_in_every_mode() {
     let (_site, nodes, bell) = three().await;
@@ -178,14 +188,14 @@ async fn a_cancel_that_finds_a_node_dead_is_answered_by_its_next_life() {
     let (site, mut nodes, bell) = three_with("60").await;
     let request = nodes[0].invoke_async("part", &leaf(&bell, "one")).await;
     let ring = bell.ring().await;
+    written_down(&nodes, &request).await;
     nodes[0].kill();
     let fenced = nodes[1].fence("part", &request).await;
     within("the end of what ran there", ring.process.gone()).await;
     nodes[0] = site.start(0, &ONE_EACH).await;
     let reply = nodes[1].cancel("part", &request, Mode::Plain).await;
     assert_eq!((reply.status, reply.header("x-quell-stop")), (200, "stopped"), "{reply:?}");
-    // Whether it says that it ran depends on what its node had written down of it.
-    assert_eq!(nodes[2].listed("part", &request).await.1, 4208);
+    assert_eq!(nodes[2].listed("part", &request).await, ("FAIL".to_owned(), 4208));
     let receipt = nodes[2].receipt(fenced.header("x-quell-cancel-id")).await;
     assert_eq!(receipt["parts"][0]["result"], "stopped", "{receipt:#}");
     assert!(bell.is_silent().await, "it does not begin again");
@@ -197,6 +207,7 @@ async fn a_cancel_under_way_waits_for_a_database_that_comes_back_and_its_receipt
     let (mut site, nodes, bell) = three_with("60").await;
     let request = nodes[0].invoke_async("part", &leaf(&bell, "one")).await;
     let ring = bell.ring().await;
+    written_down(&nodes, &request).await;
     nodes[0].signal(Signal::SIGSTOP);
     let cancel = nodes[1].cancel("part", &request, Mode::Force);
     tokio::pin!(cancel);
@@ -228,6 +239,7 @@ async fn a_receipt_that_a_node_left_open_says_stopped_only_when_the_others_have_
     let (site, mut nodes, bell) = three_with("60").await;
     let request = nodes[0].invoke_async("part", &leaf(&bell, "one")).await;
     let ring = bell.ring().await;
+    written_down(&nodes, &request).await;
     nodes[0].signal(Signal::SIGSTOP);
     let fenced = nodes[1].fence("part", &request).await;
     let cancel = fenced.header("x-quell-cancel-id").to_owned();
