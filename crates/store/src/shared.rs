@@ -10,7 +10,8 @@
 //!   [`Shared::claim`] it. Only its owner changes it, but for a fence.
 //! - A **fence** over a tree is one transaction that holds the lock of the tree's root alone; who accepts a request below
 //!   another holds the same lock together with others, and looks whether anything above is fenced: so no child is
-//!   accepted behind a fence, on any node ([`StoreError::Banned`]).
+//!   accepted behind a fence, on any node ([`StoreError::Banned`]). What its owner settles after a fence of another node is
+//!   written as cancelled, and hands nothing on: the order of the two commits decides, and nobody's memory.
 //! - What a fence found on a node is a **part** of the cancel for that node, as a row: a notification only wakes, the row
 //!   is read again at every heartbeat.
 

@@ -26,6 +26,11 @@ impl Nodes {
                 Ok(_) => here,
                 Err(error) => gone(&order, &error),
             },
+            // As far as this node knows; another may have fenced it before its end was written.
+            CancelAnswer::Finished(_) => match stored_answer(self.shared.as_ref(), &order).await {
+                Ok(done @ CancelAnswer::Done { .. }) => done,
+                _ => here,
+            },
             here => self.rest_of(&order, here).await,
         }
     }
