@@ -200,7 +200,7 @@ async fn events_that_are_too_large_or_no_json_are_refused_and_not_kept() {
 async fn unknown_paths_and_methods_have_the_apis_own_error_shape() {
     let node = TestNode::start().await;
     for (method, path, status) in [
-        (Method::GET, "/", 404),
+        (Method::POST, "/", 405),
         (Method::GET, "/v2/default/fgs", 404),
         (Method::GET, "/v2/default/fgs/functions/f/cancel", 405),
         (Method::DELETE, "/v2/default/fgs/functions/f/invocations", 405),

@@ -100,16 +100,21 @@ async fn exit_codes_tell_what_kind_of_trouble_it_is() {
     let broken = folder(scratch.path(), "broken", "memroy_size = 128\n");
     for (args, code, said) in [
         (vec!["invoke", "nobody"], 5, "Not found the function"),
-        (vec!["invoke", "probe", "--event", "{"], 1, "not JSON"),
+        (vec!["invoke", "prob"], 5, "there is no function prob; did you mean probe?"),
+        (vec!["invoke", "probe", "--event", "{"], 2, "not JSON"),
         (vec!["invoke", "probe", "--event", "{\"do\": \"fail\", \"port\": 1}"], 8, "4002"),
         (vec!["cancel", nobody], 5, "--function"),
         (vec!["cancel", nobody, "--function", "probe"], 1, "Invalid RequestId"),
         (vec!["tree", nobody], 5, "not found"),
         (vec!["receipt", nobody], 5, "not found"),
         (vec!["logs", nobody], 5, "not found"),
+        (vec!["logs", "probe"], 2, "quell logs --function probe"),
+        (vec!["logs", "--function", "prob"], 5, "did you mean probe?"),
+        (vec!["functions", "delete", "prob", "--yes"], 5, "did you mean probe?"),
+        (vec!["functions", "disable", "prob"], 5, "did you mean probe?"),
         (vec!["logs", "i999"], 5, "not found"),
-        (vec!["deploy", "/nonexistent"], 1, "function.toml cannot be read"),
-        (vec!["deploy", &broken], 1, "memroy_size"),
+        (vec!["deploy", "/nonexistent"], 2, "is not there"),
+        (vec!["deploy", &broken], 2, "memroy_size"),
         (vec!["ls", "--token", "wrong"], 4, "invalid token"),
         (vec!["ls", "--endpoint", "http://127.0.0.1:1"], 3, "quell serve"),
     ] {
@@ -117,6 +122,66 @@ async fn exit_codes_tell_what_kind_of_trouble_it_is() {
         assert!(got == code && err.contains(said) && out.is_empty(), "{args:?}: {got} {out}{err}");
         assert!(err.starts_with("quell: "), "{args:?}: {err}");
     }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_finished_request_came_to_is_shown_by_its_id() {
+    let node = TestNode::start().await;
+    node.deploy_probe("probe", 1, 1, json!({})).await;
+    let request = node.invoke_async("probe", &json!({ "name": 1 })).await;
+    assert_eq!(node.settled("probe", &request).await.0, "SUCCESS");
+    let (code, out, err) = quell(&node, &["tree", &request]).await;
+    assert!(code == 0 && out.contains(&request) && out.contains("SUCCESS"), "{out} {err}");
+    assert!(out.contains("default:probe") && out.contains("ENDED"), "{out}");
+    let (code, out, _) = quell(&node, &["tree", &request, "--output", "json"]).await;
+    assert_eq!((code, serde_json::from_str::<Value>(&out).unwrap()["status"].clone()), (0, json!("SUCCESS")));
+
+    let (code, out, err) = quell(&node, &["cancel", &request]).await;
+    let said = format!("quell: request {request} has already ended: SUCCESS; nothing to cancel\n");
+    assert_eq!((code, out.as_str(), err.as_str()), (1, "", said.as_str()));
+    let (code, _, err) = quell(&node, &["cancel", &request, "--output", "json"]).await;
+    assert!(
+        code == 1 && err.contains("FSS.0400: Invalid RequestId: SUCCESS"),
+        "programs get the code: {err}"
+    );
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_function_is_disabled_enabled_and_deleted_by_name() {
+    let node = TestNode::start().await;
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = folder(scratch.path(), "probe", "max_instances = 2\n");
+    assert_eq!(quell(&node, &["deploy", &dir]).await.0, 0);
+    let (code, out, _) = quell(&node, &["functions", "disable", "probe"]).await;
+    assert!(code == 0 && out.contains("quell functions enable probe --max-instances 2"), "{out}");
+    let (code, _, err) = quell(&node, &["invoke", "probe"]).await;
+    assert!(code == 1 && err.contains("FSS.150434"), "{code} {err}");
+    let (code, out, _) = quell(&node, &["functions"]).await;
+    assert!(code == 0 && out.contains("0 (disabled)"), "{out}");
+    let (code, out, _) = quell(&node, &["functions", "disable", "probe"]).await;
+    assert!(code == 0 && out.contains("already"), "{out}");
+    let (code, _, err) = quell(&node, &["functions", "enable", "probe", "--max-instances", "0"]).await;
+    assert!(code == 2 && err.contains("quell functions disable probe"), "{err}");
+    let (code, out, _) = quell(&node, &["functions", "enable", "probe", "--max-instances", "2"]).await;
+    assert_eq!((code, out.as_str()), (0, "enabled probe: 2 instances at most\n"));
+    let (code, out, _) = quell(&node, &["functions", "enable", "probe"]).await;
+    assert_eq!((code, out.as_str()), (0, "enabled probe: 2 instances at most\n"), "as it is");
+    assert_eq!(quell(&node, &["invoke", "probe", "--event", "{\"name\": 1}"]).await.0, 0);
+
+    let (code, _, err) = quell(&node, &["functions", "delete", "probe"]).await;
+    assert!(code == 2 && err.contains("--yes"), "nobody is there to be asked: {code} {err}");
+    assert_eq!(
+        quell(&node, &["invoke", "probe", "--event", "{\"name\": 1}"]).await.0,
+        0,
+        "it is still there"
+    );
+    assert_eq!(
+        quell(&node, &["functions", "delete", "probe", "--yes"]).await,
+        (0, "deleted probe\n".into(), String::new())
+    );
+    assert_eq!(quell(&node, &["invoke", "probe"]).await.0, 5);
     node.stop().await;
 }
 
@@ -135,7 +200,7 @@ async fn a_wrong_command_line_is_explained_and_changes_nothing() {
         assert!(code == 2 && err.contains(said), "{args:?}: {code} {err}");
     }
     let (code, _, err) = run(&["ls"], Some(scratch.path()), &[]).await;
-    assert!(code == 1 && err.contains("--endpoint") && err.contains("--data"), "{code} {err}");
+    assert!(code == 2 && err.contains("--endpoint") && err.contains("--data"), "{code} {err}");
     let (code, help, _) = run(&["--help"], None, &[]).await;
     assert!(code == 0 && help.contains("Exit codes") && help.contains("quell cancel REQUEST --recursive"));
     assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0, "nothing was made");
@@ -148,6 +213,11 @@ async fn a_node_that_cannot_start_says_why() {
     let address = taken.local_addr().unwrap().to_string();
     let (code, _, err) = run(&["serve", "--listen", &address], Some(scratch.path()), &[]).await;
     assert!(code == 1 && err.contains("cannot listen on"), "{code} {err}");
+    assert!(err.contains("another program has this port") && err.contains("--listen"), "{err}");
+    let node = TestNode::start().await;
+    let (code, _, err) = run(&["serve", "--listen", "127.0.0.1:0"], Some(&node.dir), &[]).await;
+    assert!(code == 1 && err.contains("in use by another quell") && err.contains("--data"), "{code} {err}");
+    node.stop().await;
     let file = scratch.path().join("file");
     fs::write(&file, "").unwrap();
     let (code, _, err) = run(&["serve", "--listen", "127.0.0.1:0"], Some(&file), &[]).await;

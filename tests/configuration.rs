@@ -86,7 +86,7 @@ async fn what_a_person_would_type_first_is_refused_with_what_to_write() {
         ("idle_s = -1", "idle_s: `-1` is not between 0 and 31536000 seconds"),
         ("idle_s = nan", "is not between"),
         ("max_instances = 99999999999999999999", "max_instances"),
-        ("idle_s = 1\nidle_s = 2", "quell.toml:2:1: duplicate key"),
+        ("idle_s = 1\nidle_s = 2", "quell.toml:2:1: the key `idle_s` is there twice"),
         ("isolation = \"docker\"", "isolation: `docker` is none of auto, cgroup, subreaper, process-group"),
         ("isolation = true", "isolation: true is not one of \"auto\""),
         ("log = \"verbose\"", "log: `verbose` is no level: off, error, warn, info, debug, trace are"),
@@ -101,6 +101,9 @@ async fn what_a_person_would_type_first_is_refused_with_what_to_write() {
         ("data = \"\"", "data: it is empty: a path is expected"),
         ("tls_cert = \"a.pem\"", "quell.toml:1:1: it needs tls_key beside it (--tls-key, QUELL_TLS_KEY)"),
         ("tls_cert = \"a.pem\"\ntls_key = \"b.pem\"", "a.pem cannot be read"),
+        // Whoever has to mend both is told of both.
+        ("tls_cert = \"a.pem\"\ntls_key = \"b.pem\"", "b.pem cannot be read"),
+        ("tls_cert = \"a.pem\"", "a.pem cannot be read"),
         ("otlp_endpoint = \"collector:4318\"", "is no endpoint: http:// or https:// and a host are expected"),
         (
             "listen = \"127.0.0.1:1\"\nmetrics_listen = \"127.0.0.1:1\"",
@@ -128,6 +131,8 @@ async fn a_file_that_cannot_be_read_is_told_with_the_reason() {
         (vec!["serve", "--config", "none.toml"], "none.toml: there is no such file"),
         (vec!["serve", "--config", "."], "it is a folder"),
         (vec!["config", "check", "none.toml"], "none.toml: there is no such file"),
+        (vec!["config", "check", "none.toml"], "quell config example > FILE"),
+        (vec!["config", "show", "quell.toml"], "`quell config show --config quell.toml`"),
     ] {
         let (code, _, err) = quell(folder.path(), &args, &[]).await;
         assert!(code == 2 && err.contains(said), "{args:?}: {code} {err}");
@@ -147,12 +152,13 @@ async fn all_mistakes_are_told_at_once_wherever_they_are() {
     let (code, _, err) = quell(folder.path(), &args, &[("QUELL_KEEP_DAYS", "forever")]).await;
     assert_eq!(code, 2);
     for said in [
-        "wrong in 7 places:",
+        "wrong in 8 places:",
         "\n  quell.toml:1:1: unknown key",
         "\n  quell.toml:2:11: drain_s",
         "\n  quell.toml:3:10: ",
         "\n  --body-timeout: `0` is not between",
         "\n  --isolation: `magic` is none of",
+        "\n  quell.toml:4:1: a.pem cannot be read",
         "\n  quell.toml:4:1: it needs tls_key beside it",
         "\n  QUELL_KEEP_DAYS: `forever` is not a whole number",
     ] {

@@ -115,6 +115,20 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
 }
 
 #[tokio::test]
+async fn whoever_opens_the_address_of_a_node_is_told_where_to_go_and_nothing_of_the_node() {
+    let node = TestNode::start().await;
+    let root = node.send_as(None, Method::GET, "/", &[], b"").await;
+    assert_eq!(root.status, 200);
+    let told = root.json();
+    for name in ["console", "health", "openapi"] {
+        let path = told[name].as_str().unwrap();
+        assert_eq!(node.send_as(None, Method::GET, path, &[], b"").await.status, 200, "{name}: {path}");
+    }
+    assert_eq!(node.send_as(None, Method::POST, "/", &[], b"").await.error().0, 405);
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn the_page_is_served_to_anybody_with_a_policy_that_lets_in_nothing_but_itself() {
     let node = TestNode::start().await;
     let page = node.send_as(None, Method::GET, "/console", &[], b"").await;

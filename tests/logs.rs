@@ -215,7 +215,7 @@ async fn what_is_typed_wrongly_or_is_not_there_says_what_to_do() {
     assert_eq!(run(&["logs"]).0, 2);
     assert_eq!(run(&["logs", "i1", "--function", "f"]).0, 2);
     let (code, said) = run(&["logs", "i1", "--since", "yesterday"]);
-    assert!(code == 1 && said.contains("15m"), "{code} {said}");
+    assert!(code == 2 && said.contains("15m"), "{code} {said}");
     for query in ["tail=x", "tail=10001", "limit=1&tail=1", "follow=yes", "since=soon", "limit=3&follow=true"]
     {
         let (status, code, _) = node.get(&format!("/quell/v1/instances/i1/log?{query}")).await.error();

@@ -61,14 +61,13 @@ fn chain(bell: &Bell) -> Value {
 async fn spread(nodes: &[TestNode], bell: &Bell) -> (String, HashMap<String, Ring>) {
     let root = nodes[0].invoke_async("part", &chain(bell)).await;
     let rings = bell.rings(3).await;
-    let owners: Vec<String> = serde_json::from_value::<Vec<Value>>(
-        nodes[0].get("/quell/v1/nodes").await.json()["nodes"].clone(),
-    )
-    .unwrap()
-    .iter()
-    .filter(|node| node["owns"] == json!(1))
-    .map(|node| node["node"].to_string())
-    .collect();
+    let owners: Vec<String> =
+        serde_json::from_value::<Vec<Value>>(nodes[0].get("/quell/v1/nodes").await.json()["nodes"].clone())
+            .unwrap()
+            .iter()
+            .filter(|node| node["owns"] == json!(1))
+            .map(|node| node["node"].to_string())
+            .collect();
     assert_eq!(owners.len(), 3, "each of the three nodes has one of the three");
     (root, rings)
 }
@@ -91,10 +90,17 @@ async fn a_tree_over_three_nodes_is_stopped_from_any_of_them_in_every_mode() {
         let shown = nodes[at].tree(&root).await;
         assert_eq!(shown.len(), 3, "the tree is seen from node {at}: {shown:#?}");
         let reply = nodes[at].cancel("part", &root, mode).await;
-        assert_eq!((reply.status, reply.header("x-quell-stop")), (200, "stopped"), "{mode:?} at {at}: {reply:?}");
+        assert_eq!(
+            (reply.status, reply.header("x-quell-stop")),
+            (200, "stopped"),
+            "{mode:?} at {at}: {reply:?}"
+        );
         for (tag, ring) in &rings {
             // A kill ends the process; an asked handler has ended, and its runtime lives on.
-            assert!(!mode.kills() || ring.process.is_gone(), "{mode:?} at {at}: {tag} is alive after the answer");
+            assert!(
+                !mode.kills() || ring.process.is_gone(),
+                "{mode:?} at {at}: {tag} is alive after the answer"
+            );
             let (status, code) = nodes[0].listed("part", &ring.request()).await;
             assert_eq!((status.as_str(), code), ("FAIL", 4208), "{mode:?} at {at}: {tag}");
         }
@@ -126,7 +132,11 @@ async fn one_request_is_stopped_from_a_node_that_does_not_have_it_and_its_childr
             assert_eq!(nodes[1].settled("part", &ring.request()).await, ("SUCCESS".to_owned(), 0), "{tag}");
         }
         let again = nodes[1].cancel("part", &root, mode).await;
-        assert_eq!((again.status, again.header("x-quell-stop")), (200, "stopped"), "asked once more elsewhere");
+        assert_eq!(
+            (again.status, again.header("x-quell-stop")),
+            (200, "stopped"),
+            "asked once more elsewhere"
+        );
     }
 }
 

@@ -29,6 +29,13 @@ async fn the_first_signal_drains_what_runs_finishes_and_nothing_new_is_taken() {
         assert!(status.success(), "{signal} {status}: {log:#?}");
         assert!(ring.process.is_gone(), "{signal}: its instance was ended before the node");
         assert!(log.iter().any(|line| line.contains("every instance was reaped")), "{log:#?}");
+        let said = log
+            .iter()
+            .find(|line| line.contains("draining for at most 30 s"))
+            .expect("it says that it drains");
+        for word in ["waits for 1 request on 1 instance;", "Ctrl-C again"] {
+            assert!(said.contains(word), "{signal}: {said}");
+        }
     }
 }
 
@@ -46,6 +53,7 @@ async fn a_second_signal_stops_now_and_leaves_no_process_of_any_kind() {
     node.signal(Signal::SIGTERM);
     let (status, log) = node.ended().await;
     assert!(status.success(), "{status}: {log:#?}");
+    assert!(log.iter().any(|line| line.contains("stopping now: what still runs is killed")), "{log:#?}");
     assert!(stubborn_ring.process.is_gone() && leaf.is_gone());
     assert!(rings.values().all(|ring| ring.process.is_gone()));
     let reply = within("its caller", stubborn).await.unwrap();

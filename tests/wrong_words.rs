@@ -72,8 +72,24 @@ async fn what_nobody_needs_a_node_for_is_told_without_one() {
     fs::create_dir(&empty).unwrap();
     let cases: Vec<(Vec<&str>, i32, &[&str])> = vec![
         (vec!["cancle", NOBODY], 2, &["unrecognized subcommand 'cancle'", "cancel"]),
-        (vec!["stop", NOBODY], 2, &["unrecognized subcommand 'stop'", "--help"]),
-        (vec!["cancel"], 2, &["<REQUEST>"]),
+        (vec!["stop", NOBODY], 2, &["unrecognized subcommand 'stop'", "--help", "`quell cancel REQUEST`"]),
+        (vec!["start"], 2, &["did you mean `quell serve`?"]),
+        (vec!["run"], 2, &["`quell serve`", "quell invoke FUNCTION"]),
+        (vec!["ps"], 2, &["did you mean `quell ls`?"]),
+        (vec!["kill", NOBODY], 2, &["did you mean `quell cancel REQUEST --force`?"]),
+        (vec!["version"], 2, &["did you mean `quell --version`?"]),
+        (vec!["delete", "f"], 2, &["did you mean `quell functions delete NAME`?"]),
+        (vec!["serve", "--port", "80"], 2, &["--listen 127.0.0.1:PORT"]),
+        (vec!["ls", "--all"], 2, &["`quell ls` shows all that lives", "quell receipts"]),
+        (vec!["logs"], 2, &["quell logs --function NAME"]),
+        (vec!["logs", NOBODY, "--since", "5"], 2, &["90s, 15m", "--since"]),
+        (vec!["call-off"], 2, &["quell call-off --list"]),
+        (vec!["invoke", "f", "--event", "{name: 1}"], 2, &["not JSON", "--event '{"]),
+        (vec!["invoke", "f", "--label", "team"], 2, &["--label", "name=value"]),
+        (vec!["deploy", "nosuchdir"], 2, &["nosuchdir is not there", "function.toml"]),
+        (vec!["credentials", "create", "--scope", "root"], 2, &["read, invoke, cancel, admin, operator"]),
+        (vec!["cancel"], 2, &["<REQUEST>", "quell cancel --where", "quell ls"]),
+        (vec!["plan"], 2, &["quell plan --where"]),
         (vec!["cancel", "1167bf8c"], 2, &["a request id is like", "quell ls"]),
         (vec!["tree", "i12"], 2, &["a request id is like", "quell ls"]),
         (vec!["receipt", "last"], 2, &["a cancel id is like", "quell receipts"]),
@@ -82,6 +98,7 @@ async fn what_nobody_needs_a_node_for_is_told_without_one() {
         (vec!["cancel", "--where", "age=10m"], 2, &["age>10m"]),
         (vec!["cancel", "--where", "age>10"], 2, &["90s, 15m"]),
         (vec!["cancel", "--where", "status=done"], 2, &["waiting, running, draining"]),
+        (vec!["cancel", "--where", "team=x"], 2, &["did you mean label.team=x?"]),
         (vec!["cancel", "--where", "label.team"], 2, &["is no term"]),
         (vec!["cancel", NOBODY, "--yes"], 2, &["cannot be used with", "--yes"]),
         (vec!["ls", "--where", "f"], 2, &["is no term", "function=NAME"]),
@@ -89,7 +106,7 @@ async fn what_nobody_needs_a_node_for_is_told_without_one() {
         (vec!["completions", "tcsh"], 2, &["bash", "zsh"]),
         (vec!["top"], 2, &["for a terminal", "quell ls"]),
         // No node was ever named.
-        (vec!["ls"], 1, &["--endpoint", "--context", "--data", "quell serve"]),
+        (vec!["ls"], 2, &["--endpoint", "--context", "--data", "quell serve"]),
         (vec!["ls", "--context", "prod"], 2, &["no context \"prod\"", "none yet", "quell context add"]),
         (vec!["context", "use", "prod"], 2, &["no context \"prod\""]),
         (vec!["context", "add", "a b", "--endpoint", "http://n"], 2, &["letters, digits"]),
@@ -102,7 +119,8 @@ async fn what_nobody_needs_a_node_for_is_told_without_one() {
             3,
             &["no node answers", "quell serve"],
         ),
-        (vec!["ls", "--endpoint", "127.0.0.1:1", "--token", "t"], 1, &["http://"]),
+        (vec!["ls", "--endpoint", "127.0.0.1:1", "--token", "t"], 2, &["http://", "QUELL_ENDPOINT"]),
+        (vec!["ls", "--endpoint", "http://[", "--token", "t"], 2, &["is no address", "QUELL_ENDPOINT"]),
     ];
     for (args, code, words) in cases {
         Person::told(&args, person.types(&args).await, (code, words));
@@ -139,14 +157,17 @@ async fn what_a_node_refuses_is_told_with_what_to_do() {
             &["has no request", "quell ls"],
         ),
         (vec!["cancel", NOBODY], 5, &["has no request", "--function"]),
-        (vec!["cancel", &over], 1, &["is over", "succeeded"]),
+        (vec!["cancel", &over], 1, &["has already ended: SUCCESS", "nothing to cancel"]),
         (vec!["plan", &over], 5, &["is over (SUCCESS)", "nothing of it is left to stop"]),
-        (vec!["call-off", "nobody"], 5, &["bulk cancel not found"]),
+        (vec!["call-off", "nobody"], 5, &["bulk cancel not found", "none runs", "quell call-off --list"]),
         (vec!["receipt", NOBODY], 5, &["not found", "quell receipts"]),
-        (vec!["invoke", "nobody"], 5, &["Not found the function", "quell functions"]),
-        (vec!["invoke", "f", "--event", "{name: 1}"], 1, &["not JSON", "--event '{"]),
-        (vec!["invoke", "f", "--label", "team"], 1, &["X-Quell-Labels", "name=value"]),
-        (vec!["deploy", folder], 1, &["function.toml cannot be read", "runtime = "]),
+        (
+            vec!["invoke", "nobody"],
+            5,
+            &["there is no function nobody", "Not found the function", "quell functions"],
+        ),
+        (vec!["tree", NOBODY], 5, &["is not live, and not kept", "not found"]),
+        (vec!["deploy", folder], 2, &["function.toml cannot be read", "runtime = "]),
         (vec!["plan", "--where", "function=nobody"], 5, &["Not found the function", "quell functions"]),
         (vec!["cancel", "--where", "age>0s", "--key", "a/b", "--yes"], 1, &["key is not of"]),
     ];
@@ -173,6 +194,8 @@ async fn many_are_not_cancelled_where_nobody_can_be_asked() {
     let (code, out, _) = person.types(&["cancel", "--where", "status=waiting", "--dry-run"]).await;
     assert!(code == 0 && out.contains(&waiting) && out.contains("1 waiting"), "{out}");
     assert_eq!(node.listed("f", &waiting).await.0, "WAIT");
+    let (code, out, _) = person.types(&["ls", "--where", "status=queued"]).await;
+    assert!(code == 0 && out.contains(&waiting) && !out.contains(&live), "as `ls` says it: {out}");
     let (code, out, _) = person.types(&["ls", "--where", "status=running"]).await;
     assert!(code == 0 && out.contains(&live) && !out.contains(&waiting), "{out}");
 
@@ -187,6 +210,11 @@ async fn many_are_not_cancelled_where_nobody_can_be_asked() {
         (again.0, serde_json::from_str::<Value>(&again.1).unwrap()),
         (0, bulk),
         "the same, not another"
+    );
+    let (code, out, _) = person.types(&["call-off", "--list"]).await;
+    assert!(
+        code == 0 && out.contains("k  ") && out.contains("done") && out.contains("status=waiting"),
+        "{out}"
     );
     let (code, out, _) = person.types(&["receipts"]).await;
     assert!(code == 0 && out.contains(&waiting) && out.contains("k: why"), "{out}");
@@ -223,11 +251,11 @@ async fn contexts_name_nodes_and_their_tokens_are_seen_by_nobody_else() {
     assert!(code == 2 && err.contains("there are: folder, here"), "{err}");
     // The token of a context goes to its own node and to no other.
     let (code, _, err) = person.types(&["ls", "--endpoint", "http://127.0.0.1:1"]).await;
-    assert!(code == 1 && err.contains("no token"), "{code} {err}");
+    assert!(code == 2 && err.contains("no token"), "{code} {err}");
     assert_eq!(person.types(&["context", "use", "folder"]).await.0, 0);
     assert_eq!(person.types(&["context", "remove", "folder"]).await.0, 0);
     let (code, _, err) = person.types(&["ls"]).await;
-    assert!(code == 1 && err.contains("--context"), "none is current now: {code} {err}");
+    assert!(code == 2 && err.contains("--context"), "none is current now: {code} {err}");
     // A file that others may read is not used.
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
     let (code, _, err) = person.types(&["ls", "--context", "here"]).await;
@@ -248,11 +276,20 @@ async fn completions_and_man_pages_come_from_the_commands_themselves() {
     }
     let (code, _, err) = person.types(&["man", "pages"]).await;
     assert_eq!(code, 0, "{err}");
-    for (page, word) in
-        [("quell.1", "Exit codes"), ("quell-cancel.1", "where"), ("quell-context-add.1", "stdin")]
-    {
+    for (page, word) in [
+        ("quell.1", ".SH \"EXIT CODES\""),
+        ("quell-cancel.1", ".SH \"EXAMPLES\""),
+        ("quell-context-add.1", "stdin"),
+    ] {
         let text = fs::read_to_string(person.home.path().join("pages").join(page)).unwrap();
-        assert!(text.contains(word), "{page}");
+        assert!(text.contains(word) && !text.contains("EXTRA"), "{page}");
+    }
+    for (shell, option, words) in [
+        ("bash", "--isolation", "auto cgroup subreaper process-group"),
+        ("bash", "--scope", "read invoke cancel admin operator"),
+    ] {
+        let (_, out, _) = person.types(&["completions", shell]).await;
+        assert!(out.contains(words), "{option} completes with its words");
     }
 }
 

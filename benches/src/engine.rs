@@ -2,12 +2,12 @@
 
 use std::{hint::black_box, time::Instant};
 
-use cancel::{
-    Bounds, CancelAsk, CancelId, Cause, Engine, Event, Level, OnCollateral, OnGrace, Policy, RequestId,
-    Scope, Ticket,
-};
+use cancel::{Bounds, Engine, Event, OnCollateral, OnGrace, Policy, RequestId};
 
-use crate::samples::{Samples, Show};
+use crate::{
+    ask::whole_tree,
+    samples::{Samples, Show},
+};
 
 const REQUESTS: u128 = 10_000;
 /// Children of each request.
@@ -62,17 +62,8 @@ fn cancel() -> std::time::Duration {
         engine.step(Event::Arrived { request: RequestId(id), parent, detached: false, policy }, &mut out);
     }
     out.clear();
-    let ask = CancelAsk {
-        cancel: CancelId(1),
-        request: RequestId(0),
-        scope: Scope::Subtree,
-        level: Level::Kill,
-        cause: Cause::Asked,
-        ticket: Some(Ticket(1)),
-        early: false,
-    };
     let start = Instant::now();
-    engine.step(Event::CancelAsked(ask), &mut out);
+    engine.step(Event::CancelAsked(whole_tree(0)), &mut out);
     while engine.unfinished() {
         engine.step(Event::WalkOn, &mut out);
     }

@@ -5,9 +5,11 @@
 //! Without that word it measures parts alone, for whoever changes them: `engine`, `group`, `accept`, `queue` or
 //! `cold-start` (the last two only if they are named); `--quick` takes a tenth of the samples. Ratios travel
 //! between machines, times do not.
-#![allow(clippy::print_stdout)] // its output is its purpose
+#![allow(clippy::print_stdout, clippy::print_stderr)] // its output is its purpose
 
 mod accept;
+#[path = "../benches/trees/ask.rs"]
+mod ask;
 mod cold_start;
 mod engine;
 mod group;
@@ -16,6 +18,8 @@ mod node;
 mod own;
 mod queue;
 mod samples;
+
+use std::process::ExitCode;
 
 use samples::Samples;
 
@@ -30,8 +34,36 @@ fn load_runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
-fn main() -> anyhow::Result<()> {
+const USAGE: &str = "\
+quell-bench: every figure beside its floor, measured in the same run
+
+  quell-bench latency [--quick] [--out DIR] [--peer-start CMD --peer-cancel CMD] [PART...]
+      over HTTP, with the quell that it builds, and a report in DIR (target/latency): see docs/performance.md
+      parts: {parts} [default: all]
+  quell-bench [--quick] [engine | group | accept | queue | cold-start]
+      parts of it alone; without a word: engine, group and accept
+
+--quick takes fewer samples. Ratios travel between machines, times do not.";
+
+/// Exit code of what could not be measured, or was not understood.
+const FAILED: u8 = 2;
+
+fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
+    if words.iter().any(|word| ["--help", "-h"].contains(&word.as_str())) {
+        println!("{}", USAGE.replace("{parts}", &latency::PARTS.join(" ")));
+        return ExitCode::SUCCESS;
+    }
+    match measure(words) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("quell-bench: {error:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn measure(words: Vec<String>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     if let [word, dir] = &words[..]
         && word == "floor-server"
@@ -50,7 +82,7 @@ fn main() -> anyhow::Result<()> {
             "--quick" => quick = true,
             "engine" | "group" | "accept" | "queue" | "cold-start" => part = Some(word),
             _ => anyhow::bail!(
-                "{word:?} is not understood; there are latency, --quick, engine, group, accept, queue and cold-start"
+                "{word:?} is not understood; there are latency, --quick, engine, group, accept, queue and cold-start, and --help"
             ),
         }
     }

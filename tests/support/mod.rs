@@ -24,10 +24,10 @@ mod bell;
 pub mod http;
 pub mod javascript;
 pub mod lambda;
-pub mod postgres;
-pub mod site;
 mod played;
+pub mod postgres;
 pub mod pty;
+pub mod site;
 
 pub use bell::{Bell, Pidfd, Ring, waiting};
 pub use played::{Line, Played};

@@ -32,7 +32,9 @@ impl Postgres {
         let mut server =
             Self { folder, programs: programs(), address: address.to_owned(), port, running: None };
         if nix::unistd::geteuid().is_root() {
-            let user = nix::unistd::User::from_name("postgres").unwrap().expect("user postgres of the Debian package");
+            let user = nix::unistd::User::from_name("postgres")
+                .unwrap()
+                .expect("user postgres of the Debian package");
             nix::unistd::chown(server.folder.path(), Some(user.uid), Some(user.gid)).unwrap();
         }
         let data = server.data();
@@ -64,7 +66,14 @@ impl Postgres {
             .arg("-D")
             .arg(self.data())
             .args(["-c", &format!("listen_addresses={}", self.address), "-c", &format!("port={}", self.port)])
-            .args(["-c", "max_connections=200", "-c", "tcp_keepalives_idle=5", "-c", "tcp_user_timeout=10000"])
+            .args([
+                "-c",
+                "max_connections=200",
+                "-c",
+                "tcp_keepalives_idle=5",
+                "-c",
+                "tcp_user_timeout=10000",
+            ])
             .arg("-c")
             .arg(format!("unix_socket_directories={}", self.folder.path().display()))
             .stdin(Stdio::null())
@@ -149,4 +158,3 @@ fn programs() -> PathBuf {
     found.sort();
     found.pop().unwrap_or_else(|| panic!("no PostgreSQL below {DEBIAN}: install postgresql (see .ci/run)"))
 }
-

@@ -42,7 +42,9 @@ impl Site {
         ip(&["addr", "add", &format!("{host}/28"), "dev", &bridge]);
         ip(&["link", "set", &bridge, "up"]);
         let machines = (0..u32::try_from(machines).unwrap())
-            .map(|number| Machine::plug_in(&bridge, id, nth, number, &format!("{subnet}.{}", base + 2 + number)))
+            .map(|number| {
+                Machine::plug_in(&bridge, id, nth, number, &format!("{subnet}.{}", base + 2 + number))
+            })
             .collect();
         Self { database: Postgres::start(&host), machines, bridge, lease }
     }
@@ -122,4 +124,3 @@ fn try_ip(args: &[&str]) -> Result<(), String> {
 fn ip(args: &[&str]) {
     try_ip(args).unwrap_or_else(|error| panic!("ip {args:?}: {error}"));
 }
-

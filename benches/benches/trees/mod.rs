@@ -1,9 +1,12 @@
 //! Engines with a tree in them, for both kinds of bench.
 
+mod ask;
+
 use cancel::{
-    Answer, Attempt, Bounds, CancelAsk, CancelId, Cause, Effect, Engine, Event, InstanceId, Level,
-    OnCollateral, OnGrace, Policy, RequestId, Scope, Ticket,
+    Answer, Attempt, Bounds, Effect, Engine, Event, InstanceId, OnCollateral, OnGrace, Policy, RequestId,
 };
+
+use self::ask::whole_tree;
 
 /// Requests on one instance, where some run.
 const ON_AN_INSTANCE: u32 = 4;
@@ -102,7 +105,7 @@ impl Bench {
 
     /// The whole tree is cancelled by force, until nothing is left to do but what others must tell.
     pub(crate) fn cancel_all(&mut self) {
-        self.step(Event::CancelAsked(ask()));
+        self.step(Event::CancelAsked(whole_tree(0)));
         while self.engine.unfinished() {
             self.step(Event::WalkOn);
         }
@@ -118,18 +121,6 @@ impl Bench {
     }
 
     pub(crate) fn plan_all(&self) -> usize {
-        self.engine.plan(&ask()).map_or(0, |plan| plan.stops.len())
-    }
-}
-
-fn ask() -> CancelAsk {
-    CancelAsk {
-        cancel: CancelId(1),
-        request: RequestId(0),
-        scope: Scope::Subtree,
-        level: Level::Kill,
-        cause: Cause::Asked,
-        ticket: Some(Ticket(1)),
-        early: false,
+        self.engine.plan(&whole_tree(0)).map_or(0, |plan| plan.stops.len())
     }
 }

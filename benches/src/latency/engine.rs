@@ -6,10 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cancel::{
-    Answer, Attempt, Bounds, CancelAsk, CancelId, Cause, Effect, Engine, Event, InstanceId, Level, Policy,
-    RequestId, Scope, Ticket,
-};
+use cancel::{Answer, Attempt, Bounds, CancelId, Effect, Engine, Event, InstanceId, Policy, RequestId};
 
 use super::{
     figure::{At, Figure, Found, Target, Title},
@@ -17,6 +14,7 @@ use super::{
     progress,
     values::Unit,
 };
+use crate::ask::whole_tree;
 
 /// Requests below the one that is cancelled, itself included.
 const SIZES: [u128; 5] = [100, 1_000, 10_000, 100_000, 1_000_000];
@@ -73,24 +71,12 @@ fn stranger(engine: &mut Engine, number: u128, out: &mut Vec<Effect>) {
     engine.step(Event::Answered { request, instance, attempt, answer }, out);
 }
 
-fn ask(first: u128) -> Event {
-    Event::CancelAsked(CancelAsk {
-        cancel: CancelId(first + 1),
-        request: RequestId(first),
-        scope: Scope::Subtree,
-        level: Level::Kill,
-        cause: Cause::Asked,
-        ticket: Some(Ticket(1)),
-        early: false,
-    })
-}
-
 /// Cancels the whole tree from `first` on. The effects are dropped slice by slice, as a shell that carries them
 /// out does.
 fn cancel(engine: &mut Engine, out: &mut Vec<Effect>, size: u128, first: u128) -> Duration {
     let mut settled = 0;
     let begin = Instant::now();
-    let mut event = ask(first);
+    let mut event = Event::CancelAsked(whole_tree(first));
     loop {
         engine.step(event, out);
         settled += out.iter().filter(|effect| matches!(effect, Effect::Settle { .. })).count() as u128;
@@ -110,7 +96,7 @@ fn cancel(engine: &mut Engine, out: &mut Vec<Effect>, size: u128, first: u128) -
 /// that one of them took from its arrival to its result.
 fn cancel_beside(engine: &mut Engine, out: &mut Vec<Effect>, first: u128, strangers: &mut u128) -> Duration {
     let mut longest = Duration::ZERO;
-    let mut event = ask(first);
+    let mut event = Event::CancelAsked(whole_tree(first));
     loop {
         let arrived = Instant::now();
         engine.step(event, out);

@@ -30,7 +30,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use figure::Found;
 pub(crate) use load::serve as serve_load;
-use options::{Options, PARTS};
+use options::Options;
+pub(crate) use options::PARTS;
 pub(crate) use pass_through::serve_pass_through;
 
 /// Runs the parts that are named, or all, and writes the reports. What it has started is ended before it

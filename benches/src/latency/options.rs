@@ -39,7 +39,7 @@ impl Options {
                     Some(part) => options.named.push(part),
                     None => bail!(
                         "{word:?} is not understood; there are --quick, --out DIR, --peer-start CMD with --peer-cancel \
-                         CMD, and {}",
+                         CMD, --help, and {}",
                         PARTS.join(", ")
                     ),
                 },

@@ -14,13 +14,7 @@ use axum::{
 use tokio::fs::File;
 use tokio_util::io::ReaderStream;
 
-use crate::{
-    auth::{Head, Right},
-    error::ApiError,
-    openapi::Refusals,
-    registry::Api,
-    response::set,
-};
+use crate::{auth::Head, error::ApiError, openapi::Refusals, registry::Api, response::set};
 
 /// Read and sent at once.
 const PIECE: usize = 256 << 10;
@@ -33,7 +27,7 @@ const PREFIX: &str = ".backup-";
 #[utoipa::path(get, path = "/quell/v1/backup", tag = "node", responses(
     (status = 200, description = "the file", body = Vec<u8>, content_type = "application/vnd.sqlite3"), Refusals))]
 pub(crate) async fn backup(State(api): State<Arc<Api>>, head: Head) -> Result<Response, ApiError> {
-    let caller = api.any_caller(&head, Right::Operate)?;
+    let caller = api.operator(&head)?;
     let to = api.settings.data_dir.join(format!("{PREFIX}{}", uuid::Uuid::new_v4().simple()));
     let copy = Copy(to.clone());
     let size = api.store.backup(to.clone()).await?;

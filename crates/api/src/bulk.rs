@@ -118,7 +118,7 @@ pub(crate) fn parse(body: &[u8]) -> Result<Ask, String> {
         Some(Value::Bool(flag)) => *flag,
         Some(_) => return Err("dry_run is not a boolean".to_owned()),
     };
-    if wanted.is_everything() && !dry_run {
+    if wanted.is_everything() {
         return Err("where selects every request of the project; if you mean that, say age>0s".to_owned());
     }
     let rate = match object.get("rate") {
@@ -309,9 +309,9 @@ mod tests {
             let error = read(&body).err().unwrap_or_default();
             assert!(error.contains(said), "{body}: {error}");
         }
-        assert!(
-            read(&json!({ "where": "", "dry_run": true })).is_ok(),
-            "a look at everything is none of harm"
-        );
+        for all in [json!(""), json!({})] {
+            let error = read(&json!({ "where": all, "dry_run": true })).err().unwrap_or_default();
+            assert!(error.contains("every request"), "what cannot be cancelled is not planned: {error}");
+        }
     }
 }

@@ -77,9 +77,7 @@ impl From<StoreError> for ApiError {
             | StoreError::Closed
             | StoreError::Lapsed
             | StoreError::Unwritable(_)
-            | StoreError::Unreadable(_) => {
-                Self::unavailable(error.to_string())
-            }
+            | StoreError::Unreadable(_) => Self::unavailable(error.to_string()),
             _ => Self::internal(error.to_string()),
         }
     }
@@ -96,7 +94,9 @@ impl From<InvokeError> for ApiError {
                 Self::busy(format!("api is busy now: {message}"))
             }
             InvokeError::Disabled => Self::new(StatusCode::BAD_REQUEST, "FSS.150434", message),
-            InvokeError::Store(_) | InvokeError::Stopping | InvokeError::NoLease => Self::unavailable(message),
+            InvokeError::Store(_) | InvokeError::Stopping | InvokeError::NoLease => {
+                Self::unavailable(message)
+            }
             InvokeError::Stuck(_) => Self::internal(message),
         }
     }

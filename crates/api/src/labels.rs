@@ -50,6 +50,14 @@ pub(crate) fn parse(text: &str) -> Result<Labels, String> {
     Ok(Labels::new(labels))
 }
 
+/// Whether this can be labels of a request, as the header has them: what a client can tell without a node.
+///
+/// # Errors
+/// In words, which label and what is wrong with it.
+pub fn check_labels(text: &str) -> Result<(), String> {
+    parse(text).map(drop)
+}
+
 /// Whether these can be the name and the value of a label.
 pub(crate) fn check(name: &str, value: &str) -> Result<(), String> {
     // None of these has a meaning where labels are written: in the header, in a selection, in a shell.

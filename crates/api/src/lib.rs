@@ -40,6 +40,7 @@ mod registry;
 mod reports;
 mod reserved;
 mod response;
+mod root;
 mod router;
 mod run_log;
 mod selection;
@@ -49,10 +50,11 @@ mod urn;
 mod versions;
 
 pub use auth::{
-    RateLimits,
+    RateLimits, SCOPES,
     secrets::{NodeKey, Secrets, mint_operator, secrets_of},
 };
 pub use error::ApiError;
+pub use labels::check_labels;
 pub use nodes::{NodesView, SharedNode};
 pub use registry::{Api, ApiSettings};
 pub use router::{open_router, router};

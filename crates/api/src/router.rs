@@ -14,8 +14,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     aliases, async_configs, auth, backup, bulk, cancel, console, create, credentials, error::ApiError,
-    events, functions, health, identity, invoke, list_invocations, logs, metrics, nodes, openapi, quell, quotas,
-    refusals, registry::Api, reports, reserved, response, versions,
+    events, functions, health, identity, invoke, list_invocations, logs, metrics, nodes, openapi, quell,
+    quotas, refusals, registry::Api, reports, reserved, response, root, versions,
 };
 
 /// Literal segments where a URN could stand: without these routes what is below them would be taken for
@@ -77,6 +77,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/quell/v1/receipts/{id}", get(quell::receipt))
         .layer(Extension(Arc::new(document)))
         .merge(console::routes())
+        .route("/", get(root::root))
         .route("/v3/auth/tokens", post(identity::create_token))
         .fallback(response::unknown_route)
         .layer(middleware::from_fn_with_state(Arc::clone(&api), auth::authenticate))

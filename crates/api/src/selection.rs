@@ -12,6 +12,8 @@ use crate::labels;
 
 const TERMS: &str = "the terms are function=NAME, age>10m, status=waiting|running|draining, parent=REQUEST and \
                      label.NAME=VALUE, with commas between";
+/// How the names of terms begin.
+const BEGINNINGS: [&str; 6] = ["fu", "ag", "st", "pa", "la", "re"];
 /// More than all terms at their longest.
 const MAX_TEXT: usize = 4_096;
 /// A function's URN.
@@ -152,12 +154,23 @@ impl Terms {
             }
             "status" => {
                 let status = match value {
-                    "waiting" => Standing::Waiting,
+                    // Lists of requests say more exactly what is waited for; here both are this.
+                    "waiting" | "queued" | "placed" => Standing::Waiting,
                     "running" => Standing::Running,
                     "draining" => Standing::Draining,
-                    _ => return Err(format!("status {value:?} is none of waiting, running, draining")),
+                    _ => {
+                        return Err(format!(
+                            "status {value:?} is none of waiting, running, draining (queued and placed are waiting)"
+                        ));
+                    }
                 };
                 once(name, &mut self.read.status, status)
+            }
+            // A label without its prefix, and no term with a mistyped letter: those begin alike.
+            _ if labels::check(name, value).is_ok()
+                && !BEGINNINGS.iter().any(|begin| name.starts_with(begin)) =>
+            {
+                Err(format!("there is no {name:?}; did you mean label.{name}={value}? {TERMS}"))
             }
             _ => Err(format!("there is no {name:?}; {TERMS}")),
         }
@@ -215,6 +228,9 @@ mod tests {
         assert_eq!(read.older_than, Some(Duration::from_secs(600)));
         assert!(!read.is_everything() && Where::parse(" ").unwrap().is_everything());
         assert!(Where::of_json(&json!({ "status": null })).unwrap().is_everything());
+        for shown in ["queued", "placed"] {
+            assert_eq!(Where::parse(&format!("status={shown}")), Where::parse("status=waiting"));
+        }
     }
 
     #[test]
@@ -232,6 +248,8 @@ mod tests {
             ("age>-5m", "90s, 15m"),
             ("age>10w", "90s, 15m"),
             ("status=done", "none of waiting, running"),
+            ("team=x", "no \"team\"; did you mean label.team=x? the terms are"),
+            ("lable.team=x", "no \"lable.team\"; the terms are"),
             ("parent=7", "\"7\" is no request id"),
             ("label.=x", "has no name"),
             ("label.team=a b", "letters, digits"),

@@ -214,6 +214,16 @@ impl Membership {
         self.phase = Phase::Left;
     }
 
+    /// Whether nothing is to be done here ever again: it left, or it drains, is no member and runs nothing. What it may
+    /// still own in the database is taken away when its lease is over.
+    pub fn over(&self) -> bool {
+        match self.phase {
+            Phase::Left => true,
+            Phase::Out { .. } => self.draining,
+            Phase::Joining { .. } | Phase::In { .. } | Phase::Stopping { .. } => false,
+        }
+    }
+
     /// The epoch of this life, while it is a member and may run things.
     pub fn epoch(&self) -> Option<i64> {
         match self.phase {

@@ -155,8 +155,10 @@ fn a_draining_node_that_had_to_stop_does_not_join_again() {
     let mut node = joined_at(0);
     node.drain();
     assert_eq!(node.next(ms(7_000)), Some(Act::StopEverything(Why::Margin)));
+    assert!(!node.over(), "what it runs is not proven ended");
     node.stopped(ms(7_100));
     assert_eq!((node.next(ms(7_100)), node.deadline()), (None, None));
+    assert!(node.over());
 }
 
 #[test]

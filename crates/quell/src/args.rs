@@ -3,30 +3,35 @@
 use std::path::PathBuf;
 
 use cancel::{CancelId, RequestId};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum, builder::PossibleValuesParser};
+
+use crate::logs;
+
+/// Over what says which node is meant, in the help of every verb.
+const CONNECTION: &str = "Connection options";
 
 /// How to reach a node.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct NodeArgs {
     /// The node's API, e.g. http://127.0.0.1:7171, or https://node.example:7171.
-    #[arg(long, env = "QUELL_ENDPOINT")]
+    #[arg(long, help_heading = CONNECTION, env = "QUELL_ENDPOINT")]
     pub(crate) endpoint: Option<String>,
     /// Whom to trust beside nobody else: a PEM file with the node's certificate, or with one that signed it.
     /// Without it, and where client.json names none: whom this machine trusts.
-    #[arg(long, env = "QUELL_CA", value_name = "FILE")]
+    #[arg(long, help_heading = CONNECTION, env = "QUELL_CA", value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
     /// The credential. Prefer QUELL_TOKEN: arguments are seen by other users of the machine.
-    #[arg(long, env = "QUELL_TOKEN", hide_env_values = true)]
+    #[arg(long, help_heading = CONNECTION, env = "QUELL_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
     /// The project the credential opens.
-    #[arg(long, env = "QUELL_PROJECT")]
+    #[arg(long, help_heading = CONNECTION, env = "QUELL_PROJECT")]
     pub(crate) project: Option<String>,
     /// The data folder of a node on this machine; its client.json fills in what is not given [default:
     /// quell-data, where there is no current context].
-    #[arg(long, env = "QUELL_DATA")]
+    #[arg(long, help_heading = CONNECTION, env = "QUELL_DATA")]
     pub(crate) data: Option<PathBuf>,
     /// How to reach the node, by a name of your own: see `quell context`.
-    #[arg(long, env = "QUELL_CONTEXT")]
+    #[arg(long, help_heading = CONNECTION, env = "QUELL_CONTEXT")]
     pub(crate) context: Option<String>,
     /// How to print.
     #[arg(long, value_enum, default_value_t = Output::Table)]
@@ -56,8 +61,8 @@ pub(crate) struct LogsArgs {
     #[arg(long, short = 'n', value_parser = clap::value_parser!(u64).range(0..=10_000))]
     pub(crate) tail: Option<u64>,
     /// Not before this: 2026-01-31T23:59:59 (UTC), or so long ago: 90s, 15m, 2h, 1d.
-    #[arg(long)]
-    pub(crate) since: Option<String>,
+    #[arg(long, value_parser = logs::since)]
+    pub(crate) since: Option<i64>,
     #[command(flatten)]
     pub(crate) node: NodeArgs,
 }
@@ -91,7 +96,8 @@ pub(crate) enum CredentialsCommand {
 pub(crate) struct NewCredentialArgs {
     /// What it may do: read, invoke, cancel; admin is all of these and changes functions and credentials;
     /// operator makes credentials of other projects and backups.
-    #[arg(long = "scope", value_delimiter = ',', required = true)]
+    #[arg(long = "scope", value_delimiter = ',', required = true,
+          value_parser = PossibleValuesParser::new(api::SCOPES))]
     pub(crate) scopes: Vec<String>,
     /// The project it opens, if not that of the credential you use (which must be an operator's).
     #[arg(long)]
@@ -142,8 +148,8 @@ pub(crate) struct PlanArgs {
     #[arg(value_parser = request, required_unless_present = "selection", conflicts_with = "selection")]
     pub(crate) request: Option<String>,
     /// All live requests that have this in common, e.g. function=f,age>10m,status=waiting,label.team=x; also
-    /// status=running|draining and parent=REQUEST. All that is given must hold. Quote it: > means something to
-    /// a shell.
+    /// status=running|draining (queued and placed are waiting) and parent=REQUEST. All that is given must hold.
+    /// Quote it: > means something to a shell.
     #[arg(long = "where", value_name = "WHERE", id = "selection", value_parser = selection)]
     pub(crate) selection: Option<String>,
     /// Also everything they invoked, and everything below that.
@@ -152,6 +158,59 @@ pub(crate) struct PlanArgs {
     /// Kill the runtimes at once; other requests they serve end with 4208.
     #[arg(long, short)]
     pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+/// The functions of the project, or one of them.
+#[derive(Debug, Clone, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct FunctionsArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<FunctionsCommand>,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum FunctionsCommand {
+    /// Delete a function with all its versions. What runs of it may finish, what waits ends unrun.
+    Delete {
+        /// Its name, package:name, or a URN; with a version or an alias only that one goes.
+        name: String,
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
+        #[command(flatten)]
+        node: NodeArgs,
+    },
+    /// Let nobody invoke a function: 0 instances. It stays, and what runs of it goes on.
+    Disable {
+        /// Its name, package:name, or a URN.
+        name: String,
+        #[command(flatten)]
+        node: NodeArgs,
+    },
+    /// Let it be invoked again.
+    Enable {
+        /// Its name, package:name, or a URN.
+        name: String,
+        /// How many instances it may have; -1 is any number [default: what it has, or 400 if it is disabled].
+        #[arg(long, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..=1_000))]
+        max_instances: Option<i64>,
+        #[command(flatten)]
+        node: NodeArgs,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CallOffArgs {
+    /// Its key, as `cancel --where` prints it.
+    #[arg(required_unless_present = "list", conflicts_with = "list")]
+    pub(crate) key: Option<String>,
+    /// Show the cancels of many that the node remembers, the newest first, with their keys; end none.
+    #[arg(long)]
+    pub(crate) list: bool,
     #[command(flatten)]
     pub(crate) node: NodeArgs,
 }
@@ -216,6 +275,11 @@ pub(crate) fn request(text: &str) -> Result<String, String> {
     let ask =
         "a request id is like 1167bf8c-87b0-43ab-8f5f-26b16c64f252; `quell ls` shows those of live requests";
     RequestId::parse(text).map(|id| id.to_string()).ok_or_else(|| ask.to_owned())
+}
+
+/// A label, by the node's own rules.
+pub(crate) fn label(text: &str) -> Result<String, String> {
+    api::check_labels(text).map(|()| text.to_owned())
 }
 
 /// A cancel id, the same way.

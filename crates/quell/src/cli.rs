@@ -8,7 +8,8 @@ use clap_complete::Shell;
 use crate::{
     args,
     args::{
-        CancelArgs, ContextCommand, CredentialsCommand, LogsArgs, NodeArgs, Output, PlanArgs, ReceiptsArgs,
+        CallOffArgs, CancelArgs, ContextCommand, CredentialsCommand, FunctionsArgs, LogsArgs, NodeArgs,
+        Output, PlanArgs, ReceiptsArgs,
     },
     credentials, demo, deploy, logs, migrate,
     migrate::MigrateArgs,
@@ -20,10 +21,10 @@ use crate::{
 const AFTER_HELP: &str = "\
 Exit codes:
   0  done (for `cancel`: everything in scope is stopped, and that is proven and recorded)
-   1  the node refused (a request id it cannot cancel included) or failed; it said why. `cancel --where`: some could
-      not be stopped, each is named; or you said no
-   2  the command line or the configuration is wrong, or it names a context that is not there, or nobody is there to
-      be asked
+  1  the node refused (a request id it cannot cancel included) or failed; it said why. `cancel --where`: some could
+     not be stopped, each is named; or you said no
+  2  the command line, or what it names, is wrong: an event that is not JSON, a folder that is no function, a
+     configuration, a context that is not there, no node named at all; or nobody is there to be asked
   3  the node cannot be reached
   4  the credential is missing or wrong
   5  not found: no such function, live request, instance or receipt
@@ -44,11 +45,13 @@ Try it:
   quell top                        live, with keys to plan and to cancel
   quell completions bash           what your shell needs to complete all this
 
-How the node is found: --endpoint and --token (or QUELL_ENDPOINT, QUELL_TOKEN); else --context (or
-QUELL_CONTEXT); else the file client.json that `quell serve` writes into its data folder, where --data (or
-QUELL_DATA) names one; else the current context (`quell context`); else client.json in ./quell-data.
+How the node is found:
+  --endpoint and --token (or QUELL_ENDPOINT, QUELL_TOKEN); else --context (or QUELL_CONTEXT); else the file
+  client.json that `quell serve` writes into its data folder, where --data (or QUELL_DATA) names one; else the
+  current context (`quell context`); else client.json in ./quell-data.
 
-Colours are for terminals, and not where NO_COLOR is set.";
+Colours:
+  for terminals, and not where NO_COLOR is set.";
 
 const INVOKE_EXAMPLES: &str = "\
 Examples:
@@ -62,6 +65,15 @@ Examples:
   quell cancel REQUEST --recursive --force       the whole tree, at once
   quell cancel --where 'function=hello,age>10m'  many: it shows the plan, and asks
   quell cancel --where 'label.run=7,status=waiting' --yes --key run-7";
+
+const TOP_KEYS: &str = "\
+Keys:
+  up, down, k, j       choose a request; page up and page down go further
+  p, enter             plan: what a cancel of it would stop, and who else would be touched
+  c                    plan, and ask; only y is a yes
+  r, f                 the whole tree below it (recursive); at once (force)
+  ?                    these keys
+  q, Ctrl-C            end";
 
 const CONTEXT_EXAMPLES: &str = "\
 Examples:
@@ -107,7 +119,7 @@ enum Command {
         asynchronous: bool,
         /// A label of the request, name=value, by which it is found and cancelled later. May be given more than
         /// once.
-        #[arg(long = "label", value_name = "NAME=VALUE")]
+        #[arg(long = "label", value_name = "NAME=VALUE", value_parser = args::label)]
         labels: Vec<String>,
         #[command(flatten)]
         node: NodeArgs,
@@ -116,15 +128,10 @@ enum Command {
     #[command(after_help = CANCEL_EXAMPLES)]
     Cancel(CancelArgs),
     /// End a cancel of many before it is done: whoever it has not reached is left alone.
-    CallOff {
-        /// Its key, as `cancel --where` prints it.
-        key: String,
-        #[command(flatten)]
-        node: NodeArgs,
-    },
+    CallOff(CallOffArgs),
     /// Show what a cancel would stop, and who else would be touched.
     Plan(PlanArgs),
-    /// Show the tree a request is in.
+    /// Show the live tree a request is in; of an asynchronous one that is over, what it came to.
     Tree {
         /// A request id.
         #[arg(value_parser = args::request)]
@@ -140,11 +147,8 @@ enum Command {
         #[command(flatten)]
         node: NodeArgs,
     },
-    /// Show the functions of the project.
-    Functions {
-        #[command(flatten)]
-        node: NodeArgs,
-    },
+    /// Show the functions of the project; delete, disable or enable one.
+    Functions(FunctionsArgs),
     /// Show the live instances of the project, with their processes.
     Instances {
         #[command(flatten)]
@@ -158,6 +162,7 @@ enum Command {
     /// Move what a lone node keeps into a database that several nodes share.
     Migrate(MigrateArgs),
     /// Watch the live requests; keys plan and cancel them.
+    #[command(after_help = TOP_KEYS)]
     Top {
         #[command(flatten)]
         node: NodeArgs,
@@ -267,9 +272,9 @@ impl Cli {
             Command::Cancel(args) => verbs::cancel(&args).await,
             Command::Tree { request, node } => verbs::tree(&request, &node).await,
             Command::Ls { selection, node } => verbs::ls(selection.as_deref(), &node).await,
-            Command::CallOff { key, node } => verbs::call_off(&key, &node).await,
+            Command::CallOff(args) => verbs::call_off(&args).await,
             Command::Plan(args) => verbs::plan(&args).await,
-            Command::Functions { node } => verbs::functions(&node).await,
+            Command::Functions(args) => verbs::functions(&args).await,
             Command::Instances { node } => verbs::instances(&node).await,
             Command::Nodes { node } => verbs::nodes(&node).await,
             Command::Migrate(args) => migrate::migrate(args).await,

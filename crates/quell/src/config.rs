@@ -7,10 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-use crate::{args::NodeArgs, contexts::Contexts};
+use crate::{args::NodeArgs, contexts::Contexts, output::Usage};
 
 /// How to reach a node. Holds a credential: the file is readable by its owner only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,19 +62,16 @@ impl ClientConfig {
     pub(crate) fn of(args: &NodeArgs) -> anyhow::Result<Self> {
         let (kept, of_context) = Self::kept(args)?;
         let missing = |what: &str| {
-            format!(
+            Usage(format!(
                 "no {what}: give --{what} (or QUELL_{}), or --context with a name of `quell context list`, or --data with \
                  the folder of a node that `quell serve` runs on this machine (there is no {})",
                 what.to_uppercase(),
                 args.data_folder().join(FILE).display()
-            )
+            ))
         };
         let endpoint = args.endpoint.clone().or_else(|| kept.as_ref().map(|kept| kept.endpoint.clone()));
-        let endpoint = endpoint.with_context(|| missing("endpoint"))?;
-        ensure!(
-            endpoint.starts_with("http://") || endpoint.starts_with("https://"),
-            "endpoint {endpoint:?} begins with neither http:// nor https://"
-        );
+        let endpoint = endpoint.ok_or_else(|| missing("endpoint"))?;
+        check(&endpoint)?;
         // The credential of a context is for its own node: no other one learns it.
         let mine = |kept: &&Self| !of_context || kept.endpoint == endpoint;
         let token = args.token.clone().or_else(|| kept.as_ref().filter(mine).map(|kept| kept.token.clone()));
@@ -83,7 +80,7 @@ impl ClientConfig {
         let kept_ca = kept.as_ref().filter(|kept| kept.endpoint == endpoint).and_then(|kept| kept.ca.clone());
         Ok(Self {
             endpoint,
-            token: token.with_context(|| missing("token"))?,
+            token: token.ok_or_else(|| missing("token"))?,
             project: project.unwrap_or_else(|| "default".to_owned()),
             access_key: kept.as_ref().map(|kept| kept.access_key.clone()).unwrap_or_default(),
             secret_key: kept.map(|kept| kept.secret_key).unwrap_or_default(),
@@ -107,6 +104,16 @@ impl ClientConfig {
         }
         Ok((Self::read(&args.data_folder())?, false))
     }
+}
+
+/// Whether this can be the address of a node: what cannot is told before anything is asked of anybody.
+fn check(endpoint: &str) -> Result<(), Usage> {
+    let like = "it is like http://127.0.0.1:7171 (--endpoint or QUELL_ENDPOINT, or the context's)";
+    if !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
+        return Err(Usage(format!("endpoint {endpoint:?} begins with neither http:// nor https://: {like}")));
+    }
+    let parsed = reqwest::Url::parse(endpoint);
+    parsed.map(drop).map_err(|error| Usage(format!("endpoint {endpoint:?} is no address ({error}): {like}")))
 }
 
 impl NodeArgs {

@@ -8,7 +8,7 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use base64::Engine as _;
 use reqwest::Method;
 use serde::Deserialize;
@@ -19,7 +19,7 @@ use crate::{
     args::NodeArgs,
     client::{Client, ClientError},
     config::ClientConfig,
-    output,
+    output::{self, Usage},
     terminal::Progress,
 };
 
@@ -30,6 +30,8 @@ const MAX_FOLDER_BYTES: u64 = 512 << 20;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FunctionFile {
+    /// As the folder, if it is not given.
+    #[serde(default)]
     name: String,
     #[serde(default = "default_package")]
     package: String,
@@ -74,22 +76,19 @@ fn default_memory() -> u32 {
 
 /// Deploys and says what was done.
 pub(crate) async fn deploy(dir: &Path, node: &NodeArgs) -> anyhow::Result<ExitCode> {
+    let function = FunctionFile::of(dir)?; // what is wrong with a folder needs no node to be told
     let client = Client::new(ClientConfig::of(node)?)?;
-    let urn = deploy_folder(&client, dir).await?;
+    let urn = send(&client, dir, &function).await?;
     output::line(urn);
     Ok(ExitCode::SUCCESS)
 }
 
 /// Creates the function of a folder, or updates it if it is there. Returns its URN.
 pub(crate) async fn deploy_folder(client: &Client, dir: &Path) -> anyhow::Result<String> {
-    let path = dir.join("function.toml");
-    let text = fs::read_to_string(&path).with_context(|| {
-        let hint = "it says what the folder is, e.g. name = \"hello\", runtime = \"Python3.10\", handler = \"index.handler\", \
-                    timeout = 30, a line each";
-        format!("{} cannot be read ({hint})", path.display())
-    })?;
-    let function: FunctionFile =
-        toml::from_str(&text).with_context(|| format!("{} is not understood", path.display()))?;
+    send(client, dir, &FunctionFile::of(dir)?).await
+}
+
+async fn send(client: &Client, dir: &Path, function: &FunctionFile) -> anyhow::Result<String> {
     let mut progress = Progress::new();
     progress.say(format!("packing {}", dir.display()));
     let package = base64::engine::general_purpose::STANDARD.encode(zip_folder(dir)?);
@@ -113,6 +112,39 @@ pub(crate) async fn deploy_folder(client: &Client, dir: &Path) -> anyhow::Result
 }
 
 impl FunctionFile {
+    /// Reads that of a folder.
+    fn of(dir: &Path) -> Result<Self, Usage> {
+        if !dir.is_dir() {
+            let why = if dir.exists() { "is no folder" } else { "is not there" };
+            return Err(Usage(format!(
+                "{} {why}: give the folder of a function, with its function.toml and code",
+                dir.display()
+            )));
+        }
+        let path = dir.join("function.toml");
+        let text = fs::read_to_string(&path).map_err(|error| {
+            let hint = "it says what the folder is, e.g. name = \"hello\", runtime = \"Python3.10\", handler = \
+                        \"index.handler\", timeout = 30, a line each";
+            Usage(format!("{} cannot be read ({hint}): {error}", path.display()))
+        })?;
+        let function: Result<Self, _> = toml::from_str(&text);
+        let mut function =
+            function.map_err(|error| Usage(format!("{} is not understood: {error}", path.display())))?;
+        if function.name.is_empty() {
+            // Not `dir` itself: that may be `.` or end with `..`.
+            let whole = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+            let name = whole.file_name().and_then(|name| name.to_str());
+            name.ok_or_else(|| {
+                Usage(format!(
+                    "{} has no name, and its folder none either: say name = \"...\"",
+                    path.display()
+                ))
+            })?
+            .clone_into(&mut function.name);
+        }
+        Ok(function)
+    }
+
     fn config(&self) -> Value {
         let mut config = json!({
             "func_name": self.name,
@@ -178,7 +210,11 @@ fn zip_folder(dir: &Path) -> anyhow::Result<Vec<u8>> {
         let contents = fs::read(&file).with_context(|| format!("{} cannot be read", file.display()))?;
         total += contents.len() as u64;
         if total > MAX_FOLDER_BYTES {
-            bail!("{} holds more than {MAX_FOLDER_BYTES} bytes; is it the right folder?", dir.display());
+            let why = format!(
+                "{} holds more than {MAX_FOLDER_BYTES} bytes; is it the right folder?",
+                dir.display()
+            );
+            return Err(Usage(why).into());
         }
         let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&file)?.permissions());
         zip.start_file(name, SimpleFileOptions::default().unix_permissions(mode & 0o777))?;
@@ -214,6 +250,20 @@ mod tests {
         );
         let message = error.unwrap_err().to_string();
         assert!(message.contains("line 5") && message.contains("memroy_size"), "{message}");
+    }
+
+    #[test]
+    fn a_function_is_called_as_its_folder_unless_it_says_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("resize");
+        fs::create_dir(&folder).unwrap();
+        let rest = "runtime = \"Python3.10\"\nhandler = \"index.handler\"\ntimeout = 3\n";
+        for (text, name) in [(rest.to_owned(), "resize"), (format!("name = \"other\"\n{rest}"), "other")] {
+            fs::write(folder.join("function.toml"), text).unwrap();
+            for path in [folder.clone(), folder.join("."), folder.join("../resize")] {
+                assert_eq!(FunctionFile::of(&path).unwrap().name, name);
+            }
+        }
     }
 
     #[test]

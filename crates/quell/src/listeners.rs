@@ -2,6 +2,7 @@
 //! for the runtimes of this node. The first may be a socket that a service manager had bound.
 
 use std::{
+    io::ErrorKind,
     net::SocketAddr,
     os::fd::{AsFd as _, OwnedFd},
     path::PathBuf,
@@ -72,7 +73,7 @@ impl Listeners {
             Some(handed) => {
                 TcpListener::from_std(handed).context("cannot listen on the socket handed over")?
             }
-            None => listen(args.listen).with_context(|| format!("cannot listen on {}", args.listen))?,
+            None => listen(args.listen).map_err(|error| unbound(error, args.listen, "listen"))?,
         };
         let address = api.local_addr()?;
         if tls.is_none() && !address.ip().is_loopback() {
@@ -199,6 +200,22 @@ pub(crate) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.set_reuseaddr(true)?; // connections of the last life may linger on the port
     socket.bind(address)?;
     socket.listen(BACKLOG)
+}
+
+/// Why an address could not be bound, and what to do: the setting that names it.
+pub(crate) fn unbound(error: std::io::Error, address: SocketAddr, setting: &str) -> anyhow::Error {
+    let flag = setting.replace('_', "-");
+    let what_to_do = match error.kind() {
+        ErrorKind::AddrInUse => {
+            "another program has this port, perhaps a node that runs already: give another one"
+        }
+        ErrorKind::AddrNotAvailable => "this machine has no such address: give one of its own",
+        ErrorKind::PermissionDenied => "the node's user may not have this port: give one above 1023",
+        _ => "give another one",
+    };
+    anyhow::Error::new(error).context(format!(
+        "cannot listen on {address} ({what_to_do}, by --{flag} or `{setting}` in quell.toml)"
+    ))
 }
 
 /// Clients that read client.json, and runtimes, are on this machine: a wildcard address is reached through

@@ -2,7 +2,8 @@
 
 use std::{io::IsTerminal as _, process::ExitCode};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
+use cancel::RequestId;
 use jiff::Timestamp;
 use reqwest::Method;
 use supervisor::{LogLine, Stream};
@@ -11,9 +12,9 @@ use crate::{
     args::{LogsArgs, Output},
     client::{Client, ClientError, encode},
     config::ClientConfig,
-    output,
+    output::{self, Usage},
     signals::EndSignals,
-    terminal,
+    terminal, verbs,
 };
 
 /// A line of the node's answer that is longer than this is none of a log.
@@ -34,15 +35,25 @@ fn path(client: &Client, args: &LogsArgs) -> anyhow::Result<String> {
     let what = match (&args.function, &args.what) {
         (Some(function), _) => format!("functions/{}", encode(&client.named(function))),
         (None, Some(what)) if is_instance(what) => format!("instances/{}", encode(what)),
-        (None, Some(what)) => format!("requests/{}", encode(what)),
-        (None, None) => bail!("name a request, an instance, or a function with --function"),
+        (None, Some(what)) if RequestId::parse(what).is_some() => format!("requests/{}", encode(what)),
+        (None, Some(what)) => {
+            let why = format!(
+                "{what:?} is neither a request id nor an instance (`quell ls` shows those that live); if it is a function, \
+                 it is: quell logs --function {what}"
+            );
+            return Err(Usage(why).into());
+        }
+        (None, None) => {
+            let why = "name a request, an instance, or a function with --function";
+            return Err(Usage(why.to_owned()).into());
+        }
     };
     let mut path = format!("/quell/v1/{what}/log?follow={}", args.follow);
     if let Some(tail) = args.tail {
         path.push_str(&format!("&tail={tail}"));
     }
-    if let Some(since) = &args.since {
-        path.push_str(&format!("&since={}", encode(&since_ms(since, Timestamp::now())?.to_string())));
+    if let Some(since) = args.since {
+        path.push_str(&format!("&since={since}"));
     }
     Ok(path)
 }
@@ -52,7 +63,14 @@ fn is_instance(what: &str) -> bool {
 }
 
 /// A time, or how long ago one was, in milliseconds since the Unix epoch.
-fn since_ms(text: &str, now: Timestamp) -> anyhow::Result<i64> {
+///
+/// # Errors
+/// In words, how it is written.
+pub(crate) fn since(text: &str) -> Result<i64, String> {
+    since_ms(text, Timestamp::now())
+}
+
+fn since_ms(text: &str, now: Timestamp) -> Result<i64, String> {
     let seconds = |text: &str, of: i64| text.parse::<u32>().ok().map(|count| i64::from(count) * of);
     let ago = [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400)];
     let ago = ago.iter().find_map(|(unit, of)| seconds(text.strip_suffix(unit)?, *of));
@@ -60,17 +78,20 @@ fn since_ms(text: &str, now: Timestamp) -> anyhow::Result<i64> {
         return Ok(now.as_millisecond() - ago * 1_000);
     }
     let at = text.parse::<Timestamp>().or_else(|_| format!("{text}Z").parse());
-    let at = at.with_context(|| {
-        format!("--since {text:?} is neither a time like 2026-01-31T23:59:59 nor like 15m")
-    })?;
-    Ok(at.as_millisecond())
+    at.map(Timestamp::as_millisecond).map_err(|_| {
+        "it is neither a time like 2026-01-31T23:59:59 nor so long ago, like 90s, 15m, 2h, 1d".to_owned()
+    })
 }
 
 async fn show(client: &Client, path: &str, args: &LogsArgs) -> anyhow::Result<ExitCode> {
     let mut answer = match client.open(Method::GET, path).await {
         Ok(answer) => answer,
+        Err(error @ ClientError::Refused { status: 404, .. }) if args.function.is_some() => {
+            let function = args.function.as_deref().unwrap_or_default();
+            return Err(verbs::not_there(client, function, error.into()).await);
+        }
         Err(error @ ClientError::Refused { status: 404, .. }) => {
-            let what = args.function.as_ref().or(args.what.as_ref()).cloned().unwrap_or_default();
+            let what = args.what.clone().unwrap_or_default();
             let hint =
                 "`quell ls` shows what is live, and what is over has no log after --keep-days of the node";
             return Err(anyhow::Error::new(error).context(format!("the node has no log of {what}; {hint}")));

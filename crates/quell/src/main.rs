@@ -13,6 +13,7 @@ mod listeners;
 mod logs;
 mod manager;
 mod migrate;
+mod near;
 mod open_listener;
 #[cfg_attr(not(feature = "otlp"), path = "no_otlp.rs")]
 mod otlp;
@@ -24,6 +25,7 @@ mod settings;
 mod signals;
 mod stores;
 mod terminal;
+mod tips;
 mod trust;
 mod verbs;
 
@@ -40,7 +42,8 @@ fn main() -> ExitCode {
     if args.next().is_some_and(|first| first == INSTANCE_INIT) {
         return supervisor::group::instance_init(args);
     }
-    let cli = cli::Cli::parse();
+    let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    let cli = cli::Cli::try_parse().unwrap_or_else(|error| tips::with_tip(error, &words).exit());
     let node = match cli.settings() {
         Ok(node) => node,
         Err(mistakes) => return output::failed(&mistakes.into()),

@@ -34,7 +34,8 @@ pub(crate) async fn migrate(args: MigrateArgs) -> anyhow::Result<ExitCode> {
     let name = stores::name_of(&from, &data).await?;
     let password = args.store_password_file.as_deref().map(stores::password).transpose()?;
     let beside = folder_to_lock(&data)?;
-    let to = Postgres::connect(&args.store, password.as_deref(), args.store_ca.as_deref(), name.clone(), &beside)?;
+    let to =
+        Postgres::connect(&args.store, password.as_deref(), args.store_ca.as_deref(), name.clone(), &beside)?;
     let moved = store::copy(&from, &to).await;
     to.close().await?;
     std::fs::remove_dir_all(&beside)?;

@@ -2,7 +2,6 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use anyhow::Context as _;
 use api::Api;
 use supervisor::http::{self, Serving, Strangers};
 use tokio::net::TcpListener;
@@ -23,7 +22,7 @@ impl OpenListener {
     pub(crate) fn bind(address: Option<SocketAddr>) -> anyhow::Result<Option<Self>> {
         let Some(address) = address else { return Ok(None) };
         let listener = listeners::listen(address)
-            .with_context(|| format!("cannot listen on {address} (metrics_listen)"))?;
+            .map_err(|error| listeners::unbound(error, address, "metrics_listen"))?;
         let address = listener.local_addr()?;
         if !address.ip().is_loopback() {
             tracing::warn!(%address, "whoever reaches this address sees the names of functions and what they do");

@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::Write,
+    io::{IsTerminal as _, Write},
     process::ExitCode,
     sync::{
         OnceLock,
@@ -159,6 +159,28 @@ pub(crate) fn function(function: &str, version: &str) -> String {
     format!("{function}:{version}")
 }
 
+/// The clock of this machine, in milliseconds since the Unix epoch.
+pub(crate) fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}
+
+/// How long ago something was, in the largest unit of which there are two or more (`90s`, `15m`, `2h`, `3d`). By the
+/// clock of whoever looks: what a node elsewhere says is yet to come is 0s old.
+pub(crate) fn age(since_ms: i64, now_ms: i64) -> String {
+    let seconds = now_ms.saturating_sub(since_ms).max(0) / 1_000;
+    match seconds {
+        0..=119 => format!("{seconds}s"),
+        120..=7_199 => format!("{}m", seconds / 60),
+        7_200..=172_799 => format!("{}h", seconds / 3_600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+/// What a function or a caller said: a terminal gets no control characters of it.
+pub(crate) fn for_people(text: &str) -> String {
+    if std::io::stdout().is_terminal() { terminal::escaped(text) } else { text.to_owned() }
+}
+
 /// Labels in a table.
 pub(crate) fn labels(labels: &BTreeMap<String, String>) -> String {
     labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",")
@@ -195,4 +217,26 @@ pub(crate) fn table_lines<const N: usize>(header: [&str; N], rows: &[[String; N]
     let mut lines = vec![render(header, terminal::bold)];
     lines.extend(rows.iter().map(|row| render(row.each_ref().map(String::as_str), terminal::tinted)));
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_is_short_and_never_negative() {
+        for (ms, shown) in [
+            (-5_000, "0s"),
+            (999, "0s"),
+            (119_999, "119s"),
+            (120_000, "2m"),
+            (7_199_999, "119m"),
+            (7_200_000, "2h"),
+            (172_799_999, "47h"),
+            (172_800_000, "2d"),
+        ] {
+            assert_eq!(age(1_000_000, 1_000_000 + ms), shown, "{ms}");
+        }
+        assert_eq!(age(i64::MIN, i64::MAX), format!("{}d", i64::MAX / 86_400_000));
+    }
 }

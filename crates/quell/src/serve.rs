@@ -16,7 +16,7 @@ use api::{Api, ApiSettings, NodeKey, RateLimits, Secrets};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use store::{Shared, Store};
 use supervisor::{
-    Lease, LogSettings, Lost, Node, Recovered, Settings, Tunable, Working,
+    Handle, Lease, LogSettings, Lost, Node, Recovered, RequestRow, Settings, Tunable, Working,
     group::{Containment, HelperProgram, Isolation, LeaseClock, Spawner, Swept},
     http,
 };
@@ -98,12 +98,13 @@ pub(crate) async fn serve(given: Given, loaded: Loaded) -> anyhow::Result<ExitCo
         return begin_again(running, &mut signals, why).await;
     }
     let drain = reloads.settings().drain;
-    output::note(format_args!(
-        "quell: draining for at most {} s; a second signal stops now",
-        drain.as_secs_f32()
-    ));
     // The drain, what is killed then and may be stuck, and answers, logs and the store.
     manager.stopping(drain + reloads.settings().kill_timeout + ENDING);
+    output::note(format_args!(
+        "quell: draining for at most {} s: it waits for {}; Ctrl-C again (or SIGTERM) stops now",
+        drain.as_secs_f32(),
+        awaited(&running.node.handle).await
+    ));
     let left = running.stop(drain, Some(&mut signals)).await?;
     feeding.abort(); // it ends with the core
     match left {
@@ -164,6 +165,26 @@ fn again(listener: OwnedFd) -> std::io::Error {
     command.arg0(name).args(args).stdin(Stdio::from(listener));
     http::handing_on(&mut command);
     command.exec()
+}
+
+/// What a drain that begins now waits for, and what it leaves, in words.
+async fn awaited(handle: &Handle) -> String {
+    let Some(node) = handle.node(None).await else { return "nothing, the core has ended".to_owned() };
+    // Those that no instance holds are safe in the store, if they are asynchronous.
+    let is_left = |row: &RequestRow| row.asynchronous && row.instance.is_none();
+    let left = node.requests.iter().filter(|row| is_left(row)).count();
+    let waits = node.requests.len() - left;
+    let counted = |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
+    let at_least = if node.truncated { "at least " } else { "" };
+    let end = counted(node.instances.len(), "instance");
+    let mut text = match waits {
+        0 => format!("no request, and ends {end}"),
+        _ => format!("{at_least}{} on {end}", counted(waits, "request")),
+    };
+    if left > 0 {
+        text.push_str(&format!("; {at_least}{} left to its next life", counted(left, "waiting request")));
+    }
+    text
 }
 
 /// How much callers may ask.
@@ -419,7 +440,7 @@ impl Running {
                 tokio::select! {
                     left = &mut drain => left,
                     () = signals.next() => {
-                        output::note("quell: stopping now");
+                        output::note("quell: stopping now: what still runs is killed");
                         handle.drain(Duration::ZERO).await
                     }
                 }
@@ -429,7 +450,9 @@ impl Running {
         self.node.ended().await;
         if let (Some(shared), 0) = (&self.shared, left) {
             match shared.leave().await {
-                Ok(requests) => tracing::info!(requests, "left the nodes of this store; what waits is theirs"),
+                Ok(requests) => {
+                    tracing::info!(requests, "left the nodes of this store; what waits is theirs")
+                }
                 Err(error) => tracing::warn!(%error, "the other nodes take over when the lease is over"),
             }
         }

@@ -29,7 +29,8 @@ pub(crate) struct Opened {
 /// in any order.
 pub(crate) async fn open(args: &NodeSettings, data: &Path) -> anyhow::Result<Opened> {
     let Some(url) = &args.store else {
-        let store: Arc<dyn Store> = Arc::new(Embedded::open(data)?);
+        let opened = Embedded::open(data).map_err(in_use);
+        let store: Arc<dyn Store> = Arc::new(opened?);
         let name = match store.fact("node").await? {
             Some(name) => name,
             None => {
@@ -50,8 +51,13 @@ pub(crate) async fn open(args: &NodeSettings, data: &Path) -> anyhow::Result<Ope
     let password = args.store_password_file.as_deref().map(password).transpose()?;
     let mut told = false;
     loop {
-        let opened =
-            Postgres::connect(url.as_str(), password.as_deref(), args.store_ca.as_deref(), name.clone(), data);
+        let opened = Postgres::connect(
+            url.as_str(),
+            password.as_deref(),
+            args.store_ca.as_deref(),
+            name.clone(),
+            data,
+        );
         match opened {
             Ok(store) => {
                 let shared: Arc<Postgres> = Arc::new(store);
@@ -64,8 +70,18 @@ pub(crate) async fn open(args: &NodeSettings, data: &Path) -> anyhow::Result<Ope
                 }
                 tokio::time::sleep(TRY_AGAIN).await;
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(in_use(error)),
         }
+    }
+}
+
+/// With what to do about it, where that is known.
+fn in_use(error: StoreError) -> anyhow::Error {
+    match error {
+        StoreError::Locked(_) => anyhow::Error::new(error).context(
+            "cannot start (give --data, or `data` in quell.toml, another folder; or end the node that runs)",
+        ),
+        error => error.into(),
     }
 }
 

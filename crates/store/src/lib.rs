@@ -1,10 +1,13 @@
 //! Durable functions, invocations, receipts and credentials behind one trait.
 //!
-//! The trait is [`Store`]; the embedded form is [`Embedded`], one SQLite file in a data folder. This
+//! The trait is [`Store`]; the embedded form is [`Embedded`], one SQLite file in a data folder. What several nodes share is
+//! [`Shared`], and its form is [`Postgres`]; [`copy`] takes the content of the first into the second. This
 //! crate depends on nothing of Quell but the plain ids of `cancel`, and knows nothing of HTTP or
 //! processes: what a function's configuration or a receipt's body says is text to it.
 //!
 //! # What is promised
+//!
+//! By the embedded form; where the other one differs, [`Postgres`] says so.
 //!
 //! - A write that resolved with `Ok` is on the disk: neither SIGKILL nor power loss takes it back, as
 //!   far as the disk keeps what it was synced. SQLite runs in WAL mode with `synchronous=FULL`; the
@@ -24,12 +27,12 @@
 //! - One process has a folder, by an exclusive lock that its writer holds until the last write is done.
 //! - A database that is damaged, newer than the program or another program's is refused, unchanged.
 //!
-//! # Files
+//! # Files of the embedded form
 //!
 //! `quell.db`, beside it SQLite's `-wal` and `-shm` while open, and `lock`, in a folder of mode 0700,
 //! each of mode 0600. A copy is made by [`Store::backup`] while the store works on; it is a `quell.db` by itself.
 //!
-//! # Tables
+//! # Tables of the embedded form
 //!
 //! | table | key | else | looked up by |
 //! |---|---|---|---|
@@ -47,6 +50,23 @@
 //! Ids are blobs of 16 bytes, big-endian, so that `hex(request)` is the id without its dashes. Times are
 //! milliseconds since the Unix epoch. Status: 0 WAIT, 1 RUNNING, 2 SUCCESS, 3 FAIL, 4 DISCARD.
 //! `PRAGMA user_version` is the version of the tables, `application_id` says that they are Quell's.
+//!
+//! # Tables in PostgreSQL
+//!
+//! The same, with ids as UUIDs, and:
+//!
+//! | table | key | else |
+//! |---|---|---|
+//! | `quell_schema` | | the version of the tables, and the oldest program that works with them |
+//! | `nodes` | node | epoch, state, lease by the server's clock, endpoint, version |
+//! | `groups` | node | the number of the node's last transaction |
+//! | `changes` | `functions`, `credentials` | how often they changed |
+//! | `invocations` | | also the owner (none: it waits in the shared queue) and the root of its tree |
+//! | `above` | request, above | what a request hangs below, up to the next asynchronous one |
+//! | `fences` | | also whether it is over all below |
+//! | `receipts`, `bulks` | | also the node whose they are |
+//! | `parts` | part | what a cancel wants of which node, and what became of it |
+//! | `waits` | cancel, part | parts of other cancels that a cancel waits for |
 
 mod aliases;
 mod async_configs;

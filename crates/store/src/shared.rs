@@ -2,18 +2,36 @@
 //!
 //! # The rules
 //!
+//! The simulation in `crates/cluster/tests` keeps to them, and shows for most what happens without.
+//!
 //! - A node is a row with an **epoch** and an end of its **lease**, by the database's clock. It renews the lease
 //!   ([`Shared::renew`]); whoever finds it over takes the node's work away ([`Shared::take_over`]), in the
 //!   transaction that raises the epoch. Every write of a node is in a transaction that holds its row with its epoch
 //!   (`FOR KEY SHARE`): after a takeover every one of them fails with [`StoreError::Lapsed`], and none is half done.
+//!   A node that left in order is the same: nothing of that life is written any more.
+//! - A node is *live* to the others while it drains as well: it is asked around, and taken over when its lease ends.
 //! - A request that is not over has one **owner**, or none: then it waits in the shared queue and any node may
-//!   [`Shared::claim`] it. Only its owner changes it, but for a fence.
+//!   [`Shared::claim`] it. Only its owner changes it, but for a fence. Each change of owner raises its **version**, and
+//!   settling or releasing it is compare-and-set on that: a write whose connection broke may take effect long after,
+//!   when the same node has the same request for the second time.
+//! - An answer that is lost says nothing. A repeated write is told the same as the first: a release says what is *still*
+//!   the node's, not what went just now. A claim or an accept that nobody heard of leaves requests with a node that does not
+//!   know them: the node compares how many it owns at each heartbeat, and reads them again if that is not what it has. It does
+//!   not take up again what it gave up meanwhile, by the version.
 //! - A **fence** over a tree is one transaction that holds the lock of the tree's root alone; who accepts a request below
 //!   another holds the same lock together with others, and looks whether anything above is fenced: so no child is
-//!   accepted behind a fence, on any node ([`StoreError::Banned`]). What its owner settles after a fence of another node is
-//!   written as cancelled, and hands nothing on: the order of the two commits decides, and nobody's memory.
-//! - What a fence found on a node is a **part** of the cancel for that node, as a row: a notification only wakes, the row
-//!   is read again at every heartbeat.
+//!   accepted behind a fence, on any node ([`StoreError::Banned`]). *Anything above*: what the child names, and on from there
+//!   by what the store has, through requests that are over too. A fence of one request bans its own children alone.
+//!   What its owner settles after a fence of another node is written as cancelled, and hands nothing on: the order of the
+//!   two commits decides, and nobody's memory.
+//! - The store does not know synchronous requests. A fence over one ([`Shared::ask_around`]) bans its id within the asker's
+//!   project and fences what the store has below it, in the transaction that asks the nodes: it may be over, and its children
+//!   elsewhere, before its node hears of it. Whoever settles a request below which synchronous ones still run says so
+//!   (a **tail**), in whichever transaction settles it; a fence makes a part of it for that node while that epoch lasts.
+//! - What a fence found on a node is a **part** of the cancel for that node, as a row, one for each request and node: a
+//!   notification only wakes, the row is read again at every heartbeat. A node that does not hold the request bans it for itself
+//!   *before* it says so, as the answer to its claim may be on the way; and its report settles the request. Who leaves closes
+//!   its open parts: nobody takes over a node that left.
 
 use cancel::{CancelId, Level, RequestId, Scope};
 use tokio::sync::broadcast;
@@ -70,7 +88,7 @@ pub struct NodeRow {
 pub struct Beat {
     /// Other live nodes whose lease is over: their work can be taken over.
     pub lapsed: Vec<String>,
-    /// Parts of cancels that this node has not reported as done.
+    /// Parts of cancels that this node has not reported as done: the oldest, at most 1,024.
     pub parts: Vec<Part>,
     /// Whether requests wait in the shared queue that could run now.
     pub waiting: bool,
@@ -179,6 +197,13 @@ pub enum PartState {
     NodeLost,
 }
 
+impl PartState {
+    /// Whether nothing of it runs any more.
+    pub fn is_stopped(self) -> bool {
+        matches!(self, Self::Stopped | Self::Finished | Self::NotHere | Self::NodeLost)
+    }
+}
+
 /// What reaches a node between its heartbeats. Only a hint: everything it is about is in rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
@@ -209,20 +234,22 @@ pub trait Shared: Store {
     /// Says that this node takes nothing new.
     fn drain(&self) -> StoreFuture<()>;
     /// Ends this life in order: what it owns and has not run goes back into the shared queue, whatever still
-    /// counts as running as well (it must be proven gone by now). Resolves with how many.
+    /// counts as running as well (it must be proven gone by now); what is fenced is settled as cancelled, and its open
+    /// parts are closed. Resolves with how many went back.
     fn leave(&self) -> StoreFuture<u64>;
     /// Takes requests out of the shared queue, in the order of acceptance within each function, fair between functions;
     /// without payloads. None of a fenced one.
     fn claim(&self, claim: Claim) -> StoreFuture<Vec<InvocationRecord>>;
     /// Gives requests of this node that never ran in its hands back into the shared queue. Those that are fenced
-    /// or not this node's stay; resolves with what went.
+    /// stay; resolves with those that are no longer this node's, whether they went now or by an earlier call whose
+    /// answer was lost: of what is not named here it is still the owner.
     fn release(&self, requests: Vec<RequestId>) -> StoreFuture<Vec<RequestId>>;
     /// Fences a request and what is in scope with it, wherever it is, in one transaction.
     fn fence(&self, fence: Fence) -> StoreFuture<Fenced>;
     /// Makes a part for every other live node: whoever holds this request (a synchronous one, which the store does
     /// not know) stops it. Resolves with the parts.
     fn ask_around(&self, fence: Fence) -> StoreFuture<Vec<Part>>;
-    /// Parts of this node that are open.
+    /// Parts of this node that are open: the oldest, at most 1,024.
     fn parts(&self) -> StoreFuture<Vec<Part>>;
     /// The parts that a cancel waits for: its own, and those of others over the same requests.
     fn parts_of(&self, cancel: CancelId) -> StoreFuture<Vec<Part>>;

@@ -33,7 +33,9 @@ pub enum StoreError {
     #[error("store cannot be opened: {0}")]
     Unopenable(String),
     /// Another process holds this data folder.
-    #[error("data folder {0} is in use by another quell")]
+    #[error(
+        "data folder {0} is in use by another quell, which runs: a second node needs a folder of its own"
+    )]
     Locked(String),
     /// Something above it is cancelled; it was not accepted.
     #[error("a request above it is cancelled")]

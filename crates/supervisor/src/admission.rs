@@ -23,6 +23,9 @@ use crate::{
 
 impl Shell {
     pub(crate) fn arrived(&mut self, arrival: Arrival) {
+        if self.is_banned(&arrival) {
+            return;
+        }
         let Some(Arrival { invocation, mode }) = self.unless_refused(arrival) else { return };
         let Invocation { request, function, alias, payload, parent, detached, labels, log, trace } =
             invocation;
@@ -39,6 +42,9 @@ impl Shell {
             Mode::Async(respond) => accepting = Some(respond),
             Mode::Kept(known) => kept = known,
         }
+        // As long as its parent is here to tell; what came from the store knows it.
+        let above = parent.filter(|_| self.nodes.is_some() && !detached);
+        let root = kept.root.or_else(|| above.map(|above| self.root_of(above)));
         let (parent, orphan_of) = self.lineage(parent.filter(|_| !detached), kept.over, is_kept);
         // Of a clock that was set back since, it is as if it had just come.
         let age_ms = u64::try_from(now_ms().saturating_sub(kept.created_ms)).unwrap_or(0);
@@ -59,7 +65,7 @@ impl Shell {
             caller,
             storing: false,
             anywhere: false,
-            root: kept.root,
+            root,
             accepting,
             order,
             created_ms: kept.created_ms,
@@ -124,6 +130,11 @@ impl Shell {
             over.extend(above.orphan_of.iter().copied());
         }
         (parent, over)
+    }
+
+    /// What was stopped before it came: its row says so, and nobody waits for it.
+    fn is_banned(&self, arrival: &Arrival) -> bool {
+        matches!(arrival.mode, Mode::Kept(_)) && self.banned.has(arrival.invocation.request)
     }
 
     fn may_accept(&self, invocation: &Invocation, mode: &Mode) -> Result<(), InvokeError> {
@@ -239,14 +250,22 @@ impl Shell {
             return self.runnable(id);
         }
         // It was not accepted, or it is any node's now and may come back by a claim.
+        self.withdraw(id);
+        if let Some(nodes) = self.nodes.as_ref().filter(|_| anywhere && result.is_ok()) {
+            nodes.waits();
+        }
+    }
+
+    /// Takes a request that does not run out of this node, as if it had never come.
+    pub(crate) fn withdraw(&mut self, id: RequestId) {
         self.tell(Event::Withdrawn(id));
         // If it was cancelled meanwhile it has settled, and its record went with that.
         if let Some(request) = self.requests.remove(&id) {
             self.waiting_bytes -= request.payload.bytes_here();
             self.clear_timer(request.timer);
-        }
-        if let Some(nodes) = self.nodes.as_ref().filter(|_| anywhere && result.is_ok()) {
-            nodes.waits();
+            if let Some(pool) = self.pools.get_mut(&request.function.key) {
+                pool.leave(request.order);
+            }
         }
     }
 
@@ -267,7 +286,8 @@ impl Shell {
     /// that another node has set.
     fn lineage_of(&self, id: RequestId) -> Lineage {
         let mut above = Vec::new();
-        let mut at = self.requests.get(&id).filter(|_| self.nodes.is_some()).and_then(|request| request.parent);
+        let mut at =
+            self.requests.get(&id).filter(|_| self.nodes.is_some()).and_then(|request| request.parent);
         while let Some(id) = at {
             above.push(id);
             let request = self.requests.get(&id);

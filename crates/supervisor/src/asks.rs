@@ -288,7 +288,10 @@ fn badness(answer: &CancelAnswer) -> u8 {
     }
 }
 
-pub(crate) async fn stored_answer(store: &dyn Store, order: &CancelOrder) -> Result<CancelAnswer, StoreError> {
+pub(crate) async fn stored_answer(
+    store: &dyn Store,
+    order: &CancelOrder,
+) -> Result<CancelAnswer, StoreError> {
     let kept = store.receipt_of(order.request).await?;
     let receipt = kept.as_ref().and_then(|kept| serde_json::from_str::<Receipt>(&kept.body).ok());
     // The node died before this stop was proven, and the next life could not prove it either.

@@ -32,6 +32,7 @@ impl Shell {
             Question::Glimpse { project, respond } => drop(respond.send(self.glimpse(&project))),
             Question::Counted { project, respond } => drop(respond.send(self.instance_counts(&project))),
             Question::Census { respond } => drop(respond.send(self.census())),
+            Question::Strangers { requests, respond } => drop(respond.send(self.strangers(requests))),
             Question::Room { respond } => drop(respond.send(self.free_places())),
             Question::Select { selection, respond } => drop(respond.send(self.select(&selection))),
             Question::List { selection, after, limit, respond } => {
@@ -106,6 +107,7 @@ impl Shell {
             how: how.to_owned(),
             instance: instance.map(|instance| instance.to_string()),
             at_grace_end: then.map(str::to_owned),
+            created_ms: self.engine.request(request).map_or(0, |view| self.request_row(&view).created_ms),
         }
     }
 

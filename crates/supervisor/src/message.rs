@@ -199,6 +199,11 @@ pub(crate) enum Question {
     Census {
         respond: oneshot::Sender<Census>,
     },
+    /// Which of these it neither has nor had; `None` while ends wait for the store, as nobody can tell then.
+    Strangers {
+        requests: Vec<RequestId>,
+        respond: oneshot::Sender<Option<Vec<RequestId>>>,
+    },
     /// What more it would run now.
     Room {
         respond: oneshot::Sender<Room>,
@@ -309,6 +314,11 @@ pub(crate) enum Message {
     Claimed {
         rows: Vec<InvocationRecord>,
         respond: oneshot::Sender<Vec<InvocationRecord>>,
+    },
+    /// Refuses a request from now on, unless it is here already; whether it is refused.
+    Ban {
+        request: RequestId,
+        respond: oneshot::Sender<bool>,
     },
     Ask(Question),
     /// Where a log is, and when what it is of has ended.

@@ -50,8 +50,17 @@ const ANSWERS: [&str; 9] = [
     "too_many_askers",
     "node_ended",
 ];
-const REFUSALS: [&str; 9] =
-    ["stopping", "disabled", "parent_canceled", "parent_gone", "too_deep", "too_many", "not_stored", "no_lease", "other"];
+const REFUSALS: [&str; 9] = [
+    "stopping",
+    "disabled",
+    "parent_canceled",
+    "parent_gone",
+    "too_deep",
+    "too_many",
+    "not_stored",
+    "no_lease",
+    "other",
+];
 const RESULTS: [&str; 4] = ["stopped", "draining", "unkillable", "not_recorded"];
 const CAUSES: [&str; 3] = ["asked", "deadline", "disconnect"];
 

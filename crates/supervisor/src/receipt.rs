@@ -47,9 +47,9 @@ pub struct Receipt {
     pub fenced_ms: i64,
     /// When the fence was durable.
     pub recorded_ms: Option<i64>,
-    /// When the answer was ready.
+    /// When the answer was ready; where `took_us` is null, when the next life of the node closed it instead.
     pub closed_ms: Option<i64>,
-    /// From the fence to the answer, in microseconds, by the monotonic clock.
+    /// From the fence to the answer, in microseconds, by the monotonic clock; null where the node ended before.
     pub took_us: Option<u64>,
     /// Every request in scope.
     pub requests: Vec<TouchedRequest>,
@@ -232,7 +232,9 @@ impl Receipt {
         let result = if swept { "stopped" } else { "interrupted" };
         result.clone_into(&mut self.result);
         for row in self.requests.iter_mut().filter(|row| row.evidence.is_none()) {
-            row.evidence = Some("node_ended".to_owned());
+            // What no runtime held when the fence fell was given to none after it.
+            let waited = matches!(row.found.as_str(), "queued" | "placed");
+            row.evidence = Some(if waited { "never_started" } else { "node_ended" }.to_owned());
             row.code.get_or_insert(cancel::CODE_CANCELED);
         }
     }
@@ -261,14 +263,21 @@ mod tests {
 
     #[test]
     fn an_interrupted_cancel_claims_no_more_than_the_sweep_proved() {
-        let row = |evidence: Option<&str>| TouchedRequest {
+        let row = |found: &str, evidence: Option<&str>| TouchedRequest {
+            found: found.to_owned(),
             evidence: evidence.map(str::to_owned),
             code: evidence.map(|_| 4010),
             ..TouchedRequest::default()
         };
         let open = Receipt {
             result: "running".to_owned(),
-            requests: vec![row(Some("reaped")), row(None)],
+            requests: vec![
+                row("running", Some("reaped")),
+                row("running", None),
+                row("draining", None),
+                row("queued", None),
+                row("placed", None),
+            ],
             ..Receipt::default()
         };
         for (swept, result) in [(true, "stopped"), (false, "interrupted")] {
@@ -277,7 +286,10 @@ mod tests {
             assert_eq!((receipt.result.as_str(), receipt.closed_ms.is_some()), (result, true));
             let told: Vec<_> =
                 receipt.requests.iter().map(|row| (row.evidence.as_deref(), row.code)).collect();
-            assert_eq!(told, [(Some("reaped"), Some(4010)), (Some("node_ended"), Some(4208))]);
+            let lost = (Some("node_ended"), Some(4208));
+            let waited = (Some("never_started"), Some(4208));
+            assert_eq!(told, [(Some("reaped"), Some(4010)), lost, lost, waited, waited]);
+            assert_eq!(receipt.took_us, None, "nobody was answered");
         }
     }
 }

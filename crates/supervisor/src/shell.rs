@@ -33,7 +33,7 @@ use crate::{
     logs::Logs,
     message::Message,
     metrics::Metrics,
-    nodes::Nodes,
+    nodes::{Banned, Nodes},
     pool::Pool,
     ports::Ports,
     remembered::Remembered,
@@ -90,6 +90,8 @@ pub(crate) struct Shell {
     pub(crate) engine: Engine,
     pub(crate) requests: LiveRequests,
     pub(crate) remembered: Remembered,
+    /// What other nodes had this one stop before it came here.
+    pub(crate) banned: Banned,
     pub(crate) instances: HashMap<InstanceId, Instance>,
     /// Low 24 bits of a private address -> who lives there.
     pub(crate) addresses: HashMap<u32, InstanceId>,
@@ -168,6 +170,7 @@ impl Shell {
             settings,
             requests: LiveRequests::default(),
             remembered: Remembered::default(),
+            banned: Banned::default(),
             instances: HashMap::new(),
             addresses: HashMap::new(),
             pools: HashMap::new(),
@@ -277,6 +280,7 @@ impl Shell {
             Message::Unwritten(write, error) => self.unwritten(write, &error),
             Message::Rewritten { done, left } => self.rewritten(done, left),
             Message::Claimed { rows, respond } => self.claimed(rows, respond),
+            Message::Ban { request, respond } => drop(respond.send(self.ban(request))),
             Message::Ask(question) => self.look(question),
             Message::LogAsked { of, project, respond } => self.log_asked(of, project, respond),
             Message::Watch { project, respond } => self.watch(project, respond),
@@ -407,6 +411,9 @@ impl Shell {
 
     /// Asynchronous requests that wait are safe in the store; from here on none of them is placed.
     fn leave_to_the_next_life(&mut self) {
+        if self.nodes.is_some() {
+            self.leave_to_other_nodes();
+        }
         let requests = &self.requests;
         for pool in self.pools.values_mut() {
             for id in pool.all_waiting() {

@@ -138,6 +138,9 @@ pub struct PlanRow {
     pub instance: Option<String>,
     /// For `asked`: `kill` or `drain`, when its grace ends without effect.
     pub at_grace_end: Option<String>,
+    /// When it arrived; 0 where a node of an earlier version does not say.
+    #[serde(default)]
+    pub created_ms: i64,
 }
 
 /// What a cancel would do now.

@@ -49,6 +49,9 @@ pub(crate) struct Scopes(u8);
 /// The words of scopes, in the order of their bits.
 const WORDS: [(&str, u8); 5] = [("read", 1), ("invoke", 2), ("cancel", 4), ("admin", 8), ("operator", 16)];
 
+/// The words themselves, for whoever offers them.
+pub const SCOPES: [&str; 5] = [WORDS[0].0, WORDS[1].0, WORDS[2].0, WORDS[3].0, WORDS[4].0];
+
 impl Scopes {
     /// Of a running request: it looks and invokes.
     pub(crate) const RUNNING: Self = Self(1 | 2);
@@ -180,6 +183,18 @@ impl Api {
     /// A caller of Quell's own routes, which name no project: it is the caller's own.
     pub(crate) fn any_caller(&self, head: &Head, right: Right) -> Result<Caller, ApiError> {
         self.permitted(head, None, right).map_err(|_| ApiError::invalid_token())
+    }
+
+    /// The same of what is open to operators alone. Whoever is known is told which scope he lacks: nobody guesses that
+    /// one that opens all of a project does not open this.
+    pub(crate) fn operator(&self, head: &Head) -> Result<Caller, ApiError> {
+        self.permitted(head, None, Right::Operate).map_err(|identified| {
+            let mut error = ApiError::invalid_token();
+            if identified {
+                error.message.push_str(": it lacks the scope operator");
+            }
+            error
+        })
     }
 
     /// Whether the caller is still who he was when his request began: a body may take long, and what was

@@ -26,13 +26,7 @@ use store::StoreMetrics;
 use supervisor::{Census, Handle};
 
 use self::functions::Named;
-use crate::{
-    auth::{Head, Right},
-    error::ApiError,
-    openapi::Refusals,
-    registry::Api,
-    response::set,
-};
+use crate::{auth::Head, error::ApiError, openapi::Refusals, registry::Api, response::set};
 
 /// Versions of functions that have series of their own: twelve each, so that a node stays below 5,000. Those beyond are
 /// counted together.
@@ -106,7 +100,7 @@ impl Collector for Seen {
 #[utoipa::path(get, path = "/metrics", tag = "node", responses(
     (status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text"), Refusals))]
 pub(crate) async fn metrics(State(api): State<Arc<Api>>, head: Head) -> Result<Response, ApiError> {
-    api.any_caller(&head, Right::Operate)?;
+    api.operator(&head)?;
     shown(api).await
 }
 

@@ -35,6 +35,20 @@ impl Page<'_, '_> {
         series(&mut self.0.encode_descriptor(name, help, unit.as_ref(), kind)?)
     }
 
+    /// A family of one number for each combination of labels.
+    fn each<'l>(
+        &mut self,
+        (name, help): (&str, &str),
+        kind: MetricType,
+        values: impl IntoIterator<Item = (Vec<(&'static str, &'l str)>, u64)>,
+        write: impl Fn(MetricEncoder<'_>, u64) -> Written,
+    ) -> Written {
+        let mut values = values.into_iter();
+        self.family((name, help, None), kind, |to| {
+            values.try_for_each(|(labels, value)| write(to.encode_family(&Labels(labels))?, value))
+        })
+    }
+
     /// One number that only grows.
     pub(super) fn counter(&mut self, name: &str, help: &str, value: u64) -> Written {
         self.family((name, help, None), MetricType::Counter, |to| to.encode_counter(&value, NONE))
@@ -47,12 +61,7 @@ impl Page<'_, '_> {
         help: &str,
         values: impl IntoIterator<Item = (Vec<(&'static str, &'l str)>, u64)>,
     ) -> Written {
-        let mut values = values.into_iter();
-        self.family((name, help, None), MetricType::Counter, |to| {
-            values.try_for_each(|(labels, value)| {
-                to.encode_family(&Labels(labels))?.encode_counter(&value, NONE)
-            })
-        })
+        self.each((name, help), MetricType::Counter, values, |mut to, value| to.encode_counter(&value, NONE))
     }
 
     /// One number that only grows, of a unit that is divided.
@@ -74,11 +83,8 @@ impl Page<'_, '_> {
         help: &str,
         values: impl IntoIterator<Item = (Vec<(&'static str, &'l str)>, u64)>,
     ) -> Written {
-        let mut values = values.into_iter();
-        self.family((name, help, None), MetricType::Gauge, |to| {
-            values.try_for_each(|(labels, value)| {
-                to.encode_family(&Labels(labels))?.encode_gauge(&i64::try_from(value).unwrap_or(i64::MAX))
-            })
+        self.each((name, help), MetricType::Gauge, values, |mut to, value| {
+            to.encode_gauge(&i64::try_from(value).unwrap_or(i64::MAX))
         })
     }
 

@@ -68,16 +68,29 @@ fn tls(loaded: &Loaded, mistakes: &mut Mistakes) {
         let flag = other.replace('_', "-");
         (place(loaded, key), format!("it needs {other} beside it (--{flag}, QUELL_{})", other.to_uppercase()))
     };
-    let (at, what) = match (&settings.tls_cert, &settings.tls_key) {
-        (None, None) => return,
-        (Some(_), None) => alone("tls_cert", "tls_key"),
-        (None, Some(_)) => alone("tls_key", "tls_cert"),
-        (Some(chain), Some(key)) => match Certificates::open(chain, key) {
-            Ok(_) => return,
-            Err(fault) => (place(loaded, "tls_cert"), fault.to_string()),
-        },
-    };
-    mistakes.add(at, what);
+    let (chain, key) = (settings.tls_cert.as_deref(), settings.tls_key.as_deref());
+    // Each by itself first: whoever has to mend both is told of both.
+    let mut faults = Vec::new();
+    if let Some(Err(fault)) = chain.map(Certificates::look_at_chain) {
+        faults.push((place(loaded, "tls_cert"), fault.to_string()));
+    }
+    if let Some(Err(fault)) = key.map(Certificates::look_at_key) {
+        faults.push((place(loaded, "tls_key"), fault.to_string()));
+    }
+    match (chain, key) {
+        (None, None) => {}
+        (Some(_), None) => faults.push(alone("tls_cert", "tls_key")),
+        (None, Some(_)) => faults.push(alone("tls_key", "tls_cert")),
+        (Some(chain), Some(key)) if faults.is_empty() => {
+            if let Err(fault) = Certificates::open(chain, key) {
+                faults.push((place(loaded, "tls_cert"), fault.to_string()));
+            }
+        }
+        (Some(_), Some(_)) => {}
+    }
+    for (at, what) in faults {
+        mistakes.add(at, what);
+    }
 }
 
 /// A bound that a smaller one beside it makes meaningless; of those that somebody chose.

@@ -5,6 +5,7 @@ use std::{collections::HashMap, fs, io, path::Path};
 use toml::de::{DeTable, DeValue};
 
 use super::{Mistakes, NodeSettings, SETTINGS, Setting};
+use crate::near::edits;
 
 /// A configuration is a few KB; what is larger is another file.
 const MAX_BYTES: u64 = 1 << 20;
@@ -95,7 +96,9 @@ fn text_of(path: &Path) -> Result<String, String> {
 fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => {
-            "there is no such file: name one with --config, or leave that out".to_owned()
+            "there is no such file: look at its name and at the folder you are in; `quell config example > FILE` writes \
+             one to begin with, and without any file the defaults hold"
+                .to_owned()
         }
         io::ErrorKind::PermissionDenied => "it may not be read by the user that the node runs as".to_owned(),
         _ => format!("it cannot be read: {error}"),
@@ -139,30 +142,18 @@ pub(super) fn mistyped(name: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(near)
 }
 
-/// How many letters are to be put in, left out or exchanged. Keys are short: a mistyped one that is not is cut.
-fn edits(one: &str, other: &str) -> usize {
-    let other: Vec<char> = other.chars().collect();
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (at, a) in one.chars().take(64).enumerate() {
-        let mut corner = row[0];
-        row[0] = at + 1;
-        for (next, b) in other.iter().enumerate() {
-            let exchanged = corner + usize::from(a != *b);
-            corner = row[next + 1];
-            row[next + 1] = exchanged.min(row[next] + 1).min(corner + 1);
-        }
-    }
-    row.last().copied().unwrap_or_default()
-}
-
 /// The parser's message, and what it means for whoever writes TOML for the first time.
 fn syntax(message: &str, line: &str) -> String {
     let value = line.split_once('=').map(|(_, value)| value.trim()).unwrap_or_default();
     let bare =
         value.chars().next().is_some_and(|first| first.is_ascii_alphanumeric() || "/.:*".contains(first));
+    if message.contains("duplicate key")
+        && let Some((key, _)) = line.split_once('=')
+    {
+        return format!("the key `{}` is there twice: leave one of the lines out", key.trim());
+    }
     let hint = match line.split_once('=') {
         None if line.contains(':') => "; a line is `key = value`",
-        Some(_) if message.contains("duplicate") => "",
         Some(_) if bare && value.parse::<f64>().is_err() => {
             "; texts, paths and addresses stand in double quotes"
         }

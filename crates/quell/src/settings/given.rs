@@ -7,9 +7,14 @@ use std::{
     path::PathBuf,
 };
 
-use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, parser::ValueSource, value_parser};
+use clap::{
+    Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, ValueEnum,
+    builder::{OsStringValueParser, PossibleValue, TypedValueParser},
+    parser::ValueSource,
+    value_parser,
+};
 
-use super::{File, IsolationArg, Mistakes, NodeSettings, SETTINGS, Setting, checks, file};
+use super::{File, IsolationArg, LogFormat, Mistakes, NodeSettings, SETTINGS, Setting, checks, file};
 
 /// The file that is read where none is named and there is one.
 pub(crate) const NAME: &str = "quell.toml";
@@ -181,13 +186,48 @@ fn flag(setting: &'static Setting) -> Arg {
     let arg = Arg::new(setting.key)
         .long(setting.flag)
         .value_name(value_name(setting))
-        .value_parser(value_parser!(OsString))
+        .value_parser(Offered(words(setting)))
+        .hide_possible_values(true)
         .action(ArgAction::Append)
         .allow_hyphen_values(true)
         .help(help);
     match long {
         Some(long) => arg.long_help(long),
         None => arg,
+    }
+}
+
+/// Takes any text, and offers these words to whoever completes a command: what is wrong is told later, with all the
+/// rest.
+#[derive(Clone)]
+struct Offered(Vec<PossibleValue>);
+
+impl TypedValueParser for Offered {
+    type Value = OsString;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        arg: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<Self::Value, clap::Error> {
+        OsStringValueParser::new().parse_ref(command, arg, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        if self.0.is_empty() { None } else { Some(Box::new(self.0.iter().cloned())) }
+    }
+}
+
+/// The words that a setting can be, where they are few.
+fn words(setting: &Setting) -> Vec<PossibleValue> {
+    fn of<T: ValueEnum>() -> Vec<PossibleValue> {
+        T::value_variants().iter().filter_map(ValueEnum::to_possible_value).collect()
+    }
+    match setting.key {
+        "isolation" => of::<IsolationArg>(),
+        "log_format" => of::<LogFormat>(),
+        _ => Vec::new(),
     }
 }
 

@@ -21,6 +21,7 @@ use supervisor::LogSettings;
 pub(crate) use self::field::Endpoint;
 #[cfg(not(feature = "otlp"))]
 use self::field::Endpoint;
+pub(crate) use self::field::StoreUrl;
 pub(crate) use self::{
     field::{Filter, LogFormat},
     given::{Given, Loaded},
@@ -28,7 +29,6 @@ pub(crate) use self::{
     shown::{check, example, show},
     table::{Reload, SETTINGS, Setting},
 };
-pub(crate) use self::field::StoreUrl;
 use self::{file::File, given::NAME};
 use crate::runtime_user::RuntimeUser;
 

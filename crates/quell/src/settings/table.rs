@@ -16,6 +16,9 @@ pub(crate) enum Reload {
     Restart(&'static str),
 }
 
+/// Of each of the bounds of logs.
+const LOG_BOUNDS: Reload = Reload::Restart("the writer of the logs keeps its bounds");
+
 /// One setting: a flag, a variable and a key.
 #[derive(Debug)]
 pub(crate) struct Setting {
@@ -412,7 +415,7 @@ pub(crate) static SETTINGS: &[Setting] = &[
         why: "half a million lines",
         unit: "MiB",
         range: MEBIBYTES,
-        reload: Reload::Restart("the writer of the logs keeps its bounds"),
+        reload: LOG_BOUNDS,
         at: at!(log_instance_mib),
     },
     Setting {
@@ -422,7 +425,7 @@ pub(crate) static SETTINGS: &[Setting] = &[
         why: "so that no function takes the room of the others",
         unit: "MiB",
         range: MEBIBYTES,
-        reload: Reload::Restart("the writer of the logs keeps its bounds"),
+        reload: LOG_BOUNDS,
         at: at!(log_function_mib),
     },
     Setting {
@@ -432,7 +435,7 @@ pub(crate) static SETTINGS: &[Setting] = &[
         why: "a part of the smallest disk that nodes have",
         unit: "MiB",
         range: MEBIBYTES,
-        reload: Reload::Restart("the writer of the logs keeps its bounds"),
+        reload: LOG_BOUNDS,
         at: at!(log_total_mib),
     },
 ];

@@ -9,7 +9,7 @@ use supervisor::{Bulk, BulkPlan, FirstIds};
 
 use super::{look::requests_table, plan::processes};
 use crate::{
-    args::{CancelArgs, NodeArgs, Output, PlanArgs},
+    args::{CallOffArgs, CancelArgs, Output, PlanArgs},
     client::{Client, ClientError, encode},
     config::ClientConfig,
     output::{self, Usage},
@@ -139,11 +139,58 @@ fn plan_text(plan: &BulkPlan) -> Vec<String> {
     lines
 }
 
-/// Leaves alone whoever it has not reached, and tells how it ended.
-pub(crate) async fn call_off(key: &str, node: &NodeArgs) -> anyhow::Result<ExitCode> {
-    let client = Client::new(ClientConfig::of(node)?)?;
-    client.json(Method::DELETE, &format!("{PATH}/bulk/{}", encode(key)), None).await?;
-    report(&follow(&client, key).await?, node.output)
+/// Leaves alone whoever it has not reached, and tells how it ended; or lists those that there are.
+pub(crate) async fn call_off(args: &CallOffArgs) -> anyhow::Result<ExitCode> {
+    let client = Client::new(ClientConfig::of(&args.node)?)?;
+    let Some(key) = &args.key else { return list(&client, args.node.output).await };
+    match client.json(Method::DELETE, &format!("{PATH}/bulk/{}", encode(key)), None).await {
+        Ok(_) => report(&follow(&client, key).await?, args.node.output),
+        Err(error @ ClientError::Refused { status: 404, .. }) => Err(no_such_key(&client, key, error).await),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Those that the node remembers, the newest first.
+async fn fetch_all(client: &Client) -> anyhow::Result<Vec<Bulk>> {
+    let page = client.json(Method::GET, &format!("{PATH}/bulk"), None).await?;
+    serde_json::from_value(page["bulks"].clone())
+        .context("the node's answer is not a list of cancels of many")
+}
+
+async fn list(client: &Client, how: Output) -> anyhow::Result<ExitCode> {
+    let bulks = fetch_all(client).await?;
+    if how == Output::Json {
+        output::line(json!({ "bulks": bulks }));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let now = output::now_ms();
+    let rows = bulks.iter().map(|bulk| {
+        let done = format!("{}/{}", bulk.done, bulk.selected);
+        let (key, state) = (bulk.key.clone(), bulk.state.clone());
+        [key, state, output::age(bulk.asked_ms, now), done, bulk.failed.to_string(), bulk.selection.clone()]
+    });
+    output::table(["KEY", "STATE", "AGE", "DONE", "FAILED", "WHERE"], &rows.collect::<Vec<_>>());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Why none was called off, with the keys that there are.
+async fn no_such_key(client: &Client, key: &str, error: ClientError) -> anyhow::Error {
+    let running = fetch_all(client).await.unwrap_or_default();
+    let running: Vec<&str> = running
+        .iter()
+        .filter(|bulk| bulk.state == "running")
+        .map(|bulk| bulk.key.as_str())
+        .take(SHOWN)
+        .collect();
+    let there = if running.is_empty() {
+        "none runs".to_owned()
+    } else {
+        format!("those that run: {}", running.join(", "))
+    };
+    let hint = format!(
+        "no cancel of many has the key {key:?} ({there}; `quell call-off --list` shows all there are)"
+    );
+    anyhow::Error::new(error).context(hint)
 }
 
 /// Shows how it goes until it is done.

@@ -50,7 +50,7 @@ async fn report(
 ) -> anyhow::Result<ExitCode> {
     let stop = reply.header("X-Quell-Stop").unwrap_or_default().to_owned();
     let Some(cancel) = reply.header("X-Quell-Cancel-Id") else {
-        return Err(not_cancelled(request, reply.refusal()));
+        return Err(not_cancelled(request, reply.refusal(), args.of.node.output));
     };
     // What the node has said holds, whether or not it can say more: a drain may end with this very cancel.
     let receipt = fetch_receipt(client, cancel).await.inspect_err(|error| {
@@ -81,22 +81,25 @@ async fn report(
     })
 }
 
-/// Why nothing was cancelled, in words for whoever did not expect that.
-fn not_cancelled(request: &str, refusal: ClientError) -> anyhow::Error {
+/// Why nothing was cancelled, in words for whoever did not expect that; programs get the node's code as well.
+pub(super) fn not_cancelled(request: &str, refusal: ClientError, how: Output) -> anyhow::Error {
     let ClientError::Refused { status: 400, message, .. } = &refusal else { return refusal.into() };
-    let hint = match message.strip_prefix("Invalid RequestId") {
-        Some(": SUCCESS") => {
-            format!("{request} is over: it succeeded before this cancel, and nothing of it is left to stop")
-        }
-        Some(": FAIL") => {
-            format!("{request} is over: it failed before this cancel, and nothing of it is left to stop")
-        }
-        Some(": DISCARD") => format!("{request} is over: it never ran and never will"),
-        Some(_) => format!("that function has no request {request}, or the node has forgotten it"),
-        None => return refusal.into(),
+    let Some(said) = message.strip_prefix("Invalid RequestId") else { return refusal.into() };
+    let Some(status) = said.strip_prefix(": ") else {
+        let hint = format!("that function has no request {request}, or the node has forgotten it");
+        return anyhow::Error::new(refusal).context(hint);
     };
-    anyhow::Error::new(refusal).context(hint)
+    let hint = format!("request {request} has already ended: {status}; nothing to cancel");
+    match how {
+        Output::Json => anyhow::Error::new(refusal).context(hint),
+        Output::Table => Over(hint).into(),
+    }
 }
+
+/// It ended before it could be cancelled; in words.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Over(String);
 
 /// The function of a request, live or stored.
 async fn function_of(client: &Client, request: &str) -> anyhow::Result<String> {

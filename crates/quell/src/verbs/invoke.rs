@@ -4,9 +4,16 @@ use std::{io::Read as _, process::ExitCode};
 
 use anyhow::Context as _;
 use reqwest::Method;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
-use crate::{args::NodeArgs, client::Client, config::ClientConfig, output};
+use super::functions::not_there;
+use crate::{
+    args::NodeArgs,
+    client::Client,
+    config::ClientConfig,
+    output::{self, Usage},
+};
 
 pub(crate) async fn invoke(
     function: &str,
@@ -15,22 +22,21 @@ pub(crate) async fn invoke(
     labels: &[String],
     node: &NodeArgs,
 ) -> anyhow::Result<ExitCode> {
-    let client = Client::new(ClientConfig::of(node)?)?;
     let mut event = event.to_owned();
     if event == "-" {
         event.clear();
         std::io::stdin().read_to_string(&mut event).context("the event could not be read from stdin")?;
     }
+    check(&event)?;
+    let client = Client::new(ClientConfig::of(node)?)?;
     let verb = if asynchronous { "/invocations-async" } else { "/invocations" };
     let path = client.function(function, verb);
     let labels = labels.join(",");
     let headers = [("X-Quell-Labels", labels.as_str())];
     let headers = if labels.is_empty() { &headers[..0] } else { &headers[..] };
     let reply = client.send(Method::POST, &path, headers, Some(event.into_bytes())).await?;
-    if reply.status == 406 {
-        let hint = "the event is JSON in quotes for the shell, as in --event '{\"name\": \"you\"}'; --event - reads it \
-                    from stdin";
-        return Err(anyhow::Error::new(reply.refusal()).context(hint));
+    if reply.status == 404 {
+        return Err(not_there(&client, function, reply.refusal().into()).await);
     }
     if asynchronous {
         let id = reply.json()?.get("request_id").and_then(Value::as_str).map(str::to_owned);
@@ -47,4 +53,17 @@ pub(crate) async fn invoke(
         return Ok(ExitCode::from(output::FUNCTION_FAILED));
     }
     Err(error.into())
+}
+
+/// Whether a node could take this as an event.
+fn check(event: &str) -> Result<(), Usage> {
+    if event.trim().is_empty() {
+        return Ok(()); // to a node nothing is {}
+    }
+    serde_json::from_str::<IgnoredAny>(event).map(drop).map_err(|error| {
+        Usage(format!(
+            "the event is not JSON ({error}); in quotes for the shell it is like --event '{{\"name\": \"you\"}}', and --event - \
+             reads it from stdin"
+        ))
+    })
 }

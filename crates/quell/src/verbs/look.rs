@@ -1,6 +1,6 @@
-//! `quell tree`, `ls`, `functions`, `instances`: what there is.
+//! `quell tree`, `ls`, `instances`: what there is, and what became of a request.
 
-use std::process::ExitCode;
+use std::{collections::BTreeMap, process::ExitCode};
 
 use anyhow::Context as _;
 use reqwest::Method;
@@ -10,19 +10,75 @@ use supervisor::{InstanceRow, NodeView, RequestRow, TreeView};
 use super::plan::processes;
 use crate::{
     args::{NodeArgs, Output},
-    client::{Client, encode},
+    client::{Client, ClientError, encode},
     config::ClientConfig,
     output,
 };
 
 pub(crate) async fn tree(request: &str, node: &NodeArgs) -> anyhow::Result<ExitCode> {
     let client = Client::new(ClientConfig::of(node)?)?;
-    let tree = fetch_tree(&client, request).await?;
+    let tree = match fetch_tree(&client, request).await {
+        Ok(tree) => tree,
+        Err(error) if is_refused(&error, 404) => {
+            return tree_of_one(&client, request, node.output, error).await;
+        }
+        Err(error) => return Err(error),
+    };
     match node.output {
         Output::Json => output::line(serde_json::to_string(&tree)?),
         Output::Table => show_tree(&tree),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn is_refused(error: &anyhow::Error, with: u16) -> bool {
+    matches!(error.downcast_ref(), Some(ClientError::Refused { status, .. }) if *status == with)
+}
+
+/// A request that is not live: if it was asynchronous the node keeps what became of it.
+async fn tree_of_one(
+    client: &Client,
+    request: &str,
+    how: Output,
+    no_tree: anyhow::Error,
+) -> anyhow::Result<ExitCode> {
+    let kept = match client.json(Method::GET, &format!("/quell/v1/requests/{}", encode(request)), None).await
+    {
+        Ok(kept) => kept,
+        Err(ClientError::Refused { status: 404, .. }) => {
+            return Err(no_tree.context(format!(
+                "{request} is not live, and not kept: only asynchronous requests are, for --keep-days of the node"
+            )));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    match how {
+        Output::Json => output::line(kept),
+        Output::Table => show_kept(&kept),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show_kept(kept: &Value) {
+    let text = |name: &str| kept[name].as_str().unwrap_or_default().to_owned();
+    let labels: BTreeMap<String, String> = serde_json::from_value(kept["labels"].clone()).unwrap_or_default();
+    let row = [
+        text("request_id"),
+        output::function(&text("function"), &text("version")),
+        text("status"),
+        kept["error_code"].as_i64().map(|code| code.to_string()).unwrap_or_default(),
+        text("start_time"),
+        text("end_time"),
+        output::labels(&labels),
+    ];
+    output::table(["REQUEST", "FUNCTION", "STATUS", "CODE", "BEGAN (UTC)", "ENDED (UTC)", "LABELS"], &[row]);
+    let said = text("error_message");
+    if !said.is_empty() {
+        output::line(output::for_people(&said));
+    }
+    if let Some(cancel) = kept["cancel_id"].as_str() {
+        output::line(format_args!("it was cancelled: quell receipt {cancel}"));
+    }
 }
 
 pub(crate) async fn fetch_tree(client: &Client, request: &str) -> anyhow::Result<TreeView> {
@@ -33,7 +89,8 @@ pub(crate) async fn fetch_tree(client: &Client, request: &str) -> anyhow::Result
 
 /// Prints a tree, one request a line, indented by depth.
 pub(crate) fn show_tree(tree: &TreeView) {
-    let rows: Vec<[String; 6]> = tree
+    let now = output::now_ms();
+    let rows: Vec<[String; 7]> = tree
         .requests
         .iter()
         .map(|row| {
@@ -43,13 +100,14 @@ pub(crate) fn show_tree(tree: &TreeView) {
                 format!("{indent}{}", row.request_id),
                 output::function(&row.function, &row.version),
                 state(row),
+                output::age(row.created_ms, now),
                 row.instance.clone().unwrap_or_default(),
                 pid,
                 output::labels(&row.labels),
             ]
         })
         .collect();
-    output::table(["REQUEST", "FUNCTION", "STATE", "INSTANCE", "PID", "LABELS"], &rows);
+    output::table(["REQUEST", "FUNCTION", "STATE", "AGE", "INSTANCE", "PID", "LABELS"], &rows);
     if tree.truncated {
         output::line("... and more");
     }
@@ -108,16 +166,18 @@ fn show_requests(rows: &[RequestRow]) {
 
 /// Requests, one a line.
 pub(super) fn requests_table(rows: &[RequestRow]) -> Vec<String> {
-    let rows: Vec<[String; 6]> = rows
+    let now = output::now_ms();
+    let rows: Vec<[String; 7]> = rows
         .iter()
         .map(|row| {
             let parent = row.parent.clone().unwrap_or_else(|| "-".to_owned());
             let instance = row.instance.clone().unwrap_or_default();
             let function = output::function(&row.function, &row.version);
-            [row.request_id.clone(), function, state(row), instance, parent, output::labels(&row.labels)]
+            let age = output::age(row.created_ms, now);
+            [row.request_id.clone(), function, state(row), age, instance, parent, output::labels(&row.labels)]
         })
         .collect();
-    output::table_lines(["REQUEST", "FUNCTION", "STATE", "INSTANCE", "PARENT", "LABELS"], &rows)
+    output::table_lines(["REQUEST", "FUNCTION", "STATE", "AGE", "INSTANCE", "PARENT", "LABELS"], &rows)
 }
 
 fn show_instances(rows: &[InstanceRow]) {
@@ -141,41 +201,6 @@ pub(crate) async fn instances(node: &NodeArgs) -> anyhow::Result<ExitCode> {
         }
         Output::Table => show_instances(&view.instances),
     }
-    Ok(ExitCode::SUCCESS)
-}
-
-pub(crate) async fn functions(node: &NodeArgs) -> anyhow::Result<ExitCode> {
-    let client = Client::new(ClientConfig::of(node)?)?;
-    let (mut functions, mut marker) = (Vec::new(), 0);
-    loop {
-        let path = format!("{}?marker={marker}", client.functions());
-        let page = client.json(Method::GET, &path, None).await?;
-        functions.extend(page["functions"].as_array().cloned().unwrap_or_default());
-        let next = page["next_marker"].as_u64().unwrap_or_default();
-        if next <= marker {
-            break; // 0 after the last; a marker that stays would never end
-        }
-        marker = next;
-    }
-    if node.output == Output::Json {
-        output::line(json!({ "functions": functions }));
-        return Ok(ExitCode::SUCCESS);
-    }
-    let text = |row: &Value, name: &str| row[name].as_str().unwrap_or_default().to_owned();
-    let number = |value: &Value| value.as_i64().map(|number| number.to_string()).unwrap_or_default();
-    let rows = functions.iter().map(|row| {
-        let name = format!("{}:{}", text(row, "package"), text(row, "func_name"));
-        let most = match row["strategy_config"]["concurrency"].as_i64() {
-            Some(-1) => "any".to_owned(),
-            Some(0) => "0 (disabled)".to_owned(),
-            _ => number(&row["strategy_config"]["concurrency"]),
-        };
-        let at_once = number(&row["strategy_config"]["concurrent_num"]);
-        let (timeout, memory) = (number(&row["timeout"]), number(&row["memory_size"]));
-        [name, text(row, "runtime"), timeout, memory, most, at_once, text(row, "last_modified")]
-    });
-    let header = ["FUNCTION", "RUNTIME", "TIMEOUT S", "MEMORY MIB", "INSTANCES", "REQUESTS EACH", "CHANGED"];
-    output::table(header, &rows.collect::<Vec<_>>());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -25,7 +25,8 @@ pub(crate) async fn plan(args: &PlanArgs) -> anyhow::Result<ExitCode> {
         output::line(serde_json::to_string(&plan)?);
         return Ok(ExitCode::SUCCESS);
     }
-    let rows: Vec<[String; 4]> = plan
+    let now = output::now_ms();
+    let rows: Vec<[String; 5]> = plan
         .stops
         .iter()
         .map(|stop| {
@@ -36,12 +37,13 @@ pub(crate) async fn plan(args: &PlanArgs) -> anyhow::Result<ExitCode> {
             [
                 stop.request_id.clone(),
                 output::function(&stop.function, &stop.version),
+                if stop.created_ms == 0 { String::new() } else { output::age(stop.created_ms, now) },
                 how,
                 stop.instance.clone().unwrap_or_default(),
             ]
         })
         .collect();
-    output::table(["WOULD STOP", "FUNCTION", "HOW", "INSTANCE"], &rows);
+    output::table(["WOULD STOP", "FUNCTION", "AGE", "HOW", "INSTANCE"], &rows);
     for instance in &plan.kills {
         output::line(format_args!("would kill instance {}: {}", instance.instance, processes(instance)));
     }

@@ -16,7 +16,7 @@ use super::{
     invocations, parts, receipts,
     writer::may_be_large,
 };
-use crate::{Fence, Fenced, FunctionKey, NewReceipt, Reach};
+use crate::{Fence, Fenced, FunctionFilter, FunctionKey, LATEST, NewReceipt, Reach};
 
 /// Takes a tree for itself: nothing is accepted below another request of it until the transaction ends.
 async fn close(db: &Db, root: RequestId) -> Result<(), Fault> {
@@ -48,11 +48,11 @@ pub(crate) async fn record(db: &Db, node: &str, receipt: &NewReceipt, reach: &Re
 }
 
 /// Fences a request and what is in scope with it, wherever it is.
-pub(crate) async fn fence(db: &Db, node: &str, fence: &Fence) -> Result<Fenced, Fault> {
+pub(crate) async fn fence(db: &Db, node: &str, epoch: i64, fence: &Fence) -> Result<Fenced, Fault> {
     let target = id(fence.target);
     let found =
         row(db, "SELECT COALESCE(root, request) FROM invocations WHERE request = $1", &[&target]).await?;
-    let Some(found) = found else { return Ok(Fenced::Unknown) };
+    let Some(found) = found else { return fence_below(db, node, epoch, fence).await };
     close(db, RequestId(found.try_get::<_, Uuid>(0)?.as_u128())).await?;
     let reached = match fence.scope {
         Scope::Request => vec![target],
@@ -71,18 +71,60 @@ pub(crate) async fn fence(db: &Db, node: &str, fence: &Fence) -> Result<Fenced, 
             None => Fenced::Finished(row.status),
         });
     }
+    fenced(db, node, fence, row.function, &reached).await
+}
+
+/// Fences what a request has left that the store does not know itself: a synchronous one, by what it made. Only whoever
+/// names a whole tree means that.
+async fn fence_below(db: &Db, node: &str, epoch: i64, fence: &Fence) -> Result<Fenced, Fault> {
+    let target = id(fence.target);
+    let made = "SELECT COALESCE(i.root, i.request) FROM above a JOIN invocations i ON i.request = a.request
+                WHERE a.above = $1 AND i.project = $2 AND i.status < 2 LIMIT 1";
+    let root = match fence.scope {
+        Scope::Request => None,
+        Scope::Subtree => row(db, made, &[&target, &fence.function.project]).await?,
+    };
+    let Some(root) = root else { return Ok(Fenced::Unknown) };
+    parts::hold_nodes(db, node, epoch).await?;
+    close(db, RequestId(root.try_get::<_, Uuid>(0)?.as_u128())).await?;
+    let reached = walk(db, &[target]).await?;
+    if !lock(db, &reached).await? {
+        return Ok(Fenced::Unknown);
+    }
+    let FunctionFilter { project, package, name, versions } = fence.function.clone();
+    let version = versions.into_iter().next().unwrap_or_else(|| LATEST.to_owned());
+    let done = fenced(db, node, fence, FunctionKey { project, package, name, version }, &reached).await?;
+    // Itself it may still run, on a node that alone knows it.
+    let around = parts::of_everybody(db, node, fence).await?;
+    Ok(match done {
+        Fenced::Stopping { settled, mut parts } => {
+            parts.extend(around);
+            Fenced::Stopping { settled, parts }
+        }
+        done => done,
+    })
+}
+
+/// Writes down a fence over these, settles what no node has, and makes parts of the rest.
+async fn fenced(
+    db: &Db,
+    node: &str,
+    fence: &Fence,
+    function: FunctionKey,
+    reached: &[Uuid],
+) -> Result<Fenced, Fault> {
     let receipt = NewReceipt {
         cancel: fence.cancel,
         target: fence.target,
-        function: row.function,
+        function,
         fenced: Vec::new(),
         reach: None,
         body: fence.body.clone(),
         created_ms: fence.now_ms,
     };
     receipts::put(db, node, &receipt).await?;
-    receipts::fence(db, fence.cancel, &reached, fence.scope == Scope::Subtree).await?;
-    let settled = settle_free(db, &reached, fence.now_ms).await?;
+    receipts::fence(db, fence.cancel, reached, fence.scope == Scope::Subtree).await?;
+    let settled = settle_free(db, reached, fence.now_ms).await?;
     let ask = parts::Ask {
         cancel: fence.cancel,
         node,
@@ -91,7 +133,7 @@ pub(crate) async fn fence(db: &Db, node: &str, fence: &Fence) -> Result<Fenced, 
         level: fence.level,
         actor: &fence.actor,
     };
-    parts::make(db, &ask, &reached, &[]).await?;
+    parts::make(db, &ask, reached, &[]).await?;
     Ok(Fenced::Stopping { settled, parts: parts::of(db, fence.cancel).await? })
 }
 

@@ -172,3 +172,32 @@ impl Known {
         self.0.lock().unwrap_or_else(PoisonError::into_inner) // each change is whole
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_looked_up_is_believed_for_a_moment_and_not_after_a_change() {
+        let known = Known::default();
+        let now = Instant::now();
+        let round = known.look("k").unwrap_err();
+        known.remember(round, now, "k".into(), None);
+        assert_eq!(known.look("k"), Ok(None));
+        known.remember(round, now.checked_sub(BELIEVED).unwrap(), "old".into(), None);
+        assert_eq!(known.look("old"), Err(round));
+        known.forget();
+        // An answer that was under way when something changed.
+        known.remember(round, now, "k".into(), None);
+        assert_eq!(known.look("k"), Err(round + 1));
+    }
+
+    #[test]
+    fn whoever_guesses_keys_fills_no_memory() {
+        let known = Known::default();
+        for guess in 0..=REMEMBERED {
+            known.remember(0, Instant::now(), guess.to_string(), None);
+        }
+        assert_eq!(known.open().by_key.len(), 1);
+    }
+}

@@ -48,6 +48,17 @@ impl Fault {
         }
     }
 
+    /// Whether nobody was there to answer, or is about to be.
+    pub(crate) fn is_absence(&self) -> bool {
+        let Self::Sql(error) = self else { return matches!(self, Self::Gone(_)) };
+        if let Some(code) = error.code() {
+            return ends_connection(code);
+        }
+        let source = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
+        // A certificate that is not the one that was meant is an answer.
+        source.is_some_and(|source| source.kind() != std::io::ErrorKind::InvalidData)
+    }
+
     /// Whether the server itself said so, over a connection that goes on.
     pub(crate) fn is_answer(&self) -> bool {
         match self {

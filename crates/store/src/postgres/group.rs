@@ -45,6 +45,7 @@ pub(crate) async fn begin(
         db.prepare_cached(statement).await?; // before, so that all are sent in this order
     }
     let ((), mine, _, _) = tokio::try_join!(
+        biased;
         async { Ok(db.batch_execute("BEGIN").await?) },
         async { Ok::<_, Fault>(db.execute(&own, &[&node, &epoch, &number]).await?) },
         async {
@@ -139,6 +140,7 @@ impl<'a> Run<'a> {
         let settled: Vec<_> = self.settled.iter().map(|(_, end)| *end).collect();
         invocations::prepare(db).await?;
         let (accepted, (), (), ended) = tokio::try_join!(
+        biased;
             invocations::accept(db, node, &accepts),
             invocations::mark_running(db, node, &self.running),
             invocations::mark_waiting(db, node, &self.waiting),

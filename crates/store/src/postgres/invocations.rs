@@ -26,9 +26,10 @@ pub(crate) const WIDTH: usize = 21;
 /// Those that are fenced above are not accepted, nor are those that are there.
 const ACCEPT: &str = "
 WITH banned AS (
-    SELECT DISTINCT u.request FROM unnest($14::uuid[], $15::uuid[]) AS u(request, above)
-    WHERE EXISTS (SELECT 1 FROM fences f WHERE f.request = u.above)
-       OR EXISTS (SELECT 1 FROM invocations i WHERE i.request = u.above AND i.fenced_by IS NOT NULL)
+    SELECT DISTINCT u.request FROM unnest($14::uuid[], $15::uuid[], $16::bool[]) AS u(request, above, parent)
+    WHERE EXISTS (SELECT 1 FROM fences f WHERE f.request = u.above AND (f.subtree OR u.parent))
+       OR u.parent AND EXISTS (SELECT 1 FROM invocations i WHERE i.request = u.above AND i.fenced_by IS NOT NULL)
+       OR EXISTS (SELECT 1 FROM fences f WHERE f.request = u.request)
 ), accepted AS (
     INSERT INTO invocations (request, project, package, name, version, alias, parent, payload, labels, owner, root,
                              created_ms, hops, status)
@@ -107,9 +108,11 @@ pub(crate) async fn accept(
     let lines =
         new.iter().flat_map(|new| new.lineage.above.iter().map(|above| (id(new.request), id(*above))));
     let (below, above): (Vec<Uuid>, Vec<Uuid>) = lines.unzip();
+    // A fence of one request alone keeps its own children from starting, and nobody else's.
+    let near: Vec<bool> = new.iter().flat_map(|new| (0..new.lineage.above.len()).map(|at| at == 0)).collect();
     let values: super::connection::Params<'_> = &[
         &requests, &projects, &packages, &names, &versions, &aliases, &parents, &payloads, &labels, &owners,
-        &roots, &created, &hops, &below, &above,
+        &roots, &created, &hops, &below, &above, &near,
     ];
     let answered = rows(db, ACCEPT, values).await?;
     answered.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
@@ -228,14 +231,18 @@ pub(crate) async fn prune(db: &Db, before_ms: i64, limit: u32) -> Result<u64, Fa
                    ORDER BY ended_ms, seq LIMIT $2 FOR UPDATE SKIP LOCKED)
                RETURNING request";
     let gone = rows(db, old, &[&before_ms, &i64::from(limit)]).await?;
-    for row in &gone {
+    let gone: Vec<Uuid> = gone.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    let over = "SELECT DISTINCT above FROM above WHERE above = ANY($1)";
+    // One after the other: what two of them leave between them is handed down twice.
+    for row in rows(db, over, &[&gone]).await? {
         let request: Uuid = row.try_get(0)?;
         let inherit = "INSERT INTO above (request, above)
                        SELECT below.request, up.above FROM above below JOIN above up ON up.request = below.above
                        WHERE below.above = $1 ON CONFLICT DO NOTHING";
         execute(db, inherit, &[&request]).await?;
-        execute(db, "DELETE FROM above WHERE request = $1 OR above = $1", &[&request]).await?;
+        execute(db, "DELETE FROM above WHERE above = $1", &[&request]).await?;
     }
+    execute(db, "DELETE FROM above WHERE request = ANY($1)", &[&gone]).await?;
     Ok(gone.len() as u64)
 }
 

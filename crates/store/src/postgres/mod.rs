@@ -1,22 +1,4 @@
 //! The shared store: one PostgreSQL database, and as many nodes as one likes.
-//!
-//! What [`Store`](crate::Store) and [`Shared`](crate::Shared) promise, with these differences to the embedded form:
-//!
-//! - What was acknowledged is as durable as the server makes a commit. `synchronous_commit=off` is turned on for our
-//!   connections; `fsync=off` is the server's own business, and so is whether a standby has it.
-//! - Writes of a node take effect in the order of its calls. Before [`join`](crate::Shared::join) only those go that belong to no
-//!   node: functions, what is said of them, credentials and facts. Anything else gets [`StoreError::Lapsed`].
-//! - [`StoreError::Unwritable`] leaves nothing behind, but for one case: the connection broke while COMMIT was under way **and**
-//!   the server could not be reached for ten seconds after it. Then what was asked for may be there. Asked for again it is
-//!   recognised: an accept gets [`StoreError::Exists`], a settlement false.
-//! - A call fails when the server has not answered for ten seconds or so (a minute for fences and takeovers). It never waits
-//!   for ever, and the next one connects again.
-//! - A credential is believed for a second after it was looked up. What is revoked opens nothing on this node once
-//!   `delete_credential` resolved; on the others once they have heard of it, which is at once, or a second later if their
-//!   connection for notifications is down.
-//! - Facts are shared by all nodes, but `node`, which is this node's name and never stored.
-//! - PostgreSQL has no NUL in its texts: U+FFFD stands for one in messages, labels and bodies.
-//! - Bulk cancels, open receipts and unsettled requests are listed for this node alone.
 
 use std::{
     fs::File,
@@ -71,7 +53,26 @@ const READ: Duration = Duration::from_secs(12);
 /// What dropping waits for at most; the writes that wait then are lost with a server that does not answer.
 const DROPPED: Duration = Duration::from_secs(60);
 
-/// A store in a PostgreSQL database, speaking for one node.
+/// A store in a PostgreSQL database (14 or later), speaking for one node.
+///
+/// Where it differs from [`Embedded`](crate::Embedded):
+///
+/// - What was acknowledged is as durable as the server makes a commit. `synchronous_commit=off` is turned on for our
+///   connections; `fsync=off` is the server's own business, and so is whether a standby has it.
+/// - Writes of a node take effect in the order of its calls. Before [`join`](crate::Shared::join) only those go that belong to no
+///   node: functions, what is said of them, credentials and facts. Anything else gets [`StoreError::Lapsed`].
+/// - [`StoreError::Unwritable`] leaves nothing behind, but for one case: the connection broke while COMMIT was under way **and**
+///   the server could not be reached for ten seconds after it. Then what was asked for may be there. Asked for again it is
+///   recognised: an accept gets [`StoreError::Exists`], a settlement false. Joining, leaving, taking over, asking around, and whatever is
+///   written before joining, are told so at once when the connection broke at that moment: they have no number to ask for.
+/// - A call fails when the server has not answered for ten seconds or so (a minute for fences and takeovers). It never waits
+///   for ever, and the next one connects again.
+/// - A credential is believed for a second after it was looked up. What is revoked opens nothing on this node once
+///   `delete_credential` resolved; on the others once they have heard of it, which is at once, or a second later if their
+///   connection for notifications is down.
+/// - Facts are shared by all nodes, but `node`, which is this node's name and never stored.
+/// - PostgreSQL has no NUL in its texts: U+FFFD stands for one in messages, labels and bodies.
+/// - Bulk cancels, open receipts and unsettled requests are listed for this node alone.
 ///
 /// It has threads of its own (two): a node that is busy still renews its lease. Dropping it without
 /// [`Store::close`](crate::Store::close) blocks until all that was asked for is written, or failed.
@@ -267,10 +268,10 @@ fn blocking_on<T: Send + 'static>(
         answer.send(work.await).ok(); // whoever asked waits below
     });
     let done = answered.recv().map_err(|_| StoreError::Closed)?;
-    done.map_err(|fault| match fault.is_answer() {
+    done.map_err(|fault| match fault.is_absence() {
         // Not there, or not yet: somebody may try again.
-        false => fault.unreadable(),
-        true => match fault.unwritable() {
+        true => fault.unreadable(),
+        false => match fault.unwritable() {
             StoreError::Unwritable(why) => StoreError::Unopenable(why),
             other => other,
         },

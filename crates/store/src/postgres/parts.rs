@@ -30,23 +30,23 @@ pub(crate) struct Ask<'a> {
 
 const NOW: &str = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 
-/// Makes a part for each of these requests but those that whoever asks stops himself. Where a part over the same request that asks as
+/// Makes a part for each of these requests but those that whoever asks has and stops by itself. Where a part over the same request that asks as
 /// much is open, that one is waited for instead. The requests must be locked.
 pub(crate) async fn make(db: &Db, ask: &Ask<'_>, requests: &[Uuid], but: &[Uuid]) -> Result<(), Fault> {
     let (cancel, scope, level) = (name_of(ask.cancel), scope_number(ask.scope), level_number(ask.level));
     let wait = "INSERT INTO waits (cancel, part)
                 SELECT $2::uuid, p.part FROM parts p JOIN invocations i ON i.request = p.request AND i.owner = p.node
                 WHERE p.request = ANY($1::uuid[]) AND p.state = 0 AND p.level >= $3::int2 AND p.scope >= $4::int2 AND p.cancel <> $2
-                  AND i.status < 2 AND i.request <> ALL ($5::uuid[])
+                  AND i.status < 2 AND NOT (i.request = ANY ($5::uuid[]) AND i.owner = $6::text)
                 ON CONFLICT DO NOTHING";
-    execute(db, wait, &[&requests, &cancel, &level, &scope, &but]).await?;
+    execute(db, wait, &[&requests, &cancel, &level, &scope, &but, &ask.node]).await?;
     let make = format!(
         "INSERT INTO parts (cancel, node, epoch, request, asker, asker_project, project, package, name, version,
                             scope, level, actor, state, made_ms)
          SELECT $2::uuid, i.owner, n.epoch, i.request, $6::text, $7::text, i.project, i.package, i.name, i.version,
                 $4::int2, $3::int2, $8::text, 0, {NOW}
          FROM invocations i JOIN nodes n ON n.node = i.owner
-         WHERE i.request = ANY($1) AND i.status < 2 AND i.request <> ALL ($5::uuid[])
+         WHERE i.request = ANY($1) AND i.status < 2 AND NOT (i.request = ANY ($5::uuid[]) AND i.owner = $6::text)
            AND NOT EXISTS (SELECT 1 FROM parts p WHERE p.request = i.request AND p.node = i.owner AND p.state = 0
                            AND p.level >= $3::int2 AND p.scope >= $4::int2)
          ORDER BY i.seq
@@ -62,7 +62,25 @@ pub(crate) async fn make(db: &Db, ask: &Ask<'_>, requests: &[Uuid], but: &[Uuid]
 }
 
 /// Makes a part for every other live node, for a request that the store does not know.
-pub(crate) async fn ask_around(db: &Db, node: &str, fence: &Fence) -> Result<Vec<Part>, Fault> {
+pub(crate) async fn ask_around(db: &Db, node: &str, epoch: i64, fence: &Fence) -> Result<Vec<Part>, Fault> {
+    hold_nodes(db, node, epoch).await?;
+    of_everybody(db, node, fence).await
+}
+
+/// Keeps every node from being taken over until the transaction ends: whoever takes one of them over then answers the parts
+/// that are made here too, or it is not live any more. Before anything else is locked.
+pub(crate) async fn hold_nodes(db: &Db, node: &str, epoch: i64) -> Result<(), Fault> {
+    let hold = "SELECT node = $1::text AND epoch = $2::bigint AND state IN (0, 1) FROM nodes ORDER BY node FOR KEY SHARE";
+    let held = rows(db, hold, &[&node, &epoch]).await?;
+    let held: Vec<bool> = held.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    if !held.contains(&true) {
+        return Err(StoreError::Lapsed.into());
+    }
+    Ok(())
+}
+
+/// A part for every other live node; they are held.
+pub(crate) async fn of_everybody(db: &Db, node: &str, fence: &Fence) -> Result<Vec<Part>, Fault> {
     let make = format!(
         "INSERT INTO parts AS p (cancel, node, epoch, request, asker, asker_project, scope, level, actor, state, made_ms)
          SELECT $1::uuid, n.node, n.epoch, $2::uuid, $3::text, $4::text, $5::int2, $6::int2, $7::text, 0, {NOW} FROM nodes n

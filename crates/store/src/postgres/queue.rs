@@ -220,3 +220,54 @@ impl Drop for Hearer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change() -> Change {
+        Change::Running(RequestId(1), 1, 1)
+    }
+
+    /// What it was refused with, if it was.
+    fn refusal(queue: &Queue, bytes: Option<usize>) -> Option<StoreError> {
+        let (told, heard) = std::sync::mpsc::channel();
+        queue.change(change(), bytes, move |outcome| drop(told.send(outcome.err()))); // it may be told late
+        heard.try_recv().ok().flatten()
+    }
+
+    #[test]
+    fn new_work_is_refused_while_there_is_still_room_for_the_rest() {
+        let (queue, _inbox) = Queue::new();
+        for _ in 0..WRITES - RESERVED {
+            assert_eq!(refusal(&queue, Some(0)), None);
+        }
+        assert_eq!(refusal(&queue, Some(0)), Some(StoreError::Busy));
+        for _ in 0..RESERVED {
+            assert_eq!(refusal(&queue, None), None);
+        }
+        assert_eq!(refusal(&queue, None), Some(StoreError::Busy));
+    }
+
+    #[test]
+    fn events_that_wait_are_bounded_in_bytes_and_a_huge_one_goes_alone() {
+        let (queue, mut inbox) = Queue::new();
+        assert_eq!(refusal(&queue, Some(usize::MAX)), None);
+        assert_eq!(refusal(&queue, Some(1)), Some(StoreError::Busy));
+        assert_eq!(refusal(&queue, None), None);
+        drop(inbox.try_recv().unwrap());
+        assert_eq!(refusal(&queue, Some(1)), None);
+        assert_eq!(refusal(&queue, Some(WAITING_BYTES as usize)), Some(StoreError::Busy));
+    }
+
+    #[test]
+    fn what_is_lost_with_the_writer_is_told_and_a_closed_queue_takes_nothing() {
+        let (queue, inbox) = Queue::new();
+        let (told, heard) = std::sync::mpsc::channel();
+        queue.change(change(), None, move |outcome| told.send(outcome).unwrap());
+        drop(inbox);
+        assert_eq!(heard.recv().unwrap(), Err(StoreError::Closed));
+        assert!(queue.close() && !queue.close());
+        assert_eq!(refusal(&queue, None), Some(StoreError::Closed));
+    }
+}

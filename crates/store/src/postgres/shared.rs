@@ -65,13 +65,15 @@ impl Shared for Postgres {
 
     fn fence(&self, fence: Fence) -> StoreFuture<Fenced> {
         let node = Arc::clone(&self.node);
-        self.alone(Needs::Life, move |db, _| Box::pin(async move { cancels::fence(db, &node, &fence).await }))
+        self.alone(Needs::Life, move |db, epoch| {
+            Box::pin(async move { cancels::fence(db, &node, epoch, &fence).await })
+        })
     }
 
     fn ask_around(&self, fence: Fence) -> StoreFuture<Vec<Part>> {
         let node = Arc::clone(&self.node);
-        self.alone(Needs::Life, move |db, _| {
-            Box::pin(async move { parts::ask_around(db, &node, &fence).await })
+        self.alone(Needs::NoCheck, move |db, epoch| {
+            Box::pin(async move { parts::ask_around(db, &node, epoch, &fence).await })
         })
     }
 

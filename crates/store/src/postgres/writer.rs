@@ -41,7 +41,7 @@ const TRANSACTION: Duration = Duration::from_secs(20);
 const LARGE: Duration = Duration::from_secs(60);
 /// How long the writer tries to learn what became of a COMMIT that was not answered.
 const FATE: Duration = Duration::from_secs(10);
-/// After a connection that could not be made, writes fail at once for so long: those that wait must not wait in turn.
+/// Between two attempts to learn it.
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// The epoch of this node's life; 0 before it joined.
@@ -56,7 +56,8 @@ pub(crate) struct Writer {
     db: Option<Db>,
     /// Of the last transaction; no other one of this node ever had it.
     number: i64,
-    /// No connection is tried before then, and why.
+    /// No connection is tried before then, and why: for as long as the last attempt took, so that writes that wait for one
+    /// that takes long do not wait for it in turn.
     down: Option<(Instant, String)>,
 }
 
@@ -221,6 +222,7 @@ impl Writer {
             {
                 return Err(Fault::Gone(why.clone()));
             }
+            let begin = Instant::now();
             match within(CONNECT, self.connector.open()).await.and_then(|opened| opened) {
                 Ok(db) => {
                     self.down = None;
@@ -231,7 +233,7 @@ impl Writer {
                         StoreError::Unwritable(why) => why,
                         other => other.to_string(),
                     };
-                    self.down = Some((Instant::now() + PAUSE, why.clone()));
+                    self.down = Some((Instant::now() + begin.elapsed(), why.clone()));
                     return Err(Fault::Gone(why));
                 }
             }

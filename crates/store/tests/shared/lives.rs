@@ -39,7 +39,7 @@ async fn a_second_life_ends_the_first_and_has_what_it_owned() {
         first.accept(invocation(1)).await.unwrap();
         // The same node from a copy of its folder: it could be anywhere.
         let elsewhere = tempfile::tempdir().unwrap();
-        let second = Postgres::connect(&home.config, None, name(0), elsewhere.path()).unwrap();
+        let second = Postgres::connect(&home.config, None, None, name(0), elsewhere.path()).unwrap();
         assert_eq!(second.join(joining(60_000)).await, Ok(2));
         assert_eq!(first.accept(invocation(2)).await, Err(StoreError::Lapsed));
         assert_eq!(first.settle(settlement(1, Status::Success, 5)).await, Err(StoreError::Lapsed));
@@ -57,10 +57,10 @@ async fn a_second_life_ends_the_first_and_has_what_it_owned() {
 async fn one_folder_has_one_process() {
     let home = home();
     let _store = home.open(0);
-    let second = Postgres::connect(&home.config, None, name(0), home.folders[0].path()).err();
+    let second = Postgres::connect(&home.config, None, None, name(0), home.folders[0].path()).err();
     assert_eq!(second, Some(StoreError::Locked(home.folders[0].path().display().to_string())));
     for wrong in ["", "A0", "../etc", &"g".repeat(32)] {
-        let refused = Postgres::connect(&home.config, None, wrong.into(), home.folders[1].path());
+        let refused = Postgres::connect(&home.config, None, None, wrong.into(), home.folders[1].path());
         assert!(matches!(refused.err(), Some(StoreError::Unopenable(_))), "{wrong}");
     }
 }
@@ -225,19 +225,19 @@ async fn a_newer_database_is_refused_unless_it_says_that_this_program_may() {
     sql("UPDATE quell_schema SET version = 2");
     drop(home.open(0));
     sql("UPDATE quell_schema SET version = 3, oldest_program = 2");
-    match Postgres::connect(&home.config, None, name(0), home.folders[0].path()).err() {
+    match Postgres::connect(&home.config, None, None, name(0), home.folders[0].path()).err() {
         Some(StoreError::Unopenable(why)) => assert!(why.contains("newer program"), "{why}"),
         other => panic!("{other:?}"),
     }
     let other = home_of_others();
-    match Postgres::connect(&other, None, name(0), home.folders[0].path()).err() {
+    match Postgres::connect(&other, None, None, name(0), home.folders[0].path()).err() {
         Some(StoreError::Unopenable(why)) => assert!(why.contains("not quell's"), "{why}"),
         other => panic!("{other:?}"),
     }
 }
 
 fn home_of_others() -> String {
-    let config = crate::server::database();
+    let config = crate::server::shared().database();
     crate::server::sql(&config, "CREATE TABLE songs (name TEXT)");
     config
 }

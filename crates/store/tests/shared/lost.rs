@@ -15,16 +15,17 @@ use tokio::{
     net::{UnixListener, UnixStream},
 };
 
-use crate::{samples::*, server, subject::*};
+use crate::{samples::*, server::Server, subject::*};
 
 #[tokio::test]
 async fn a_server_that_comes_back_is_used_again_and_that_is_told() {
-    let home = home();
+    let server = Server::start();
+    let home = home_on(&server);
     let store = home.node(0);
     soon(async {
         store.accept(invocation(1)).await.unwrap();
         let mut news = store.news();
-        server::restart();
+        server.restart();
         while news.recv().await.unwrap() != News::Again {}
         store.accept(invocation(2)).await.unwrap();
         assert!(store.invocation(RequestId(1)).await.unwrap().is_some());
@@ -35,12 +36,13 @@ async fn a_server_that_comes_back_is_used_again_and_that_is_told() {
 
 #[tokio::test]
 async fn without_a_server_calls_fail_and_after_it_they_do_not() {
-    let home = home();
+    let server = Server::start();
+    let home = home_on(&server);
     let store = home.node(0);
     soon(async {
         store.accept(invocation(1)).await.unwrap();
         let mut news = store.news();
-        server::kill();
+        server.kill();
         assert!(matches!(store.accept(invocation(2)).await, Err(StoreError::Unwritable(_))));
         assert!(matches!(store.invocation(RequestId(1)).await, Err(StoreError::Unreadable(_))));
         assert!(matches!(store.renew().await, Err(StoreError::Unwritable(_))));
@@ -53,10 +55,10 @@ async fn without_a_server_calls_fail_and_after_it_they_do_not() {
             assert!(matches!(one.await, Err(StoreError::Unwritable(_))));
         }
         assert!(matches!(
-            Postgres::connect(&home.config, None, name(1), home.folders[1].path()).err(),
-            Some(StoreError::Unopenable(_))
+            Postgres::connect(&home.config, None, None, name(1), home.folders[1].path()).err(),
+            Some(StoreError::Unreadable(_))
         ));
-        server::start();
+        server.again();
         while news.recv().await.unwrap() != News::Again {}
         store.accept(invocation(3)).await.unwrap();
         let rows = store.unsettled(None, 10).await.unwrap();
@@ -78,11 +80,11 @@ struct Middle {
 }
 
 impl Middle {
-    fn start() -> Self {
+    fn start(server: &Server) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(folder.path().join(".s.PGSQL.5432")).unwrap();
         let next = Arc::new(AtomicU8::new(PASS));
-        let (armed, server) = (Arc::clone(&next), server::folder().join(".s.PGSQL.5432"));
+        let (armed, server) = (Arc::clone(&next), server.folder().join(".s.PGSQL.5432"));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 tokio::spawn(pass(client, server.clone(), Arc::clone(&armed)));
@@ -126,11 +128,12 @@ async fn pass(mut client: UnixStream, server: PathBuf, armed: Arc<AtomicU8>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_that_was_not_answered_is_told_as_what_became_of_it() {
-    let home = home();
-    let middle = Middle::start();
+    let server = Server::start();
+    let home = home_on(&server);
+    let middle = Middle::start(&server);
     let folder = middle.folder.path().display().to_string();
-    let config = home.config.replace(&server::folder().display().to_string(), &folder);
-    let store = Postgres::connect(&config, None, name(0), home.folders[0].path()).unwrap();
+    let config = home.config.replace(&server.folder().display().to_string(), &folder);
+    let store = Postgres::connect(&config, None, None, name(0), home.folders[0].path()).unwrap();
     soon(async {
         store.join(joining(60_000)).await.unwrap();
         middle.next.store(LOSE_THE_ANSWER, Ordering::SeqCst);

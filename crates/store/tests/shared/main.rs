@@ -12,9 +12,11 @@ mod claims;
 mod copies;
 #[path = "../embedded/credentials.rs"]
 mod credentials;
+mod encrypted;
 mod fences;
 #[path = "../embedded/functions.rs"]
 mod functions;
+mod groups;
 #[path = "../embedded/listings.rs"]
 mod listings;
 mod lives;

@@ -23,14 +23,13 @@ const DISTRIBUTIONS: &str = "/usr/lib/postgresql";
 const HOLD: &str = r#"
 programs=$1 data=$2 folder=$3
 start() {
-    "$programs/pg_ctl" -D "$data" -w -t 60 -s -l "$folder/log" -o "-k $folder -c listen_addresses='' -c fsync=off \
+    "$programs/pg_ctl" -D "$data" -w -t 60 -s -l "$folder/log" -o "-k $folder -c fsync=off \
         -c max_connections=200 -c shared_buffers=16MB -c autovacuum=off -c deadlock_timeout=1s" start
 }
 start && echo up
 while read -r what; do
     case "$what" in
         restart) "$programs/pg_ctl" -D "$data" -w -s -m fast stop; start ;;
-        stop) "$programs/pg_ctl" -D "$data" -w -s -m fast stop ;;
         kill) "$programs/pg_ctl" -D "$data" -w -s -m immediate stop ;;
         start) start ;;
     esac
@@ -43,12 +42,12 @@ rm -rf "$folder"
 /// The running server.
 pub(crate) struct Server {
     folder: PathBuf,
+    databases: AtomicUsize,
     orders: Mutex<(ChildStdin, std::io::BufReader<std::process::ChildStdout>)>,
     _holder: Child,
 }
 
 static SERVER: LazyLock<Server> = LazyLock::new(Server::start);
-static DATABASES: AtomicUsize = AtomicUsize::new(0);
 
 /// The folder of the server's programs.
 fn programs() -> PathBuf {
@@ -83,7 +82,8 @@ fn owner() -> Option<(u32, u32)> {
 }
 
 impl Server {
-    fn start() -> Self {
+    /// One of its own for a test that does things to it; it ends with the value.
+    pub(crate) fn start() -> Self {
         let folder = tempfile::Builder::new().prefix("quell-pg-").tempdir().unwrap().keep();
         if fs::metadata("/proc/self").unwrap().uid() == 0 {
             let (user, group) = owner().expect("a user postgres");
@@ -97,6 +97,8 @@ impl Server {
             .output()
             .unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let configured = data.join("postgresql.auto.conf");
+        fs::write(configured, "listen_addresses = ''\n").unwrap(); // root may, and the file is there
         let mut holder = as_its_user("setsid")
             .args(["sh", "-c", HOLD, "hold"])
             .args([programs.as_path(), data.as_path(), folder.as_path()])
@@ -111,7 +113,7 @@ impl Server {
         std::io::BufRead::read_line(&mut output, &mut line).unwrap();
         let log = || fs::read_to_string(folder.join("log")).unwrap_or_default();
         assert!(line == "up\n", "{}", log());
-        Self { folder, orders: Mutex::new((input, output)), _holder: holder }
+        Self { folder, databases: AtomicUsize::new(0), orders: Mutex::new((input, output)), _holder: holder }
     }
 
     fn order(&self, what: &str) {
@@ -121,44 +123,44 @@ impl Server {
         std::io::BufRead::read_line(&mut orders.1, &mut line).unwrap();
         assert_eq!(line, "done\n");
     }
-}
 
-/// Stops the server in order and starts it again.
-pub(crate) fn restart() {
-    SERVER.order("restart");
-}
+    /// Stops it in order and starts it again.
+    pub(crate) fn restart(&self) {
+        self.order("restart");
+    }
 
-/// Stops the server, as a crash does.
-pub(crate) fn kill() {
-    SERVER.order("kill");
-}
+    /// Stops it, as a crash does.
+    pub(crate) fn kill(&self) {
+        self.order("kill");
+    }
 
-pub(crate) fn start() {
-    SERVER.order("start");
-}
+    /// Starts it again.
+    pub(crate) fn again(&self) {
+        self.order("start");
+    }
 
-/// The server's folder, where its socket is.
-pub(crate) fn folder() -> &'static Path {
-    &SERVER.folder
-}
+    /// Where its socket is.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
 
-/// A connection string for a database that was not there before.
-pub(crate) fn database() -> String {
-    let name = format!("t{}", DATABASES.fetch_add(1, Ordering::Relaxed));
-    let folder = folder().display().to_string();
-    let made = Command::new(programs().join("createdb"))
-        .args(["-h", &folder, "-U", "quell", "--maintenance-db=postgres", &name])
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    format!("host={folder} user=quell dbname={name}")
+    /// A connection string for a database that was not there before.
+    pub(crate) fn database(&self) -> String {
+        let name = format!("t{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        let folder = self.folder.display();
+        sql(&format!("host={folder} user=quell dbname=postgres"), &format!("CREATE DATABASE {name}"));
+        format!("host={folder} user=quell dbname={name}")
+    }
 }
 
 /// Does something to a database behind the store's back.
 pub(crate) fn sql(config: &str, text: &str) {
-    let done = Command::new(programs().join("psql"))
-        .args(["-qX", "-v", "ON_ERROR_STOP=1", "-c", text, config])
-        .output();
-    let done = done.unwrap();
+    let mut psql = Command::new(programs().join("psql"));
+    let done = psql.args(["-qX", "-v", "ON_ERROR_STOP=1", "-c", text, config]).output().unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+/// The server of all tests that leave it alone.
+pub(crate) fn shared() -> &'static Server {
+    &SERVER
 }

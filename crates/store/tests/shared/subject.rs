@@ -21,7 +21,12 @@ pub(crate) struct Home {
 }
 
 pub(crate) fn home() -> Home {
-    Home { config: server::database(), folders: std::array::from_fn(|_| tempfile::tempdir().unwrap()) }
+    home_on(server::shared())
+}
+
+/// The same on a server of its own.
+pub(crate) fn home_on(server: &server::Server) -> Home {
+    Home { config: server.database(), folders: std::array::from_fn(|_| tempfile::tempdir().unwrap()) }
 }
 
 /// The name of a node, by number.

@@ -117,6 +117,22 @@ impl Certificates {
         Ok(Self { files, provider, config, seen })
     }
 
+    /// Whether a file alone can be the certificates, whatever its key is: so that all that is wrong is told at once.
+    ///
+    /// # Errors
+    /// When it cannot, with what to do.
+    pub fn look_at_chain(path: &Path) -> Result<(), CertificateFault> {
+        chain_of(path).map(drop)
+    }
+
+    /// The same of the key.
+    ///
+    /// # Errors
+    /// When it cannot be one, with what to do.
+    pub fn look_at_key(path: &Path) -> Result<(), CertificateFault> {
+        key_of(path).map(drop)
+    }
+
     /// Reads the files again, changed or not. What cannot be used is logged, and the old pair goes on.
     pub async fn reload(self: &Arc<Self>) {
         let mut seen = Arc::clone(&self.seen).lock_owned().await;
@@ -174,13 +190,7 @@ impl Files {
     }
 
     fn read(&self, provider: &Arc<CryptoProvider>) -> Result<ServerConfig, CertificateFault> {
-        let chain = CertificateDer::pem_slice_iter(&content(&self.chain)?)
-            .collect::<Result<Vec<_>, _>>()
-            .ok()
-            .filter(|chain| !chain.is_empty())
-            .ok_or_else(|| CertificateFault::NoCertificate(self.chain.clone()))?;
-        let key = PrivateKeyDer::from_pem_slice(&content(&self.key)?)
-            .map_err(|_| CertificateFault::NoKey(self.key.clone()))?;
+        let (chain, key) = (chain_of(&self.chain)?, key_of(&self.key)?);
         let certified = CertifiedKey::from_der(chain, key, provider).map_err(|cause| match cause {
             TlsError::InconsistentKeys(_) => {
                 CertificateFault::Strangers { chain: self.chain.clone(), key: self.key.clone() }
@@ -216,6 +226,18 @@ impl Files {
             }
         }
     }
+}
+
+fn chain_of(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateFault> {
+    CertificateDer::pem_slice_iter(&content(path)?)
+        .collect::<Result<Vec<_>, _>>()
+        .ok()
+        .filter(|chain| !chain.is_empty())
+        .ok_or_else(|| CertificateFault::NoCertificate(path.to_owned()))
+}
+
+fn key_of(path: &Path) -> Result<PrivateKeyDer<'static>, CertificateFault> {
+    PrivateKeyDer::from_pem_slice(&content(path)?).map_err(|_| CertificateFault::NoKey(path.to_owned()))
 }
 
 fn content(path: &Path) -> Result<Vec<u8>, CertificateFault> {

@@ -17,9 +17,16 @@ use crate::{
 impl Nodes {
     /// Cancels, wherever the request is and whatever hangs below it, on every node.
     pub(crate) async fn cancel(self: &Arc<Self>, handle: &Handle, order: CancelOrder) -> CancelAnswer {
+        match self.cancel_held(handle, order.clone()).await {
+            CancelAnswer::Elsewhere => self.cancel_elsewhere(&order).await,
+            answer => answer,
+        }
+    }
+
+    /// The same for a request that this node has, or had; `Elsewhere` if it did not.
+    pub(super) async fn cancel_held(self: &Arc<Self>, handle: &Handle, order: CancelOrder) -> CancelAnswer {
         let here = handle.cancel_here(order.clone()).await;
         match here {
-            CancelAnswer::Elsewhere => self.cancel_elsewhere(&order).await,
             // It is over, and what it made may live on another node.
             CancelAnswer::Finished(_) if order.scope == Scope::Subtree => match self.fence(&order).await {
                 Ok(Some(answer @ (CancelAnswer::Done { .. } | CancelAnswer::Unkillable { .. }))) => answer,
@@ -35,12 +42,6 @@ impl Nodes {
         }
     }
 
-    /// The same for a request that this node holds, or nobody does: what another node asks for.
-    pub(super) async fn cancel_held(&self, handle: &Handle, order: CancelOrder) -> CancelAnswer {
-        let here = handle.cancel_here(order.clone()).await;
-        self.rest_of(&order, here).await
-    }
-
     /// What this node had of a tree is stopped; the rest may be under way on others.
     async fn rest_of(&self, order: &CancelOrder, here: CancelAnswer) -> CancelAnswer {
         match here {
@@ -53,6 +54,13 @@ impl Nodes {
 
     async fn cancel_elsewhere(self: &Arc<Self>, order: &CancelOrder) -> CancelAnswer {
         let found = match self.fence(order).await {
+            // It is over, and a synchronous request that it made may not be: its node alone knows.
+            Ok(Some(over @ CancelAnswer::Finished(_))) if order.scope == Scope::Subtree => {
+                return match self.ask_around(order).await {
+                    CancelAnswer::Unknown => over,
+                    answer => answer,
+                };
+            }
             Ok(Some(answer)) => return answer,
             Ok(None) => stored_answer(self.shared.as_ref(), order).await,
             Err(error) => return gone(order, &error),
@@ -74,7 +82,9 @@ impl Nodes {
             Fenced::Canceled(earlier) => {
                 let known = stored_answer(self.shared.as_ref(), order).await?;
                 match known {
-                    CancelAnswer::Done { .. } if !order.early => self.wait_for(earlier).await.over(earlier, known),
+                    CancelAnswer::Done { .. } if !order.early => {
+                        self.wait_for(earlier).await.over(earlier, known)
+                    }
                     known => known,
                 }
             }
@@ -108,7 +118,8 @@ impl Nodes {
             waited => return waited.over(cancel, CancelAnswer::Unknown),
         };
         // One of them holds it, and its receipt is the cancel's.
-        let told = parts.into_iter().find(|part| !matches!(part.state, PartState::NotHere | PartState::NodeLost));
+        let told =
+            parts.into_iter().find(|part| !matches!(part.state, PartState::NotHere | PartState::NodeLost));
         let Some(part) = told else { return CancelAnswer::Unknown };
         let cancel = CancelId::parse(&part.detail).unwrap_or(cancel);
         match part.state {
@@ -281,7 +292,7 @@ fn never_started((request, function): (RequestId, FunctionKey)) -> TouchedReques
     }
 }
 
-pub(super) fn word(status: Status) -> &'static str {
+fn word(status: Status) -> &'static str {
     match status {
         Status::Success => "SUCCESS",
         Status::Discard => "DISCARD",

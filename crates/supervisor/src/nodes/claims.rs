@@ -63,7 +63,11 @@ impl Shell {
     }
 
     /// Takes up what was claimed; gives back what is of functions that are not here.
-    pub(crate) fn claimed(&mut self, rows: Vec<InvocationRecord>, respond: oneshot::Sender<Vec<InvocationRecord>>) {
+    pub(crate) fn claimed(
+        &mut self,
+        rows: Vec<InvocationRecord>,
+        respond: oneshot::Sender<Vec<InvocationRecord>>,
+    ) {
         let mut unknown = Vec::new();
         for row in rows {
             match self.functions.get(&row.function).map(Arc::clone) {

@@ -68,7 +68,11 @@ impl Nodes {
     ///
     /// # Errors
     /// When the store does not take it up, or took longer than a lease gives.
-    pub async fn join(self: &Arc<Self>, settings: LeaseSettings, clock: LeaseClock) -> Result<Lease, StoreError> {
+    pub async fn join(
+        self: &Arc<Self>,
+        settings: LeaseSettings,
+        clock: LeaseClock,
+    ) -> Result<Lease, StoreError> {
         let LeaseSettings { timing, endpoint, version } = settings;
         let mut membership = Membership::new(timing, now());
         let Some(Act::Join(ask)) = membership.next(now()) else {

@@ -9,6 +9,7 @@
 mod cancels;
 mod claims;
 mod lease;
+mod owned;
 mod parts;
 mod trees;
 mod work;
@@ -27,6 +28,7 @@ use tokio::sync::{Notify, watch};
 
 pub(crate) use claims::Room;
 pub use lease::{Lease, LeaseSettings, Lost};
+pub(crate) use owned::Banned;
 pub use work::Working;
 
 use crate::{
@@ -131,10 +133,7 @@ impl PartActor {
 
     fn split(self) -> (Actor, FunctionFilter) {
         let Self { credential, remote, reason, bulk, project, package, name, versions } = self;
-        (
-            Actor { credential, remote, reason, bulk },
-            FunctionFilter { project, package, name, versions },
-        )
+        (Actor { credential, remote, reason, bulk }, FunctionFilter { project, package, name, versions })
     }
 }
 

@@ -2,12 +2,15 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use cancel::Cause;
-use store::{FunctionFilter, InvocationRecord, Part, PartState, Status, StoreError};
-use tokio::sync::mpsc;
+use cancel::{Cause, RequestId};
+use store::{FunctionFilter, Part, PartState, StoreError};
+use tokio::sync::{mpsc, oneshot};
 
-use super::{Nodes, PartActor, cancels::word};
-use crate::handle::{CancelAnswer, CancelOrder, Handle, Stop};
+use super::{Nodes, PartActor};
+use crate::{
+    handle::{CancelAnswer, CancelOrder, Handle, Stop},
+    message::Message,
+};
 
 /// Parts that are carried out at once. More wait for their turn in the store.
 const PARTS_AT_ONCE: usize = 1_024;
@@ -47,27 +50,32 @@ impl Performing {
 }
 
 impl Nodes {
-    async fn perform(&self, handle: &Handle, part: Part) -> Result<(), StoreError> {
-        let (number, request) = (part.part, part.request);
-        let held = part.function.is_some();
+    async fn perform(self: &Arc<Self>, handle: &Handle, part: Part) -> Result<(), StoreError> {
+        let number = part.part;
+        let (held, request) = (part.function.is_some(), part.request);
         match self.stopped(handle, part).await {
-            (PartState::NotHere, _) if held => match self.shared.invocation(request).await? {
-                // An earlier life of this node had it: nothing of that runs, or this life had not begun.
-                Some(row) if is_over(row.status) => {
-                    let (state, detail) = over_before(&row);
-                    self.shared.report(number, state, detail.to_owned()).await
-                }
-                // The store says that it is here, and the shell has not heard of it yet: it is on its way in.
-                Some(_) => Ok(()),
-                None => self.shared.report(number, PartState::NotHere, String::new()).await,
-            },
+            // The store says that it is here, and the shell has not heard of it: an answer was lost, or is on its way.
+            (PartState::NotHere, _) if held => self.never_came(handle, number, request).await,
             (PartState::Open, _) => Ok(()),
             (state, detail) => self.shared.report(number, state, detail).await,
         }
     }
 
+    /// Refuses a request that this node owns and does not have, before it says that nothing of it runs.
+    async fn never_came(&self, handle: &Handle, part: i64, request: RequestId) -> Result<(), StoreError> {
+        let (respond, refused) = oneshot::channel();
+        drop(handle.inbox.send(Message::Ban { request, respond }).await); // closed: the node is ending
+        if !refused.await.unwrap_or(false) {
+            return Ok(()); // it came meanwhile: at the next heartbeat it is stopped like any other
+        }
+        if let Some(row) = self.shared.invocation(request).await? {
+            self.settle_canceled(&row).await?;
+        }
+        self.shared.report(part, PartState::Stopped, "it had not begun here".to_owned()).await
+    }
+
     /// Stops a part, and says how far and on what evidence; `Open` where that cannot be said yet.
-    async fn stopped(&self, handle: &Handle, part: Part) -> (PartState, String) {
+    async fn stopped(self: &Arc<Self>, handle: &Handle, part: Part) -> (PartState, String) {
         let (actor, asked) = match serde_json::from_str::<PartActor>(&part.actor) {
             Ok(actor) => actor.split(),
             Err(error) => return (PartState::Unkillable, format!("who asks cannot be read: {error}")),
@@ -98,17 +106,5 @@ impl Nodes {
                 (PartState::Open, String::new())
             }
         }
-    }
-}
-
-fn is_over(status: Status) -> bool {
-    !matches!(status, Status::Wait | Status::Running)
-}
-
-/// What became of a request that is over, and that this life has never heard of.
-fn over_before(row: &InvocationRecord) -> (PartState, &'static str) {
-    match row.error_code == i32::from(cancel::CODE_CANCELED) {
-        true => (PartState::Stopped, "it ended with an earlier life of its node"),
-        false => (PartState::Finished, word(row.status)),
     }
 }

@@ -3,10 +3,12 @@
 
 use std::{collections::HashSet, sync::Arc, sync::atomic::Ordering};
 
+use cancel::RequestId;
 use store::{Beat, FunctionKey, News, StoreError};
 use tokio::{
     sync::{broadcast, mpsc},
     task::JoinHandle,
+    time::{Duration, Instant, MissedTickBehavior, interval_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -17,6 +19,10 @@ use super::{
     parts::Performing,
 };
 use crate::handle::Handle;
+
+/// How often what this node owns by the store is compared with what it has: a request that a lost answer left is owed
+/// a run, and at two looks' distance nothing is on its way any more.
+const LOOK_FOR_LOST: Duration = Duration::from_secs(15);
 
 /// The task, while it works.
 pub struct Working {
@@ -46,6 +52,8 @@ struct Worker {
     handle: Handle,
     performing: Performing,
     unknown: HashSet<FunctionKey>,
+    /// What the last look for lost requests found that the shell did not know.
+    suspects: HashSet<RequestId>,
     /// The changes of functions that the last renewal told of.
     functions: Option<i64>,
     end: CancellationToken,
@@ -60,6 +68,7 @@ impl Nodes {
             handle,
             performing: Performing::new(),
             unknown: HashSet::new(),
+            suspects: HashSet::new(),
             functions: None,
             end: end.clone(),
         };
@@ -71,6 +80,8 @@ impl Nodes {
 impl Worker {
     async fn work(mut self, mut news: broadcast::Receiver<News>, mut beats: mpsc::Receiver<Beat>) {
         let mut due = Due { parts: true, claim: true };
+        let mut lost = interval_at(Instant::now() + LOOK_FOR_LOST, LOOK_FOR_LOST);
+        lost.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             if due.parts {
                 due.parts = self.begin_parts().await.is_err();
@@ -86,6 +97,11 @@ impl Worker {
                 Some(beat) = beats.recv() => {
                     self.beat(beat);
                     due.claim = true;
+                }
+                _ = lost.tick() => {
+                    if let Err(error) = self.nodes.look_for_lost(&self.handle, &mut self.suspects).await {
+                        tracing::debug!(%error, "what this node owns could not be looked through");
+                    }
                 }
                 () = self.nodes.work.notified() => due.claim = true,
                 () = std::future::ready(()), if go_on => {}

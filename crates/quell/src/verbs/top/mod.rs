@@ -23,9 +23,14 @@ use self::{
     screen::Screen,
     view::{Aim, Key, View, Wish},
 };
-use super::{look::fetch_node, plan::fetch_plan};
+use super::{cancel::not_cancelled, look::fetch_node, plan::fetch_plan};
 use crate::{
-    args::NodeArgs, client::Client, config::ClientConfig, output, output::Usage, signals::EndSignals,
+    args::{NodeArgs, Output},
+    client::Client,
+    config::ClientConfig,
+    output,
+    output::Usage,
+    signals::EndSignals,
 };
 
 /// Between two looks at the node.
@@ -134,7 +139,7 @@ async fn cancel(client: &Client, aim: &Aim) -> anyhow::Result<String> {
     let reply = client.send(Method::POST, &path, &[], Some(body.to_string().into_bytes())).await?;
     let header = |name| reply.header(name).unwrap_or_default().to_owned();
     if !reply.is_success() {
-        return Err(reply.refusal().into());
+        return Err(not_cancelled(&aim.request, reply.refusal(), Output::Table));
     }
     Ok(format!("{} {}, receipt {}", header("X-Quell-Stop"), aim.request, header("X-Quell-Cancel-Id")))
 }
@@ -173,6 +178,7 @@ fn key_of(key: KeyEvent) -> Option<Key> {
         KeyCode::Char('f') => Key::Force,
         KeyCode::Char('y') => Key::Yes,
         KeyCode::Char('n') | KeyCode::Esc => Key::No,
+        KeyCode::Char('?' | 'h') => Key::Help,
         KeyCode::Char('q') => Key::Quit,
         _ => return None,
     })

@@ -12,7 +12,28 @@ use crate::{
 
 /// Lines that are not of the list: two above, two below.
 const AROUND: usize = 4;
-const KEYS: &str = "up/down: choose   p: plan   c: cancel   r: recursive   f: force   q: quit";
+const KEYS: &str = "up/down: choose  p: plan  c: cancel  r: recursive  f: force  ?: keys  q: quit";
+/// The same where there is less room than that.
+const FEW_KEYS: &str = "?: keys  q: quit";
+/// Columns of a request id, and of one in a tree.
+const ID: usize = 36;
+/// Columns between two.
+const GAP: usize = 1;
+/// Columns that a name or a state needs to be told from another.
+const LEAST: usize = 8;
+/// What `?` shows.
+const ALL_KEYS: [&str; 10] = [
+    "Keys",
+    "  up, down, k, j     choose a request",
+    "  page up, page down go further",
+    "  p, enter           plan: what a cancel of it would stop, and who else would be touched",
+    "  c                  plan, and ask; only y is a yes",
+    "  r                  recursive: what is planned and cancelled is the request and all below it",
+    "  f                  force: runtimes are killed at once",
+    "  ?                  these keys",
+    "  q, Ctrl-C          end; nothing is cancelled by that",
+    "The list is looked at again each second.",
+];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Key {
@@ -26,6 +47,7 @@ pub(super) enum Key {
     Force,
     Yes,
     No,
+    Help,
     Quit,
 }
 
@@ -60,6 +82,7 @@ pub(super) struct Line {
 /// What is in front.
 enum Pane {
     List,
+    Keys,
     /// A plan; of one that is meant a yes carries it out.
     Plan {
         aim: Aim,
@@ -163,8 +186,13 @@ impl View {
                 }
             };
         }
+        if matches!(self.pane, Pane::Keys) && key != Key::Quit {
+            self.pane = Pane::List;
+            return Wish::Nothing;
+        }
         match key {
             Key::Quit => return Wish::Quit,
+            Key::Help => self.pane = Pane::Keys,
             Key::Up => self.choose(self.place().saturating_sub(1)),
             Key::Down => self.choose(self.place() + 1),
             Key::PageUp => self.choose(self.place().saturating_sub(self.page)),
@@ -186,7 +214,14 @@ impl View {
     /// The whole screen, no line longer than it is wide.
     pub(super) fn lines(&mut self, width: usize, height: usize) -> Vec<Line> {
         let mut lines = match &self.pane {
-            Pane::List => self.list_lines(height),
+            Pane::List => self.list_lines(width, height),
+            Pane::Keys => {
+                let mut lines: Vec<Line> =
+                    ALL_KEYS.iter().take(height.saturating_sub(2)).map(plain).collect();
+                lines.push(plain(""));
+                lines.push(Line { text: "any key: back".to_owned(), marked: true });
+                lines
+            }
             Pane::Plan { aim, text } => {
                 let mut lines: Vec<Line> = text.iter().take(height.saturating_sub(2)).map(plain).collect();
                 lines.push(plain(""));
@@ -201,7 +236,7 @@ impl View {
         lines
     }
 
-    fn list_lines(&mut self, height: usize) -> Vec<Line> {
+    fn list_lines(&mut self, width: usize, height: usize) -> Vec<Line> {
         self.page = height.saturating_sub(AROUND).max(1);
         let place = self.place();
         if place < self.first_shown {
@@ -218,29 +253,76 @@ impl View {
             of(self.recursive),
             of(self.force)
         );
-        let mut lines =
-            vec![plain(&head), plain(row_text("REQUEST", "FUNCTION", "STATE", "INSTANCE", "LABELS"))];
-        let shown = self.order.iter().enumerate().skip(self.first_shown).take(self.page);
-        lines.extend(shown.filter_map(|(at, (index, depth))| {
-            let row = self.node.requests.get(*index)?;
-            let name = format!("{}{}", "  ".repeat(*depth), row.request_id);
-            let function = output::function(&row.function, &row.version);
-            let instance = row.instance.as_deref().unwrap_or_default();
-            let text = row_text(&name, &function, &state(row), instance, &output::labels(&row.labels));
-            Some(Line { text, marked: at == place })
-        }));
+        let now = output::now_ms();
+        let header = ["REQUEST", "FUNCTION", "STATE", "AGE", "INSTANCE", "LABELS"].map(str::to_owned);
+        let shown: Vec<(bool, [String; 6])> = self
+            .order
+            .iter()
+            .enumerate()
+            .skip(self.first_shown)
+            .take(self.page)
+            .filter_map(|(at, (index, depth))| {
+                let row = self.node.requests.get(*index)?;
+                Some((at == place, cells(row, *depth, now)))
+            })
+            .collect();
+        let widths = widths(std::iter::once(&header).chain(shown.iter().map(|(_, row)| row)), width);
+        let mut lines = vec![plain(&head), plain(row_text(&header, &widths))];
+        lines
+            .extend(shown.iter().map(|(marked, row)| Line { text: row_text(row, &widths), marked: *marked }));
         lines.push(plain(&self.said));
-        lines.push(plain(KEYS));
+        lines.push(plain(if KEYS.len() <= width { KEYS } else { FEW_KEYS }));
         lines
     }
 }
 
-fn plain(text: impl AsRef<str>) -> Line {
-    Line { text: text.as_ref().to_owned(), marked: false }
+fn cells(row: &RequestRow, depth: usize, now_ms: i64) -> [String; 6] {
+    [
+        format!("{}{}", "  ".repeat(depth), row.request_id),
+        output::function(&row.function, &row.version),
+        state(row),
+        output::age(row.created_ms, now_ms),
+        row.instance.clone().unwrap_or_default(),
+        output::labels(&row.labels),
+    ]
 }
 
-fn row_text(request: &str, function: &str, state: &str, instance: &str, labels: &str) -> String {
-    format!("{request:<42} {function:<24} {state:<26} {instance:<8} {labels}").trim_end().to_owned()
+/// How wide each column is, so that a line fits: as its widest cell; where that is too much, labels give way first,
+/// then the function, the state, and in the end the request.
+fn widths<'a>(rows: impl Iterator<Item = &'a [String; 6]>, width: usize) -> [usize; 6] {
+    let mut widths = [0; 6];
+    for row in rows {
+        for (widest, cell) in widths.iter_mut().zip(row) {
+            *widest = (*widest).max(cell.chars().count());
+        }
+    }
+    let (request, function, state, labels) = (0, 1, 2, 5);
+    for (column, least) in [(labels, 0), (function, LEAST), (state, LEAST), (request, ID), (request, LEAST)] {
+        let whole = widths.iter().sum::<usize>() + GAP * (widths.len() - 1);
+        let over = whole.saturating_sub(width);
+        widths[column] = widths[column].saturating_sub(over).max(least.min(widths[column]));
+    }
+    widths
+}
+
+fn row_text(row: &[String; 6], widths: &[usize; 6]) -> String {
+    let mut text = String::new();
+    for (cell, width) in row.iter().zip(widths) {
+        let shown = if cell.chars().count() <= *width {
+            cell.clone()
+        } else {
+            // What is cut says so.
+            let mut cut: String = cell.chars().take(width.saturating_sub(1)).collect();
+            cut.extend((*width > 0).then_some('~'));
+            cut
+        };
+        text.push_str(&format!("{shown:<width$}{:GAP$}", ""));
+    }
+    text.trim_end().to_owned()
+}
+
+fn plain(text: impl AsRef<str>) -> Line {
+    Line { text: text.as_ref().to_owned(), marked: false }
 }
 
 fn plan_text(aim: &Aim, plan: &PlanView) -> Vec<String> {
@@ -384,6 +466,34 @@ mod tests {
                 assert!(lines.iter().any(|line| line.marked), "{width}x{height}");
             }
         }
+    }
+
+    #[test]
+    fn a_narrow_terminal_shows_the_state_and_the_age_of_each_request() {
+        let id = "1167bf8c-87b0-43ab-8f5f-26b16c64f252";
+        let mut view = View::new(node(&[(id, None)]));
+        let row = |view: &mut View, width| view.lines(width, 20)[2].text.clone();
+        for width in [80, 100, 200] {
+            let text = row(&mut view, width);
+            assert!(
+                text.contains(id) && text.contains("running async") && text.ends_with('d'),
+                "{width}: {text}"
+            );
+        }
+        let text = row(&mut view, 72);
+        assert!(text.starts_with(id) && text.contains("~ running ~ "), "what is cut says so: {text}");
+    }
+
+    #[test]
+    fn a_question_mark_shows_the_keys_and_any_other_key_goes_back() {
+        let mut view = View::new(node(&[("a", None)]));
+        assert_eq!(view.key(Key::Help), Wish::Nothing);
+        let lines = view.lines(100, 20);
+        assert!(lines.iter().any(|line| line.text.contains("only y is a yes")), "{lines:?}");
+        assert_eq!(view.key(Key::Cancel), Wish::Nothing, "it goes back, and does nothing else");
+        assert!(marked(&mut view).starts_with("a "));
+        view.key(Key::Help);
+        assert_eq!(view.key(Key::Quit), Wish::Quit);
     }
 
     #[test]

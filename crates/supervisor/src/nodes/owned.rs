@@ -1,0 +1,137 @@
+//! What this node owns by the store and does not know of: an answer that was lost with its connection leaves such. Found
+//! again by looking, and taken up, or settled if it was cancelled meanwhile.
+
+use std::collections::{HashSet, VecDeque};
+
+use cancel::RequestId;
+use store::{InvocationRecord, Settlement, Status, StoreError};
+use tokio::sync::oneshot;
+
+use super::Nodes;
+use crate::{
+    handle::Handle,
+    message::{Message, Question},
+    request::Request,
+    shell::{Shell, now_ms},
+};
+
+/// Requests that are remembered as refused: those that were being stopped while an answer was on its way.
+const MAX_BANNED: usize = 10_000;
+/// Rows that are compared at a time.
+const PAGE: u32 = 500;
+
+/// Requests that must not come in any more.
+#[derive(Default)]
+pub(crate) struct Banned {
+    known: HashSet<RequestId>,
+    order: VecDeque<RequestId>,
+}
+
+impl Banned {
+    pub(crate) fn has(&self, request: RequestId) -> bool {
+        self.known.contains(&request)
+    }
+
+    fn add(&mut self, request: RequestId) {
+        if self.known.insert(request) {
+            self.order.push_back(request);
+        }
+        if self.order.len() > MAX_BANNED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+    }
+}
+
+impl Shell {
+    /// Whether it is refused from now on: it is not here, and was not.
+    pub(crate) fn ban(&mut self, request: RequestId) -> bool {
+        let unknown = self.function_of(request).is_none();
+        if unknown {
+            self.banned.add(request);
+        }
+        unknown
+    }
+
+    /// The node drains: what waits here and has never run is given back, so that others run it now. First it is let
+    /// go here, then in the store: whoever is asked to stop it meanwhile finds it in the store.
+    pub(crate) fn leave_to_other_nodes(&mut self) {
+        let Some(nodes) = self.nodes.clone() else { return };
+        let waits = |request: &Request| {
+            let queued = request.asynchronous && request.runnable && request.instance.is_none();
+            queued && request.deliveries() == 0 && request.covered_by.is_empty()
+        };
+        let left: Vec<RequestId> =
+            self.requests.iter().filter(|(_, request)| waits(request)).map(|(id, _)| *id).collect();
+        for id in &left {
+            self.withdraw(*id);
+        }
+        tokio::spawn(async move {
+            match nodes.shared.release(left).await {
+                Ok(gone) => tracing::info!(requests = gone.len(), "gave back what waits for a place"),
+                Err(error) => tracing::warn!(%error, "what waits is given back when this node has ended"),
+            }
+        });
+    }
+
+    pub(crate) fn strangers(&self, requests: Vec<RequestId>) -> Option<Vec<RequestId>> {
+        let strange = |id: &RequestId| self.function_of(*id).is_none() && !self.banned.has(*id);
+        (self.unwritten.len() == 0).then(|| requests.into_iter().filter(strange).collect())
+    }
+}
+
+impl Nodes {
+    /// Looks through what this node owns. What was unknown to it at the last look already, and is still, is taken up.
+    pub(super) async fn look_for_lost(
+        &self,
+        handle: &Handle,
+        suspects: &mut HashSet<RequestId>,
+    ) -> Result<(), StoreError> {
+        let (mut after, mut found) = (None, HashSet::new());
+        loop {
+            let page = self.shared.unsettled(after, PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.request);
+            let requests = page.iter().map(|row| row.request).collect();
+            let Some(Some(strange)) = handle.ask(|respond| Question::Strangers { requests, respond }).await
+            else {
+                return Ok(());
+            };
+            let (again, new): (Vec<_>, Vec<_>) = strange.into_iter().partition(|id| suspects.contains(id));
+            found.extend(new);
+            let rows = page.into_iter().filter(|row| again.contains(&row.request)).collect();
+            self.take_up_lost(handle, rows).await?;
+        }
+        *suspects = found;
+        Ok(())
+    }
+
+    async fn take_up_lost(&self, handle: &Handle, rows: Vec<InvocationRecord>) -> Result<(), StoreError> {
+        let (fenced, owed): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.fenced_by.is_some());
+        for row in fenced {
+            self.settle_canceled(&row).await?;
+        }
+        if owed.is_empty() {
+            return Ok(());
+        }
+        tracing::warn!(requests = owed.len(), "took up what a lost answer had left with this node");
+        let (respond, refused) = oneshot::channel();
+        drop(handle.inbox.send(Message::Claimed { rows: owed, respond }).await); // closed: it is ending
+        let refused = refused.await.unwrap_or_default();
+        self.shared.release(refused.into_iter().map(|row| row.request).collect()).await.map(drop)
+    }
+
+    /// Settles a request that is cancelled and that this node owns without ever having had it.
+    pub(super) async fn settle_canceled(&self, row: &InvocationRecord) -> Result<bool, StoreError> {
+        let settlement = Settlement {
+            request: row.request,
+            status: if row.attempts > 0 { Status::Fail } else { Status::Discard },
+            error_code: i32::from(cancel::CODE_CANCELED),
+            error_message: "function invocation canceled".to_owned(),
+            ended_ms: now_ms(),
+            next: None,
+        };
+        self.shared.settle(settlement).await
+    }
+}
