@@ -82,6 +82,20 @@ async fn written_down(nodes: &[TestNode], request: &str) {
     .await;
 }
 
+/// A receipt in its last form, which is written after the answer.
+async fn closed(nodes: &[TestNode], cancel: &str) -> Value {
+    within("the last form of the receipt", async {
+        loop {
+            let receipt = nodes[2].receipt(cancel).await;
+            if !receipt["closed_ms"].is_null() {
+                return receipt;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await
+}
+
 #[tokio::test]
 async fn a_tree_over_three_nodes_is_stopped_from_any_of_them_in_every_mode() {
     let (_site, nodes, bell) = three().await;
@@ -206,7 +220,7 @@ async fn a_cancel_that_finds_a_node_dead_is_answered_by_its_next_life() {
     let reply = nodes[1].cancel("part", &request, Mode::Plain).await;
     assert_eq!((reply.status, reply.header("x-quell-stop")), (200, "stopped"), "{reply:?}");
     assert_eq!(nodes[2].listed("part", &request).await, ("FAIL".to_owned(), 4208));
-    let receipt = nodes[2].receipt(fenced.header("x-quell-cancel-id")).await;
+    let receipt = closed(&nodes, fenced.header("x-quell-cancel-id")).await;
     assert_eq!(receipt["parts"][0]["result"], "stopped", "{receipt:#}");
     assert!(bell.is_silent().await, "it does not begin again");
 }
@@ -245,6 +259,33 @@ async fn a_cancel_under_way_waits_for_a_database_that_comes_back_and_its_receipt
 }
 
 #[tokio::test]
+async fn an_end_that_is_not_written_yet_is_told_to_nobody() {
+    let (mut site, nodes, bell) = three_with("60").await;
+    let request = nodes[0].invoke_async("part", &leaf(&bell, "one")).await;
+    let mut ring = bell.ring().await;
+    written_down(&nodes, &request).await;
+    site.database.crash();
+    ring.release().await;
+    assert_eq!(ring.last_words().await, "");
+    // Tried again after 1, 2 and 4 s: when the database is back there is time to ask before it is written.
+    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+    site.database.begin();
+    within("an end that is not written yet", async {
+        while nodes[0].view().await["unwritten"] != json!(1) {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    // Should the node die now, the request would run again.
+    let reply = nodes[0].cancel("part", &request, Mode::Plain).await;
+    let (status, _) = nodes[1].listed("part", &request).await;
+    assert!(reply.status == 503 || status == "SUCCESS", "it is {status} by the store: {reply:?}");
+    assert_eq!(nodes[0].settled("part", &request).await, ("SUCCESS".to_owned(), 0));
+    let late = nodes[0].cancel("part", &request, Mode::Plain).await;
+    assert_eq!(late.error(), (400, "FSS.0400".to_owned(), "Invalid RequestId: SUCCESS".to_owned()));
+}
+
+#[tokio::test]
 async fn a_receipt_that_a_node_left_open_says_stopped_only_when_the_others_have_stopped_it() {
     let (site, mut nodes, bell) = three_with("60").await;
     let request = nodes[0].invoke_async("part", &leaf(&bell, "one")).await;
@@ -259,13 +300,7 @@ async fn a_receipt_that_a_node_left_open_says_stopped_only_when_the_others_have_
     assert!(!ring.process.is_gone(), "its node sleeps, and its lease is long");
     assert_eq!(receipt["result"], "running", "nobody has stopped it: {receipt:#}");
     nodes[0].signal(Signal::SIGCONT);
-    within("the last form of the receipt", async {
-        while nodes[2].receipt(&cancel).await["closed_ms"].is_null() {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    })
-    .await;
-    let receipt = nodes[2].receipt(&cancel).await;
+    let receipt = closed(&nodes, &cancel).await;
     assert_eq!((&receipt["result"], &receipt["parts"][0]["result"]), (&json!("stopped"), &json!("stopped")));
 }
 

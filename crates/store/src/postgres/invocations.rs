@@ -138,11 +138,7 @@ async fn marked(db: &Db, mark: &str, node: &str, marks: &[(RequestId, u32, i64)]
 }
 
 /// Those that were not final before, and are this node's; whether they ended as it says.
-pub(crate) async fn settle(
-    db: &Db,
-    node: &str,
-    ends: &[&Settlement],
-) -> Result<BTreeMap<Uuid, bool>, Fault> {
+pub(crate) async fn settle(db: &Db, node: &str, ends: &[&Settlement]) -> Result<BTreeMap<Uuid, bool>, Fault> {
     if ends.is_empty() {
         return Ok(BTreeMap::new());
     }

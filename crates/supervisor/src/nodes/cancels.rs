@@ -33,13 +33,23 @@ impl Nodes {
                 Ok(_) => here,
                 Err(error) => gone(&order, &error),
             },
-            // As far as this node knows; another may have fenced it before its end was written.
-            CancelAnswer::Finished(_) => match stored_answer(self.shared.as_ref(), &order).await {
-                Ok(done @ CancelAnswer::Done { .. }) => done,
-                _ => here,
-            },
+            CancelAnswer::Finished(_) => self.written_end(&order, here).await,
             here => self.rest_of(&order, here).await,
         }
+    }
+
+    /// How a request has ended, by the store: what this node knows may not be written yet, and until it is, another node
+    /// may fence it first, or run it again when this one is gone.
+    async fn written_end(&self, order: &CancelOrder, here: CancelAnswer) -> CancelAnswer {
+        let asked = async {
+            self.shared.barrier().await?;
+            match self.shared.invocation(order.request).await? {
+                None => Ok(here), // a synchronous one: this node alone knows it
+                Some(row) if matches!(row.status, Status::Wait | Status::Running) => Ok(CancelAnswer::Gone),
+                Some(_) => stored_answer(self.shared.as_ref(), order).await,
+            }
+        };
+        asked.await.unwrap_or_else(|error| gone(order, &error))
     }
 
     /// What this node had of a tree is stopped; the rest may be under way on others.
@@ -140,7 +150,9 @@ impl Nodes {
         let end = Instant::now() + self.patience;
         loop {
             match self.shared.parts_of(cancel).await {
-                Ok(parts) if parts.iter().all(|part| part.state != PartState::Open) => return Waited::Done(parts),
+                Ok(parts) if parts.iter().all(|part| part.state != PartState::Open) => {
+                    return Waited::Done(parts);
+                }
                 Ok(parts) if Instant::now() >= end => return Waited::Silent(parts),
                 Ok(_) => {}
                 Err(StoreError::Closed) => return Waited::Unreadable(StoreError::Closed),
@@ -199,7 +211,9 @@ impl Nodes {
         receipt.recorded_ms = Some(receipt.fenced_ms);
         let result = match answer {
             // What an earlier life of this node ran of it is not proven gone.
-            CancelAnswer::Done { stop: Stop::Stopped, .. } if receipt.result == "interrupted" => "interrupted",
+            CancelAnswer::Done { stop: Stop::Stopped, .. } if receipt.result == "interrupted" => {
+                "interrupted"
+            }
             CancelAnswer::Done { stop: Stop::Stopped, .. } => "stopped",
             CancelAnswer::Done { .. } => "draining",
             _ => "unkillable",
