@@ -146,11 +146,9 @@ impl Node {
         functions: &HashMap<FunctionKey, Arc<FunctionSpec>>,
         swept: bool,
     ) -> Result<Recovered, StartError> {
-        let nodes = self.handle.nodes.as_ref();
-        receipt::close_interrupted(self.handle.store.as_ref(), nodes, swept).await?;
+        receipt::close_interrupted(self.handle.store.as_ref(), self.handle.nodes.as_ref(), swept).await?;
         let store = &self.handle.store;
-        let (mut recovered, mut after) = (Recovered::default(), None);
-        let mut taken_up = HashSet::new();
+        let (mut recovered, mut after, mut taken_up) = (Recovered::default(), None, HashSet::new());
         loop {
             let page = store.unsettled(after, RECOVERY_PAGE).await?;
             let Some(last) = page.last() else {
