@@ -48,6 +48,8 @@ pub struct Receipt {
     pub result: String,
     /// Whether it is in its last form.
     pub closed: bool,
+    /// Whether it says when it was durable.
+    pub recorded: bool,
     /// Whether what drained is proven gone.
     pub stopped_later: bool,
     /// What became of its parts on other nodes.

@@ -226,6 +226,7 @@ impl Api {
         Ok(Some(Receipt {
             result: text(&told, "result"),
             closed: told["closed_ms"].is_i64(),
+            recorded: told["recorded_ms"].is_i64(),
             stopped_later: told["stopped_later_ms"].is_i64(),
             parts: parts.map(|part| text(part, "result")).collect(),
         }))

@@ -150,7 +150,9 @@ impl Case<'_> {
 
 /// What is wrong with a receipt, at a time when nothing waits or runs any more.
 fn untrue(receipt: &Receipt, told: &str) -> Option<&'static str> {
-    let stopped = receipt.result == "stopped" || receipt.stopped_later;
+    // Whoever asked first was told that it is not recorded; it has been since, and who asks then is told so.
+    let late = receipt.result == "not_recorded" && receipt.recorded;
+    let stopped = receipt.result == "stopped" || receipt.stopped_later || late;
     if !receipt.closed {
         Some("its receipt was never closed")
     } else if told == "stopped" && !stopped {

@@ -71,7 +71,7 @@ impl Run {
 /// Of a cancel that was answered so.
 fn receipt(stop: &str) -> Receipt {
     let result = if stop == "fenced" { "draining" } else { stop }.to_owned();
-    Receipt { result, closed: true, stopped_later: false, parts: vec!["stopped".to_owned()] }
+    Receipt { result, closed: true, recorded: true, stopped_later: false, parts: vec!["stopped".to_owned()] }
 }
 
 fn row(request: &str, status: &str, code: i64, message: &str) -> Row {
@@ -390,6 +390,14 @@ fn a_receipt_that_is_missing_open_or_says_less_than_was_told_is_found() {
             receipt.stopped_later = true;
         },
         &[],
+    );
+    changed(&|receipt| receipt.result = "not_recorded".to_owned(), &[]);
+    changed(
+        &|receipt| {
+            receipt.result = "not_recorded".to_owned();
+            receipt.recorded = false;
+        },
+        &[Law::Receipt],
     );
     let mut run = good();
     run.book.receipts.clear();
