@@ -78,6 +78,30 @@ async fn spread(nodes: &[TestNode], bell: &Bell) -> (String, HashMap<String, Rin
     (root, rings)
 }
 
+/// Waits until it is written down that it runs: a node that is stopped in the middle of that holds the rows.
+async fn written_down(nodes: &[TestNode], request: &str) {
+    within("it is listed as running", async {
+        while nodes[1].listed("part", request).await.0 != "RUNNING" {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+/// A receipt in its last form, which is written after the answer.
+async fn closed(nodes: &[TestNode], cancel: &str) -> Value {
+    within("the last form of the receipt", async {
+        loop {
+            let receipt = nodes[2].receipt(cancel).await;
+            if !receipt["closed_ms"].is_null() {
+                return receipt;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await
+}
+
 #[tokio::test]
 async fn a_tree_over_three_nodes_is_stopped_from_any_of_them_in_every_mode() {
     let (_site, nodes, bell) = three().await;
@@ -186,6 +210,104 @@ async fn the_work_of_a_killed_node_is_run_by_another_and_what_was_cancelled_is_n
     again.release().await;
     assert_eq!(nodes[1].settled("part", &root).await, ("SUCCESS".to_owned(), 0));
     assert_eq!(nodes[1].listed("part", &rings["leaf"].request()).await, ("FAIL".to_owned(), 4208));
+}
+
+#[tokio::test]
+async fn a_cancel_that_finds_a_node_dead_is_answered_by_its_next_life() {
+    // So long that nobody takes over: the node itself comes back, and settles what was fenced meanwhile.
+    let (site, mut nodes, bell) = three_with("60").await;
+    let request = nodes[0].invoke_async("part", &leaf(&bell, "one")).await;
+    let ring = bell.ring().await;
+    written_down(&nodes, &request).await;
+    nodes[0].kill();
+    let fenced = nodes[1].fence("part", &request).await;
+    within("the end of what ran there", ring.process.gone()).await;
+    nodes[0] = site.start(0, &ONE_EACH).await;
+    let reply = nodes[1].cancel("part", &request, Mode::Plain).await;
+    assert_eq!((reply.status, reply.header("x-quell-stop")), (200, "stopped"), "{reply:?}");
+    assert_eq!(nodes[2].listed("part", &request).await, ("FAIL".to_owned(), 4208));
+    let receipt = closed(&nodes, fenced.header("x-quell-cancel-id")).await;
+    assert_eq!(receipt["parts"][0]["result"], "stopped", "{receipt:#}");
+    assert!(bell.is_silent().await, "it does not begin again");
+}
+
+#[tokio::test]
+async fn a_cancel_under_way_waits_for_a_database_that_comes_back_and_its_receipt_tells_the_end() {
+    // So long that neither the node that sleeps nor the others lose theirs.
+    let (mut site, nodes, bell) = three_with("60").await;
+    let request = nodes[0].invoke_async("part", &leaf(&bell, "one")).await;
+    let ring = bell.ring().await;
+    written_down(&nodes, &request).await;
+    nodes[0].signal(Signal::SIGSTOP);
+    let cancel = nodes[1].cancel("part", &request, Mode::Force);
+    tokio::pin!(cancel);
+    let parts = async {
+        while site.database.ask("SELECT count(*) FROM parts WHERE state = 0") != "1" {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::select! {
+        reply = &mut cancel => panic!("answered while the node that has it sleeps: {reply:?}"),
+        () = within("a part for the node that sleeps", parts) => {}
+    }
+    site.database.crash();
+    tokio::select! {
+        reply = &mut cancel => panic!("answered though nobody knows whether it is stopped: {reply:?}"),
+        () = tokio::time::sleep(std::time::Duration::from_secs(3)) => {}
+    }
+    site.database.begin();
+    nodes[0].signal(Signal::SIGCONT);
+    let reply = cancel.await;
+    assert_eq!((reply.status, reply.header("x-quell-stop")), (200, "stopped"), "{reply:?}");
+    assert!(ring.process.is_gone(), "it is stopped when that is said");
+    let receipt = nodes[2].receipt(reply.header("x-quell-cancel-id")).await;
+    assert_eq!((&receipt["result"], &receipt["parts"][0]["result"]), (&json!("stopped"), &json!("stopped")));
+}
+
+#[tokio::test]
+async fn an_end_that_is_not_written_yet_is_told_to_nobody() {
+    let (mut site, nodes, bell) = three_with("60").await;
+    let request = nodes[0].invoke_async("part", &leaf(&bell, "one")).await;
+    let mut ring = bell.ring().await;
+    written_down(&nodes, &request).await;
+    site.database.crash();
+    ring.release().await;
+    assert_eq!(ring.last_words().await, "");
+    // Tried again after 1, 2 and 4 s: when the database is back there is time to ask before it is written.
+    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+    site.database.begin();
+    within("an end that is not written yet", async {
+        while nodes[0].view().await["unwritten"] != json!(1) {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    // Should the node die now, the request would run again.
+    let reply = nodes[0].cancel("part", &request, Mode::Plain).await;
+    let (status, _) = nodes[1].listed("part", &request).await;
+    assert!(reply.status == 503 || status == "SUCCESS", "it is {status} by the store: {reply:?}");
+    assert_eq!(nodes[0].settled("part", &request).await, ("SUCCESS".to_owned(), 0));
+    let late = nodes[0].cancel("part", &request, Mode::Plain).await;
+    assert_eq!(late.error(), (400, "FSS.0400".to_owned(), "Invalid RequestId: SUCCESS".to_owned()));
+}
+
+#[tokio::test]
+async fn a_receipt_that_a_node_left_open_says_stopped_only_when_the_others_have_stopped_it() {
+    let (site, mut nodes, bell) = three_with("60").await;
+    let request = nodes[0].invoke_async("part", &leaf(&bell, "one")).await;
+    let ring = bell.ring().await;
+    written_down(&nodes, &request).await;
+    nodes[0].signal(Signal::SIGSTOP);
+    let fenced = nodes[1].fence("part", &request).await;
+    let cancel = fenced.header("x-quell-cancel-id").to_owned();
+    nodes[1].kill();
+    nodes[1] = site.start(1, &ONE_EACH).await;
+    let receipt = nodes[2].receipt(&cancel).await;
+    assert!(!ring.process.is_gone(), "its node sleeps, and its lease is long");
+    assert_eq!(receipt["result"], "running", "nobody has stopped it: {receipt:#}");
+    nodes[0].signal(Signal::SIGCONT);
+    let receipt = closed(&nodes, &cancel).await;
+    assert_eq!((&receipt["result"], &receipt["parts"][0]["result"]), (&json!("stopped"), &json!("stopped")));
 }
 
 #[tokio::test]

@@ -21,6 +21,8 @@
 //!   another holds the same lock together with others, and looks whether anything above is fenced: so no child is
 //!   accepted behind a fence, on any node ([`StoreError::Banned`]). *Anything above*: what the child names, and on from there
 //!   by what the store has, through requests that are over too. A fence of one request bans its own children alone.
+//!   What its owner settles after a fence of another node is written as cancelled, and hands nothing on: the order of the
+//!   two commits decides, and nobody's memory.
 //! - The store does not know synchronous requests. A fence over one ([`Shared::ask_around`]) bans its id within the asker's
 //!   project and fences what the store has below it, in the transaction that asks the nodes: it may be over, and its children
 //!   elsewhere, before its node hears of it. A request that is over may have synchronous ones

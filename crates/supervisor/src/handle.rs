@@ -412,7 +412,7 @@ impl Handle {
         };
         let (Some(mut receipt), Some(nodes)) = (receipt.clone(), &self.nodes) else { return Ok(receipt) };
         if receipt.parts.is_empty() && receipt.scope == "subtree" {
-            receipt.parts = nodes.shared().parts_of(cancel).await?.iter().map(nodes::shown).collect();
+            receipt.with_parts(nodes.shared().parts_of(cancel).await?.iter().map(nodes::shown).collect());
         }
         Ok(Some(receipt))
     }

@@ -146,7 +146,7 @@ impl Node {
         functions: &HashMap<FunctionKey, Arc<FunctionSpec>>,
         swept: bool,
     ) -> Result<Recovered, StartError> {
-        receipt::close_interrupted(self.handle.store.as_ref(), self.handle.nodes.as_deref(), swept).await?;
+        receipt::close_interrupted(self.handle.store.as_ref(), self.handle.nodes.as_ref(), swept).await?;
         let store = &self.handle.store;
         let (mut recovered, mut after) = (Recovered::default(), None);
         let mut up = HashSet::new();

@@ -4,16 +4,16 @@
 //! in its last form when the cancel is over; what is only learnt later (the end of a draining or
 //! stuck instance) is added to it then.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 use store::{Store, StoreError};
 use utoipa::ToSchema;
 
-use crate::{
-    nodes::{self, Nodes},
-    shell::now_ms,
-};
+use crate::{nodes::Nodes, shell::now_ms};
 
 /// Receipts read from the store at a time.
 const PAGE: u32 = 500;
@@ -165,31 +165,35 @@ pub struct TouchedInstance {
     pub cannot_see: Vec<String>,
 }
 
-/// Closes the receipts of cancels that an earlier life of the node did not bring to their end.
+/// Closes the receipts of cancels that an earlier life of the node did not bring to their end. What that had asked other
+/// nodes for, they may be at still: such a receipt is closed when they are through, by a task of `nodes`.
 ///
 /// # Errors
 /// When the store cannot be read or written.
 pub(crate) async fn close_interrupted(
     store: &dyn Store,
-    nodes: Option<&Nodes>,
+    nodes: Option<&Arc<Nodes>>,
     swept: bool,
 ) -> Result<(), StoreError> {
+    // Those that stay open for now: as many as cancels were under way when that life ended.
+    let mut left = HashSet::new();
     loop {
-        let page = store.open_receipts(PAGE).await?;
+        let limit = PAGE.saturating_add(u32::try_from(left.len()).unwrap_or(u32::MAX));
+        let mut page = store.open_receipts(limit).await?;
+        page.retain(|record| !left.contains(&record.cancel));
         if page.is_empty() {
             return Ok(());
         }
         for record in page {
             let body = match serde_json::from_str::<Receipt>(&record.body) {
                 Ok(mut receipt) => {
-                    // What other nodes have not said nobody may claim for them.
-                    let parts = match nodes {
-                        Some(nodes) => nodes.shared().parts_of(record.cancel).await?,
-                        None => Vec::new(),
-                    };
-                    let proven = parts.iter().all(|part| part.state.is_stopped());
-                    receipt.parts = parts.iter().map(nodes::shown).collect();
-                    receipt.interrupted(swept && proven);
+                    receipt.interrupted(swept);
+                    if let Some(nodes) = nodes
+                        && nodes.close_interrupted(record.cancel, &receipt).await?
+                    {
+                        left.insert(record.cancel);
+                        continue;
+                    }
                     serde_json::to_string(&receipt).unwrap_or(record.body)
                 }
                 Err(error) => {
@@ -203,6 +207,23 @@ pub(crate) async fn close_interrupted(
 }
 
 impl Receipt {
+    /// Of a cancel that other nodes have parts of: it says no more than holds for all of them.
+    pub(crate) fn with_parts(&mut self, parts: Vec<NodePart>) {
+        let some = |result: &str| parts.iter().any(|part| part.result == result);
+        if self.result == "stopped" {
+            let worst = ["open", "unkillable", "draining"].into_iter().find(|result| some(result));
+            match worst {
+                Some("open") => {
+                    "running".clone_into(&mut self.result);
+                    self.closed_ms = None;
+                }
+                Some(worst) => worst.clone_into(&mut self.result),
+                None => {}
+            }
+        }
+        self.parts = parts;
+    }
+
     /// The node ended before this cancel did, and its next life has begun.
     fn interrupted(&mut self, swept: bool) {
         self.closed_ms = Some(now_ms());
@@ -222,6 +243,23 @@ impl Receipt {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_receipt_says_no_more_than_holds_on_every_node() {
+        for (parts, result, closed) in [
+            (&["stopped", "finished", "lease_over", "not_here"][..], "stopped", true),
+            (&["stopped", "open", "draining"], "running", false),
+            (&["draining", "unkillable"], "unkillable", true),
+            (&["draining", "stopped"], "draining", true),
+        ] {
+            let mut receipt =
+                Receipt { result: "stopped".to_owned(), closed_ms: Some(1), ..Receipt::default() };
+            let part = |result: &&str| NodePart { result: (*result).to_owned(), ..NodePart::default() };
+            receipt.with_parts(parts.iter().map(part).collect());
+            assert_eq!((receipt.result.as_str(), receipt.closed_ms.is_some()), (result, closed), "{parts:?}");
+            assert_eq!(receipt.parts.len(), parts.len());
+        }
+    }
 
     #[test]
     fn an_interrupted_cancel_claims_no_more_than_the_sweep_proved() {

@@ -33,10 +33,38 @@ pub struct Asked {
 pub struct Acknowledged {
     /// How long the ledger was when the answer was there: whatever stands behind was written later.
     pub at: u64,
-    /// In which life of the node.
+    /// The youngest life of any node by then: what it stopped can run in no later one.
     pub life: u32,
     /// `X-Quell-Stop`.
     pub stop: String,
+    /// `X-Quell-Cancel-Id`.
+    pub cancel: String,
+}
+
+/// What a receipt says at the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// What the askers were told.
+    pub result: String,
+    /// Whether it is in its last form.
+    pub closed: bool,
+    /// Whether it says when it was durable.
+    pub recorded: bool,
+    /// Whether what drained is proven gone.
+    pub stopped_later: bool,
+    /// What became of its parts on other nodes.
+    pub parts: Vec<String>,
+}
+
+/// A cancel that a node said it could not record.
+#[derive(Clone, Debug)]
+pub struct Unrecorded {
+    /// The life that said so.
+    pub life: u32,
+    /// The request.
+    pub request: String,
+    /// In its words.
+    pub what: String,
 }
 
 /// A request as the node lists it.
@@ -73,7 +101,7 @@ pub struct Ended {
     pub row: Row,
     /// How long the ledger was by then.
     pub at: u64,
-    /// In which life.
+    /// The youngest life of any node by then.
     pub life: u32,
 }
 
@@ -120,7 +148,10 @@ pub struct Change {
 /// Everything that was told and seen.
 #[derive(Debug, Default)]
 pub struct Book {
-    /// Lives in which syncs were made to fail: what they did and could not write down may be done again.
+    /// Several nodes share a store: lives of different nodes go on beside each other.
+    pub many: bool,
+    /// Lives in which syncs were made to fail, or whose database was killed and is not back yet: what they did and
+    /// could not write down may be done again.
     pub failing: HashSet<u32>,
     /// Calls that were answered 202.
     pub accepted: Vec<Accepted>,
@@ -136,6 +167,10 @@ pub struct Book {
     pub survivors: Vec<Survivor>,
     /// Answers that should not be.
     pub surprises: Vec<Surprise>,
+    /// Cancels of this round that were not recorded, where that may be because a lease was lost.
+    pub unrecorded: Vec<Unrecorded>,
+    /// The receipts of all cancels that were answered 200, read at the end.
+    pub receipts: HashMap<String, Receipt>,
     /// Answers to calls and cancels, of any kind.
     pub answers: u64,
 }

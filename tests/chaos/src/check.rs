@@ -1,6 +1,6 @@
 //! The laws: what was promised, held against what was written down and what the node lists.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::{
     book::{Acknowledged, Asked, Book, Row},
@@ -34,23 +34,29 @@ pub enum Law {
     Survivor,
     /// Every request ends once, every attempt at it at most once.
     Twice,
+    /// No two attempts at a request run at the same time, on whatever nodes.
+    Together,
     /// Whoever was not cancelled does not end as cancelled.
     Innocent,
-    /// Every answer is one that the API's page allows.
+    /// Every answer is one that the API's page allows, and comes.
     Answer,
+    /// The receipt of a cancel says what was told, and what is so.
+    Receipt,
 }
 
 impl Law {
     /// All of them, in the order in which they are counted.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Lost,
         Self::RanAgain,
         Self::Beyond,
         Self::Delivered,
         Self::Survivor,
         Self::Twice,
+        Self::Together,
         Self::Innocent,
         Self::Answer,
+        Self::Receipt,
     ];
 
     /// In the line of figures.
@@ -63,8 +69,10 @@ impl Law {
             Self::Delivered => "delivered",
             Self::Survivor => "survivors",
             Self::Twice => "duplicates",
+            Self::Together => "at the same time",
             Self::Innocent => "innocents",
             Self::Answer => "wrong answers",
+            Self::Receipt => "receipts",
         }
     }
 }
@@ -113,6 +121,7 @@ impl<'a> Case<'a> {
         self.survivors();
         self.ends_that_did_not_last();
         self.attempts();
+        self.attempts_at_the_same_time();
         self.runs_after_the_end();
         self.runs_after_the_cancel();
     }
@@ -194,11 +203,37 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// What was seen to have ended writes no more; only what was cancelled may still drain in that life.
+    /// A later attempt begins when nothing of an earlier one runs any more: that writes no line behind its first.
+    fn attempts_at_the_same_time(&mut self) {
+        let (mut over, mut last) = (HashSet::new(), HashMap::new());
+        let mut together = Vec::new();
+        for entry in self.entries {
+            let (request, attempt) = (entry.request.as_str(), entry.attempt.as_str());
+            if !matches!(entry.mark, Mark::Start { .. }) {
+                if over.contains(&(request, attempt)) {
+                    together.push(entry);
+                }
+                continue;
+            }
+            over.remove(&(request, attempt)); // one that starts twice breaks another law
+            if let Some(before) = last.insert(request, attempt).filter(|before| *before != attempt) {
+                over.insert((request, before));
+            }
+        }
+        for entry in together {
+            let what =
+                format!("{}: another attempt had begun, and this one went on: {}", entry.request, entry.line);
+            self.break_law(Law::Together, None, &entry.request, what);
+        }
+    }
+
+    /// What was seen to have ended writes no more; only what was cancelled may still drain in that life, or, where
+    /// lives of several nodes go on beside each other, in one of those.
     fn runs_after_the_end(&mut self) {
-        let mut late = Vec::new();
+        let (mut late, many) = (Vec::new(), self.book.many);
         for (request, ended) in &self.book.ended {
-            let drains = |entry: &Entry| ended.row.code == CANCELED && entry.life == ended.life;
+            let of_then = |life: u32| if many { life <= ended.life } else { life == ended.life };
+            let drains = |entry: &Entry| ended.row.code == CANCELED && of_then(entry.life);
             let entries = self.lines(request).iter();
             if let Some(entry) = entries.into_iter().find(|entry| entry.at >= ended.at && !drains(entry)) {
                 late.push((request, format!("{} ({})", entry.line, ended.row.shown()), ended.at));
@@ -230,7 +265,7 @@ impl<'a> Case<'a> {
             let mut covered = self.covered(asked);
             covered.sort_unstable(); // the same failure is told the same way each time
             for request in covered {
-                let late = self.lines(request).iter().find(|entry| is_late(entry, answer));
+                let late = self.late(request, answer);
                 let Some(late) = late else { continue };
                 let what = format!(
                     "{:?} cancel of {} was answered 200 {} in life {} when the ledger was {} long; \
@@ -242,6 +277,19 @@ impl<'a> Case<'a> {
                 self.break_law(law, Some(asked.round), request, what);
             }
         }
+    }
+
+    /// A line that was written by code that the answer says is gone, or that may not begin any more.
+    fn late(&self, request: &str, answer: &Acknowledged) -> Option<&'a Entry> {
+        let lines = self.lines(request);
+        let late = lines.iter().find(|entry| is_late(entry, answer));
+        if late.is_some() || !self.book.many {
+            return late.copied();
+        }
+        // Lives of other nodes go on, and one that lost its lease goes on under its number: but what drains is one attempt.
+        let mut behind = lines.iter().filter(|entry| entry.at >= answer.at);
+        let draining = behind.next()?;
+        behind.find(|entry| entry.attempt != draining.attempt).copied()
     }
 
     /// Whether an asynchronous request had ended before this life. One that had not would run again.
@@ -268,7 +316,7 @@ impl<'a> Case<'a> {
 }
 
 /// Whether this was written by code that the answer says is gone. Where it says that code may run on for
-/// a while, that while ends with the life.
+/// a while, that while ends with the life; with those lives that there were, where there were several.
 fn is_late(entry: &Entry, answer: &Acknowledged) -> bool {
     entry.at >= answer.at && (answer.stop == "stopped" || entry.life > answer.life)
 }

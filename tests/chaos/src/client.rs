@@ -8,12 +8,13 @@ use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
 use crate::{
-    book::Row,
+    book::{Receipt, Row},
     plan::{FUNCTIONS, Mode},
 };
 
 /// No answer takes a fifth of this, unless the node is gone and the connection with it.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+const LATE: &str = "no answer, though there was a node to give one";
 /// Rows of one page of the listing.
 const PAGE: u64 = 500;
 /// Requests of this run are younger than any run lasts, and older than tomorrow.
@@ -43,8 +44,8 @@ pub enum Called {
 /// What became of a cancel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Canceled {
-    /// 200, and how far it is.
-    Done(String),
+    /// 200, how far it is, and the id of its receipt.
+    Done(String, String),
     /// 400: it had ended so before.
     Finished(String),
     /// 400: no such request.
@@ -93,7 +94,7 @@ impl Api {
                 // Nobody who only shares a runtime with a cancelled request may end with it.
                 "quell": { "grace_ms": GRACE_MS, "on_collateral": "retry" },
             });
-            let (status, answer, _) = self.send(Method::POST, "", Some(&body), false).await?;
+            let (status, answer, ..) = self.send(Method::POST, "", Some(&body), false).await?;
             ensure!(status == 200, "{name} cannot be deployed: {status} {answer}");
         }
         Ok(())
@@ -103,12 +104,14 @@ impl Api {
     pub async fn invoke(&self, function: &str, event: &Value) -> Called {
         let path = format!("/{function}/invocations-async");
         match self.send(Method::POST, &path, Some(event), false).await {
-            Ok((202, answer, _)) => match answer["request_id"].as_str() {
+            Ok((202, answer, ..)) => match answer["request_id"].as_str() {
                 Some(request) => Called::Accepted(request.to_owned()),
                 None => Called::Surprise(format!("202 without an id: {answer}")),
             },
-            Ok((503, ..)) | Err(_) => Called::Nothing,
-            Ok((status, answer, _)) => Called::Surprise(format!("invoke {function}: {status} {answer}")),
+            Ok((503, ..)) => Called::Nothing,
+            Err(error) if is_late(&error) => Called::Surprise(format!("invoke {function}: {LATE}")),
+            Err(_) => Called::Nothing,
+            Ok((status, answer, ..)) => Called::Surprise(format!("invoke {function}: {status} {answer}")),
         }
     }
 
@@ -122,14 +125,17 @@ impl Api {
         };
         body["request_id"] = json!(request);
         let path = format!("/{function}/cancel");
-        let (status, answer, stop) =
+        let (status, answer, stop, cancel) =
             match self.send(Method::POST, &path, Some(&body), mode == Mode::Early).await {
                 Ok(answer) => answer,
+                Err(error) if is_late(&error) => {
+                    return Canceled::Surprise(format!("cancel {function} {request} {mode:?}: {LATE}"));
+                }
                 Err(_) => return Canceled::Nothing,
             };
         let message = answer["error_msg"].as_str().unwrap_or_default();
         match (status, message.strip_prefix("Invalid RequestId")) {
-            (200, _) => Canceled::Done(stop),
+            (200, _) if !cancel.is_empty() => Canceled::Done(stop, cancel),
             (400, Some("")) => Canceled::Unknown,
             (400, Some(told)) => Canceled::Finished(told.trim_start_matches(": ").to_owned()),
             (503, _) => Canceled::Nothing,
@@ -138,6 +144,12 @@ impl Api {
                 Canceled::Surprise(format!("cancel {function} {request} {mode:?}: {status} {answer} {stop}"))
             }
         }
+    }
+
+    /// Whether the node should be sent work: it holds its lease, and its store takes what it writes.
+    pub async fn is_ready(&self) -> bool {
+        let asked = self.http.get(format!("{}/quell/v1/ready", self.endpoint)).send().await;
+        asked.is_ok_and(|answer| answer.status().is_success())
     }
 
     /// The youngest requests of all functions.
@@ -190,7 +202,7 @@ impl Api {
 
     async fn page(&self, function: &str, query: &str) -> anyhow::Result<(Vec<Row>, Value)> {
         let path = format!("/{function}/async-invocations?{query}");
-        let (status, list, _) = self.send(Method::GET, &path, None, false).await?;
+        let (status, list, ..) = self.send(Method::GET, &path, None, false).await?;
         ensure!(status == 200, "{path}: {status} {list}");
         let rows = list["invocations"].as_array().context("no invocations")?;
         let text = |row: &Value, name: &str| row[name].as_str().unwrap_or_default().to_owned();
@@ -203,14 +215,52 @@ impl Api {
         Ok((rows.collect(), list))
     }
 
-    /// Status, body and `X-Quell-Stop` of an answer that came whole.
+    /// The receipt of a cancel; none if there is none.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn receipt(&self, cancel: &str) -> anyhow::Result<Option<Receipt>> {
+        let Some(told) = self.look(&format!("/quell/v1/cancels/{cancel}")).await? else { return Ok(None) };
+        let text = |value: &Value, name: &str| value[name].as_str().unwrap_or_default().to_owned();
+        let parts = told["parts"].as_array().into_iter().flatten();
+        Ok(Some(Receipt {
+            result: text(&told, "result"),
+            closed: told["closed_ms"].is_i64(),
+            recorded: told["recorded_ms"].is_i64(),
+            stopped_later: told["stopped_later_ms"].is_i64(),
+            parts: parts.map(|part| text(part, "result")).collect(),
+        }))
+    }
+
+    /// The epoch of this node among those that share its store: it rises with each of its lives, and when its lease is
+    /// over.
+    ///
+    /// # Errors
+    /// When the node does not answer, or shares no store.
+    pub async fn epoch(&self) -> anyhow::Result<i64> {
+        let told = self.look("/quell/v1/nodes").await?.context("no list of nodes")?;
+        let mut nodes = told["nodes"].as_array().context("no nodes")?.iter();
+        let own = nodes.find(|node| node["node"] == told["this"]).context("the node is none of them")?;
+        own["epoch"].as_i64().context("no epoch")
+    }
+
+    async fn look(&self, path: &str) -> anyhow::Result<Option<Value>> {
+        let asked = self.http.get(format!("{}{path}", self.endpoint)).header("X-Auth-Token", &self.token);
+        let answer = asked.send().await?;
+        let status = answer.status().as_u16();
+        ensure!(matches!(status, 200 | 404), "{path}: {status}");
+        let body = answer.bytes().await?;
+        Ok(if status == 200 { Some(serde_json::from_slice(&body)?) } else { None })
+    }
+
+    /// Status, body, `X-Quell-Stop` and `X-Quell-Cancel-Id` of an answer that came whole.
     async fn send(
         &self,
         method: Method,
         path: &str,
         body: Option<&Value>,
         early: bool,
-    ) -> anyhow::Result<(u16, Value, String)> {
+    ) -> anyhow::Result<(u16, Value, String, String)> {
         let url = format!("{}/v2/default/fgs/functions{path}", self.endpoint);
         let mut request = self.http.request(method, url).header("X-Auth-Token", &self.token);
         if early {
@@ -221,11 +271,19 @@ impl Api {
         }
         let response = request.send().await?;
         let status = response.status().as_u16();
-        let stop = response.headers().get("x-quell-stop").and_then(|stop| stop.to_str().ok());
-        let stop = stop.unwrap_or_default().to_owned();
+        let header = |name| {
+            let told = response.headers().get(name).and_then(|told| told.to_str().ok());
+            told.unwrap_or_default().to_owned()
+        };
+        let (stop, cancel) = (header("x-quell-stop"), header("x-quell-cancel-id"));
         let body = response.bytes().await?;
         let body = serde_json::from_slice(&body)
             .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&body).into_owned()));
-        Ok((status, body, stop))
+        Ok((status, body, stop, cancel))
     }
+}
+
+/// Whether nothing came in time. A node that is gone is not late: its connections are gone with it.
+fn is_late(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_timeout)
 }

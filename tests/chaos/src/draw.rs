@@ -29,6 +29,11 @@ impl Draw {
         low + self.number() % (high - low + 1)
     }
 
+    /// A place in a list of so many.
+    pub fn below(&mut self, count: usize) -> usize {
+        usize::try_from(self.number() % count.max(1) as u64).unwrap_or_default() // below a usize: it fits
+    }
+
     /// True this many times in a hundred.
     pub fn percent(&mut self, times: u64) -> bool {
         self.between(1, 100) <= times

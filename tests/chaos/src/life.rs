@@ -40,6 +40,17 @@ pub struct Setting {
     pub token: Token,
     /// What it lives in.
     pub weather: Arc<Weather>,
+    /// The database that it shares with others, and for how long it may be silent there; none: it has its own.
+    pub shared: Option<Sharing>,
+}
+
+/// How a node shares its store.
+#[derive(Clone, Debug)]
+pub struct Sharing {
+    /// Where the database is.
+    pub url: String,
+    /// Its lease.
+    pub lease: Duration,
 }
 
 /// A started node. Dropped it is killed, so that no panic and no Ctrl-C leaves one behind.
@@ -66,6 +77,9 @@ impl Setting {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
+        if let Some(Sharing { url, lease }) = &self.shared {
+            command.args(["--store", url, "--lease", &lease.as_secs().to_string()]);
+        }
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("QUELL_") {
                 command.env_remove(name);
@@ -115,14 +129,33 @@ impl Life {
         }
     }
 
+    /// Sends it a signal that does not end it.
+    ///
+    /// # Errors
+    /// When the system refuses, or it has ended.
+    pub fn signal(&mut self, signal: Signal) -> anyhow::Result<()> {
+        self.still_there()?;
+        let pidfd = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty())?;
+        Ok(pidfd_send_signal(&pidfd, signal)?)
+    }
+
+    /// A node ends when it is told to, and never else.
+    ///
+    /// # Errors
+    /// When it has.
+    pub fn still_there(&mut self) -> anyhow::Result<()> {
+        match self.child.try_wait()? {
+            Some(status) => bail!("life {} had ended by itself: {status}", self.number),
+            None => Ok(()),
+        }
+    }
+
     /// SIGKILL, and the exit collected.
     ///
     /// # Errors
     /// When the system refuses.
     pub fn kill(mut self) -> anyhow::Result<()> {
-        if let Some(status) = self.child.try_wait()? {
-            bail!("life {} had ended by itself: {status}", self.number);
-        }
+        self.still_there()?;
         self.child.kill()?;
         self.child.wait()?;
         Ok(())

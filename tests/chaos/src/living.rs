@@ -1,6 +1,9 @@
 //! Which processes of this run are alive, whoever their parents are and wherever they went.
 
-use std::{fs, io};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 /// Says in a process's environment which run and which life it is of.
 #[derive(Clone, Debug)]
@@ -15,6 +18,16 @@ pub struct Living {
     pub life: u32,
     /// Its command line.
     pub command: String,
+    /// The file it executes, where that can be read.
+    pub program: Option<PathBuf>,
+}
+
+impl Living {
+    /// Whether it is the node itself, or what watches over its instances.
+    #[must_use]
+    pub fn is_of_the_node(&self, node: &Path) -> bool {
+        self.program.as_deref() == Some(node)
+    }
 }
 
 impl Token {
@@ -47,7 +60,8 @@ impl Token {
             let Some(life) = self.life_in(&environment) else { continue };
             let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let command = String::from_utf8_lossy(&command).replace('\0', " ");
-            found.push(Living { pid, life, command });
+            let program = fs::read_link(format!("/proc/{pid}/exe")).ok(); // gone meanwhile
+            found.push(Living { pid, life, command, program });
         }
         Ok(found)
     }

@@ -18,6 +18,10 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Kills the node at random moments and checks that it kept every promise it had given.
 #[derive(Debug, Parser)]
 struct Options {
+    /// One is killed and started over and over. Several share a PostgreSQL server of the run's own, and are killed, put to
+    /// sleep and ended, one or all, and the server is as well.
+    #[arg(long, default_value_t = 1)]
+    nodes: usize,
     /// Rounds: in each the node is started, used and killed.
     #[arg(long, default_value_t = 30)]
     rounds: u64,
@@ -64,7 +68,7 @@ async fn chaos(options: Options) -> anyhow::Result<ExitCode> {
     };
     println!("seed {seed}");
     let at_most = options.minutes.map(|minutes| Duration::from_secs(60 * minutes));
-    let order = Order { program, folder, seed, rounds: options.rounds, at_most };
+    let order = Order { program, folder, seed, nodes: options.nodes, rounds: options.rounds, at_most };
     let Report { figures, violations, kept } = run::run(&order, &mut |line| println!("{line}")).await?;
     for violation in &violations {
         let round = violation.round.map_or_else(|| "?".to_owned(), |round| round.to_string());
@@ -74,7 +78,10 @@ async fn chaos(options: Options) -> anyhow::Result<ExitCode> {
         }
     }
     println!("{figures}");
-    let Some(kept) = kept else { return Ok(ExitCode::SUCCESS) };
-    eprintln!("broken promises: {}; seed {seed}; everything is in {}", violations.len(), kept.display());
+    if kept.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let kept: Vec<String> = kept.iter().map(|place| place.display().to_string()).collect();
+    eprintln!("broken promises: {}; seed {seed}; everything is in {}", violations.len(), kept.join(" and "));
     Ok(ExitCode::FAILURE)
 }

@@ -21,7 +21,7 @@ async fn a_node_that_is_killed_at_random_moments_loses_nothing_and_runs_nothing_
     for seed in [SEED, clock] {
         println!("seed {seed}");
         let folder = program::folder().unwrap();
-        let order = Order { program: program.clone(), folder, seed, rounds: ROUNDS, at_most: None };
+        let order = Order { program: program.clone(), folder, seed, nodes: 1, rounds: ROUNDS, at_most: None };
         let report = run::run(&order, &mut |line| println!("{line}")).await.unwrap();
         println!("{}", report.figures);
         assert!(

@@ -168,7 +168,7 @@ impl<'a> Run<'a> {
             set(outcomes, *place, outcome);
         }
         for (place, end) in &self.settled {
-            set(outcomes, *place, Ok(ended.contains(&id(end.request))));
+            set(outcomes, *place, Ok(ended.contains_key(&id(end.request))));
         }
         Ok(())
     }
@@ -247,7 +247,8 @@ async fn hand_on(db: &Db, node: &str, end: &Settlement) -> Result<Result<bool, S
     }
     let Some(next) = end.next.as_deref() else { return Ok(Ok(true)) };
     db.batch_execute("SAVEPOINT handing_on").await?;
-    if invocations::settle(db, node, &[end]).await?.is_empty() {
+    // Not its own end: then it hands nothing on.
+    if invocations::settle(db, node, &[end]).await?.get(&id(end.request)) != Some(&true) {
         return Ok(Ok(false));
     }
     let accepted = invocations::accept(db, node, &[next]).await?;

@@ -1,6 +1,6 @@
 //! Asynchronous requests, from their acceptance to their final state.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use cancel::{CancelId, RequestId};
 use tokio_postgres::Row;
@@ -59,13 +59,20 @@ const WAITING: &str = "
 UPDATE invocations i SET status = 0, failures = u.n, not_before_ms = u.at
 FROM unnest($2::uuid[], $3::int8[], $4::int8[]) AS u(request, n, at)
 WHERE i.request = u.request AND i.owner = $1 AND i.status < 2";
+// What another node fenced before this is written ends as cancelled, whatever its owner thinks: whoever asked there was told
+// so, or will be. Of a fence that is not known to be this node's own, as a statement that waited for the row sees the row's
+// last form and not what else came with it. A fence of its own the owner has reckoned with.
 const SETTLE: &str = "
 UPDATE invocations i
-SET status = u.status, error_code = u.code, error_message = u.message, ended_ms = u.at, tail = u.tail
+SET (status, error_code, error_message, ended_ms, tail) = (
+    SELECT CASE WHEN f.lost THEN 3::int2 ELSE u.status END, CASE WHEN f.lost THEN 4208 ELSE u.code END,
+           CASE WHEN f.lost THEN 'function invocation canceled' ELSE u.message END, u.at, u.tail
+    FROM (SELECT u.code <> 4208 AND i.fenced_by IS NOT NULL
+             AND NOT EXISTS (SELECT 1 FROM receipts r WHERE r.cancel = i.fenced_by AND r.node = $1)) AS f(lost))
 FROM unnest($2::uuid[], $3::int2[], $4::int4[], $5::text[], $6::int8[], $7::bool[])
 AS u(request, status, code, message, at, tail)
 WHERE i.request = u.request AND i.owner = $1 AND i.status < 2
-RETURNING i.request";
+RETURNING i.request, i.error_code = u.code";
 
 /// Has the server know these statements: only then they can be sent in an order without waiting in between.
 pub(crate) async fn prepare(db: &Db) -> Result<(), Fault> {
@@ -130,10 +137,10 @@ async fn marked(db: &Db, mark: &str, node: &str, marks: &[(RequestId, u32, i64)]
     execute(db, mark, &[&node, &requests, &numbers, &times]).await.map(drop)
 }
 
-/// Those that were not final before, and are this node's.
-pub(crate) async fn settle(db: &Db, node: &str, ends: &[&Settlement]) -> Result<BTreeSet<Uuid>, Fault> {
+/// Those that were not final before, and are this node's; whether they ended as it says.
+pub(crate) async fn settle(db: &Db, node: &str, ends: &[&Settlement]) -> Result<BTreeMap<Uuid, bool>, Fault> {
     if ends.is_empty() {
-        return Ok(BTreeSet::new());
+        return Ok(BTreeMap::new());
     }
     let requests: Vec<Uuid> = ends.iter().map(|end| id(end.request)).collect();
     let statuses: Vec<i16> = ends.iter().map(|end| number(end.status)).collect();
@@ -142,7 +149,7 @@ pub(crate) async fn settle(db: &Db, node: &str, ends: &[&Settlement]) -> Result<
     let times: Vec<i64> = ends.iter().map(|end| end.ended_ms).collect();
     let tails: Vec<bool> = ends.iter().map(|end| end.tail).collect();
     let ended = rows(db, SETTLE, &[&node, &requests, &statuses, &codes, &messages, &times, &tails]).await?;
-    ended.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    ended.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
 
 pub(crate) async fn one(db: &Db, request: RequestId) -> Result<Option<InvocationRecord>, Fault> {

@@ -2,8 +2,8 @@
 
 use cancel::{CancelId, Level, RequestId, Scope};
 use store::{
-    Fence, Fenced, Lineage, NewInvocation, NewReceipt, News, Part, PartState, Placement, Reach, Shared,
-    Status, Store, StoreError,
+    Fence, Fenced, Lineage, NewInvocation, NewReceipt, News, Part, PartState, Placement, Reach, Settlement,
+    Shared, Status, Store, StoreError,
 };
 
 use crate::{lives::FenceOf, samples::*, subject::*};
@@ -320,6 +320,41 @@ async fn who_carries_out_a_part_waits_for_the_parts_below_and_makes_none_unless_
         b.record_cancel(reaching(12, &[2], 1, Level::Kill)).await.unwrap();
         assert_eq!(parts(12).await, [(3, name(2))]);
         assert_eq!(c.parts().await.unwrap().iter().filter(|part| part.request == RequestId(3)).count(), 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_end_that_is_written_after_a_fence_of_another_node_is_a_cancelled_one_and_hands_nothing_on() {
+    let home = home();
+    let (a, b) = (home.node(0), home.node(1));
+    soon(async {
+        for id in 1..=4 {
+            a.accept(invocation(id)).await.unwrap();
+        }
+        b.fence(FenceOf { cancel: 8, target: 1 }.ask()).await.unwrap();
+        b.fence(FenceOf { cancel: 9, target: 2 }.ask()).await.unwrap();
+        a.record_cancel(receipt(7, &[3])).await.unwrap();
+        let handing_on = |id, next| Settlement {
+            next: Some(Box::new(invocation(next))),
+            ..settlement(id, Status::Success, 20)
+        };
+        assert_eq!(a.settle(handing_on(1, 11)).await, Ok(false));
+        assert_eq!(a.settle(settlement(2, Status::Success, 20)).await, Ok(true));
+        // Of a fence of its own it knows what came of it.
+        assert_eq!(a.settle(settlement(3, Status::Success, 20)).await, Ok(true));
+        assert_eq!(a.settle(handing_on(4, 14)).await, Ok(true));
+        let row = async |id| a.invocation(RequestId(id)).await.unwrap();
+        for (id, status, code) in [
+            (1, Status::Fail, 4208),
+            (2, Status::Fail, 4208),
+            (3, Status::Success, 0),
+            (4, Status::Success, 0),
+        ] {
+            let row = row(id).await.unwrap();
+            assert_eq!((row.status, row.error_code, row.ended_ms), (status, code, Some(20)), "{id}");
+        }
+        assert_eq!((row(11).await, row(14).await.map(|row| row.status)), (None, Some(Status::Wait)));
     })
     .await;
 }

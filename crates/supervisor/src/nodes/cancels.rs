@@ -33,11 +33,26 @@ impl Nodes {
             // It is over, and what it made may live on another node.
             CancelAnswer::Finished(_) if order.scope == Scope::Subtree => match self.fence(&order).await {
                 Ok(Some(answer @ (CancelAnswer::Done { .. } | CancelAnswer::Unkillable { .. }))) => answer,
-                Ok(_) => here,
+                Ok(_) => self.written_end(&order, here).await,
                 Err(error) => gone(&order, &error),
             },
+            CancelAnswer::Finished(_) => self.written_end(&order, here).await,
             here => self.rest_of(&order, here).await,
         }
+    }
+
+    /// How a request has ended, by the store: what this node knows may not be written yet, and until it is, another node
+    /// may fence it first, or run it again when this one is gone.
+    async fn written_end(&self, order: &CancelOrder, here: CancelAnswer) -> CancelAnswer {
+        let asked = async {
+            self.shared.barrier().await?;
+            match self.shared.invocation(order.request).await? {
+                None => Ok(here), // a synchronous one: this node alone knows it
+                Some(row) if matches!(row.status, Status::Wait | Status::Running) => Ok(CancelAnswer::Gone),
+                Some(_) => stored_answer(self.shared.as_ref(), order).await,
+            }
+        };
+        asked.await.unwrap_or_else(|error| gone(order, &error))
     }
 
     /// What this node had of a tree is stopped; the rest may be under way on others.
@@ -105,14 +120,10 @@ impl Nodes {
                 receipt.requests = settled.into_iter().map(never_started).collect();
                 if order.early {
                     // The receipt tells the rest, when whoever waits for it below has heard of all.
-                    let nodes = Arc::clone(self);
-                    tokio::spawn(async move {
-                        let waited = nodes.wait_among(cancel, news, parts).await;
-                        nodes.closed(cancel, receipt, waited).await;
-                    });
+                    self.close_later(cancel, receipt, news, Some(parts));
                     return Ok(Some(CancelAnswer::Done { cancel, stop: Stop::Fenced }));
                 }
-                let waited = self.wait_among(cancel, news, parts).await;
+                let waited = self.wait_among(cancel, news, Some(parts)).await;
                 receipt.took_us = u64::try_from(begun.elapsed().as_micros()).ok();
                 self.closed(cancel, receipt, waited).await
             }
@@ -151,82 +162,145 @@ impl Nodes {
     }
 
     /// Waits until every part of a cancel was reported. A notification only says when to look; where it is lost, the
-    /// next heartbeat's look finds the same rows.
+    /// next heartbeat's look finds the same rows. A store that cannot be read is waited for as well: until it says so,
+    /// nobody knows what is stopped.
     pub(crate) async fn wait_for(&self, cancel: CancelId) -> Waited {
         let news = self.shared.news();
-        match self.shared.parts_of(cancel).await {
-            Ok(parts) => self.wait_among(cancel, news, parts).await,
-            Err(error) => Waited::Unreadable(error),
-        }
+        self.wait_among(cancel, news, None).await
     }
 
-    /// The same, where the parts were read after the news began.
+    /// The same. `known`: the parts, where they were read after the news began.
     async fn wait_among(
         &self,
         cancel: CancelId,
         mut news: broadcast::Receiver<News>,
-        mut parts: Vec<Part>,
+        mut known: Option<Vec<Part>>,
     ) -> Waited {
         let end = Instant::now() + self.patience;
         loop {
-            let open: Vec<&Part> = parts.iter().filter(|part| part.state == PartState::Open).collect();
-            if open.is_empty() {
-                return Waited::Done(parts);
-            }
-            if Instant::now() >= end {
-                let mut silent: Vec<String> = open.iter().map(|part| part.node.clone()).collect();
-                silent.sort_unstable();
-                silent.dedup();
-                return Waited::Silent(silent);
+            let read = match known.take() {
+                Some(parts) => Ok(parts),
+                None => self.shared.parts_of(cancel).await,
+            };
+            match read {
+                Ok(parts) if parts.iter().all(|part| part.state != PartState::Open) => {
+                    return Waited::Done(parts);
+                }
+                Ok(parts) if Instant::now() >= end => return Waited::Silent(parts),
+                Ok(_) => {}
+                Err(StoreError::Closed) => return Waited::Unreadable(StoreError::Closed),
+                Err(error) if Instant::now() >= end => return Waited::Unreadable(error),
+                Err(error) => tracing::debug!(%cancel, %error, "what other nodes did cannot be read yet"),
             }
             changed(&mut news, cancel, end.min(Instant::now() + super::lease::LOOK_AGAIN)).await;
-            parts = match self.shared.parts_of(cancel).await {
-                Ok(parts) => parts,
-                Err(error) => return Waited::Unreadable(error),
-            };
         }
+    }
+
+    fn close_later(
+        self: &Arc<Self>,
+        cancel: CancelId,
+        receipt: Receipt,
+        news: broadcast::Receiver<News>,
+        known: Option<Vec<Part>>,
+    ) {
+        let nodes = Arc::clone(self);
+        tokio::spawn(async move {
+            let waited = nodes.wait_among(cancel, news, known).await;
+            nodes.closed(cancel, receipt, waited).await;
+        });
+    }
+
+    /// Closes a receipt that an earlier life of this node left open, when the other nodes have done what that life asked
+    /// them for: true. Or it had asked for nothing: false, and the receipt is for whoever asks to close.
+    pub(crate) async fn close_interrupted(
+        self: &Arc<Self>,
+        cancel: CancelId,
+        receipt: &Receipt,
+    ) -> Result<bool, StoreError> {
+        let news = self.shared.news();
+        let parts = self.shared.parts_of(cancel).await?;
+        if parts.is_empty() {
+            return Ok(false);
+        }
+        self.close_later(cancel, receipt.clone(), news, Some(parts));
+        Ok(true)
     }
 
     /// Closes a receipt that this node opened for others, and says what it comes to. Whoever asks for it from here on sees its
     /// last form; the store gets that meanwhile, as it does for a cancel of this node alone: the fence is what is promised.
+    /// Where it is not known what other nodes did, it stays open: this node is ending, and its next life waits for them again.
     async fn closed(
         self: &Arc<Self>,
         cancel: CancelId,
         mut receipt: Receipt,
         waited: Waited,
     ) -> CancelAnswer {
-        let parts = match &waited {
-            Waited::Done(parts) => parts.clone(),
-            Waited::Silent(_) | Waited::Unreadable(_) => {
-                self.shared.parts_of(cancel).await.unwrap_or_default()
-            }
-        };
-        let mut answer = waited.over(cancel, CancelAnswer::Done { cancel, stop: Stop::Stopped });
-        if let Some(ended) = ended_by_itself(&receipt, &parts) {
-            answer = ended;
+        receipt.parts = waited.parts().iter().map(shown).collect();
+        let known = !matches!(waited, Waited::Unreadable(_));
+        let ended = self.ended_by_itself(&receipt, waited.parts()).await;
+        let answer = waited.over(cancel, CancelAnswer::Done { cancel, stop: Stop::Stopped });
+        if !known {
+            return answer;
         }
+        let answer = ended.unwrap_or(answer);
         receipt.closed_ms = Some(now_ms());
         receipt.recorded_ms = Some(receipt.fenced_ms);
-        receipt.parts = parts.iter().map(shown).collect();
         let result = match &answer {
+            // What an earlier life of this node ran of it is not proven gone.
+            CancelAnswer::Done { stop: Stop::Stopped, .. } if receipt.result == "interrupted" => {
+                "interrupted"
+            }
             CancelAnswer::Done { stop: Stop::Stopped, .. } => "stopped",
             CancelAnswer::Done { .. } => "draining",
-            CancelAnswer::Unkillable { .. } => "unkillable",
             CancelAnswer::Finished(_) => "finished",
-            _ => "not_recorded",
+            _ => "unkillable",
         };
         result.clone_into(&mut receipt.result);
         let body = serde_json::to_string(&receipt).unwrap_or_default(); // plain data: it cannot fail
-        let write = self.shared.update_receipt(cancel, body);
         self.closing().insert(cancel, receipt);
         let nodes = Arc::clone(self);
         tokio::spawn(async move {
-            if let Err(error) = write.await {
-                tracing::error!(%cancel, %error, "the last form of a receipt could not be kept");
+            while !nodes.kept(cancel, &body).await {
+                tokio::time::sleep(super::lease::LOOK_AGAIN).await; // nothing tells when a database is back
             }
             nodes.closing().remove(&cancel);
         });
         answer
+    }
+
+    /// What there is to say where nothing was left to stop: all of it had ended before the fence, and what was asked for
+    /// is a node's memory of it.
+    async fn ended_by_itself(&self, receipt: &Receipt, parts: &[Part]) -> Option<CancelAnswer> {
+        let over = |part: &Part| matches!(part.state, PartState::Finished | PartState::NotHere);
+        if !receipt.requests.is_empty() || !parts.iter().all(over) {
+            return None;
+        }
+        let own = parts.iter().find(|part| {
+            part.state == PartState::Finished && part.request.to_string() == receipt.request_id
+        })?;
+        // An end that was written after the fence is a cancelled one.
+        match self.shared.invocation(own.request).await {
+            Ok(Some(row)) if row.error_code != i32::from(cancel::CODE_CANCELED) => {
+                Some(CancelAnswer::Finished(word(row.status)))
+            }
+            Ok(None) => Some(CancelAnswer::Finished(word_of(&own.detail))),
+            Ok(Some(_)) | Err(_) => None,
+        }
+    }
+
+    /// Whether no more is to be done to keep the last form of a receipt.
+    async fn kept(&self, cancel: CancelId, body: &str) -> bool {
+        match self.shared.update_receipt(cancel, body.to_owned()).await {
+            Ok(()) => true,
+            Err(error @ (StoreError::Lapsed | StoreError::Closed)) => {
+                tracing::warn!(%cancel, %error, "the next life gives its receipt the last form");
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%cancel, %error, "the last form of a receipt cannot be kept yet");
+                false
+            }
+        }
     }
 
     /// A receipt whose last form is on its way to the store.
@@ -258,18 +332,6 @@ async fn changed(news: &mut broadcast::Receiver<News>, cancel: CancelId, until: 
     }
     // One look finds all of it.
     while news.try_recv().is_ok() {}
-}
-
-/// What there is to say where nothing was left to stop: the fence came while the end was on its way.
-fn ended_by_itself(receipt: &Receipt, parts: &[Part]) -> Option<CancelAnswer> {
-    let over = |part: &Part| matches!(part.state, PartState::Finished | PartState::NotHere);
-    if !receipt.requests.is_empty() || !parts.iter().all(over) {
-        return None;
-    }
-    let own = parts
-        .iter()
-        .find(|part| part.state == PartState::Finished && part.request.to_string() == receipt.request_id);
-    own.map(|part| CancelAnswer::Finished(word_of(&part.detail)))
 }
 
 fn gone(order: &CancelOrder, error: &StoreError) -> CancelAnswer {

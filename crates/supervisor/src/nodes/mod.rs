@@ -174,24 +174,37 @@ pub(crate) fn shown(part: &store::Part) -> NodePart {
 pub(crate) enum Waited {
     /// Every part was reported.
     Done(Vec<store::Part>),
-    /// These nodes have not said so in time.
-    Silent(Vec<String>),
-    /// The store cannot be asked.
+    /// Some of these were not reported in time.
+    Silent(Vec<store::Part>),
+    /// The store cannot be asked, or this node is ending: what the others did is not known.
     Unreadable(StoreError),
 }
 
 impl Waited {
+    /// What is known of the parts.
+    fn parts(&self) -> &[store::Part] {
+        match self {
+            Self::Done(parts) | Self::Silent(parts) => parts,
+            Self::Unreadable(_) => &[],
+        }
+    }
+
     /// Says of an answer, that holds for this node, what holds for all.
     pub(crate) fn over(self, cancel: CancelId, here: CancelAnswer) -> CancelAnswer {
         use crate::handle::Stop;
         let unkillable = |detail: String| CancelAnswer::Unkillable { cancel, detail };
         let parts = match self {
             Self::Done(parts) => parts,
-            Self::Silent(nodes) => {
-                return unkillable(format!("no word from {}", nodes.join(", ")));
+            Self::Silent(parts) => {
+                let open = parts.iter().filter(|part| part.state == store::PartState::Open);
+                let silent: std::collections::BTreeSet<&str> = open.map(|part| part.node.as_str()).collect();
+                let silent: Vec<&str> = silent.into_iter().collect();
+                return unkillable(format!("no word from {}", silent.join(", ")));
             }
+            // Neither that it is stopped nor that it is not.
             Self::Unreadable(error) => {
-                return CancelAnswer::NotRecorded { cancel, detail: error.to_string() };
+                tracing::error!(%cancel, %error, "what other nodes did is not known");
+                return CancelAnswer::Gone;
             }
         };
         let stuck: Vec<String> = parts

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::{CANCELED, Case, Law, Violation, by_request};
 use crate::{
-    book::{Acknowledged, Asked, Book, Row},
+    book::{Acknowledged, Asked, Book, Receipt, Row},
     ledger::{Entry, Mark},
 };
 
@@ -26,6 +26,7 @@ pub fn at_the_end(book: &Book, entries: &[Entry], listing: &[Row]) -> Vec<Violat
     case.lost(&rows);
     case.delivered(&rows);
     case.innocents(&rows);
+    case.receipts();
     case.found
 }
 
@@ -82,7 +83,7 @@ impl Case<'_> {
         for asked in &book.asked {
             let Some(answer) = &asked.answer else { continue };
             let Some(row) = rows.get(asked.request.as_str()) else { continue };
-            if row.code == CANCELED || self.had_ended_before(asked, answer) {
+            if row.code == CANCELED || self.had_ended_before(asked, answer, row) {
                 continue;
             }
             let what = format!(
@@ -97,8 +98,15 @@ impl Case<'_> {
         }
     }
 
-    /// A recursive cancel of what had ended in an earlier life is a 200 too, if that left something below.
-    fn had_ended_before(&self, asked: &Asked, answer: &Acknowledged) -> bool {
+    /// A recursive cancel of what had ended in an earlier life is a 200 too, if that left something below. Of several
+    /// nodes it need not be earlier: it is so for whoever does not have the request, and it is over if it was done.
+    fn had_ended_before(&self, asked: &Asked, answer: &Acknowledged, row: &Row) -> bool {
+        if self.book.many {
+            let done = |entry: &&&Entry| matches!(entry.mark, Mark::Finish | Mark::Fail);
+            let was_done =
+                self.lines(&asked.request).iter().find(done).is_some_and(|entry| entry.at < answer.at);
+            return asked.mode.is_recursive() && (was_done || row.code == CRASHED);
+        }
         let last = self.lines(&asked.request).last();
         asked.mode.is_recursive() && last.is_some_and(|entry| entry.life < answer.life)
     }
@@ -117,5 +125,41 @@ impl Case<'_> {
                 self.break_law(Law::Innocent, None, request, what);
             }
         }
+    }
+
+    /// What was answered 200 has a receipt, which by the end is in its last form and says no less.
+    fn receipts(&mut self) {
+        let book = self.book;
+        for asked in &book.asked {
+            let Some(answer) = &asked.answer else { continue };
+            let trouble = match book.receipts.get(&answer.cancel) {
+                None => "has no receipt".to_owned(),
+                Some(receipt) => match untrue(receipt, &answer.stop) {
+                    Some(trouble) => format!("{trouble}: {receipt:?}"),
+                    None => continue,
+                },
+            };
+            let what = format!(
+                "{:?} cancel {} of {} was answered 200 {} in life {} and {trouble}",
+                asked.mode, answer.cancel, asked.request, answer.stop, answer.life
+            );
+            self.break_law(Law::Receipt, Some(asked.round), &asked.request, what);
+        }
+    }
+}
+
+/// What is wrong with a receipt, at a time when nothing waits or runs any more.
+fn untrue(receipt: &Receipt, told: &str) -> Option<&'static str> {
+    // Whoever asked first was told that it is not recorded; it has been since, and who asks then is told so.
+    let late = receipt.result == "not_recorded" && receipt.recorded;
+    let stopped = receipt.result == "stopped" || receipt.stopped_later || late;
+    if !receipt.closed {
+        Some("its receipt was never closed")
+    } else if told == "stopped" && !stopped {
+        Some("its receipt does not say that it stopped")
+    } else if receipt.parts.iter().any(|part| matches!(part.as_str(), "open" | "unkillable")) {
+        Some("its receipt has parts that are not")
+    } else {
+        None
     }
 }

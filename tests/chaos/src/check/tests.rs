@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    book::{Accepted, Change, Surprise, Survivor, Told},
+    book::{Accepted, Change, Receipt, Surprise, Survivor, Told},
     plan::Mode,
 };
 
@@ -44,7 +44,9 @@ impl Run {
 
     /// A cancel that is answered now.
     fn cancel(&mut self, life: u32, request: &str, mode: Mode, stop: &str) -> &mut Self {
-        let answer = Acknowledged { at: self.now(), life, stop: stop.to_owned() };
+        let cancel = format!("cancel {}", self.book.asked.len());
+        let answer = Acknowledged { at: self.now(), life, stop: stop.to_owned(), cancel: cancel.clone() };
+        self.book.receipts.insert(cancel, receipt(stop));
         self.book.asked.push(Asked { request: request.to_owned(), mode, round: 4, answer: Some(answer) });
         self
     }
@@ -64,6 +66,12 @@ impl Run {
         let broken: Vec<Law> = found.iter().map(|violation| violation.law).collect();
         assert_eq!(broken, laws, "{found:#?}");
     }
+}
+
+/// Of a cancel that was answered so.
+fn receipt(stop: &str) -> Receipt {
+    let result = if stop == "fenced" { "draining" } else { stop }.to_owned();
+    Receipt { result, closed: true, recorded: true, stopped_later: false, parts: vec!["stopped".to_owned()] }
 }
 
 fn row(request: &str, status: &str, code: i64, message: &str) -> Row {
@@ -288,4 +296,110 @@ fn what_is_found_is_shown_with_its_round_and_its_lines() {
     let found = so_far(&run.book, &run.entries);
     assert_eq!((found.len(), found[0].round, found[0].lines.len()), (1, Some(4), 2), "{found:#?}");
     assert!(found[0].what.contains("then b wrote: Start"), "{found:#?}");
+}
+
+#[test]
+fn two_attempts_at_the_same_time_are_found() {
+    for many in [false, true] {
+        let mut run = good();
+        run.book.many = many;
+        run.breaks(&[]);
+        // One that only begins again when the first is through, and one that does so before.
+        run.accept("x").start(1, "x", "x1").start(2, "x", "x2").finish(2, "x", "x2").list("x", "SUCCESS", 0);
+        run.breaks(&[]);
+        run.accept("y").start(1, "y", "y1").start(2, "y", "y2").finish(1, "y", "y1").finish(2, "y", "y2");
+        run.list("y", "SUCCESS", 0).breaks(&[Law::Together]);
+    }
+}
+
+#[test]
+fn of_several_nodes_what_drains_is_one_attempt_in_a_life_that_there_was() {
+    for (answered, drains_in, again_in, laws) in [
+        (5, 5, None, &[][..]),
+        (5, 3, None, &[]),
+        (5, 6, None, &[Law::RanAgain]),
+        // A node that lost its lease and goes on under the same number.
+        (5, 3, Some(3), &[Law::RanAgain]),
+        (5, 3, Some(4), &[Law::RanAgain]),
+    ] {
+        let mut run = Run::default();
+        run.book.many = true;
+        run.accept("b").start(drains_in, "b", "b1").cancel(answered, "b", Mode::Plain, "draining");
+        run.finish(drains_in, "b", "b1").list("b", "FAIL", 4208);
+        if let Some(life) = again_in {
+            run.start(life, "b", "b2");
+        }
+        run.breaks(laws);
+    }
+    // And of what is said to be stopped nothing, in no life.
+    let mut run = Run::default();
+    run.book.many = true;
+    run.accept("b").start(3, "b", "b1").cancel(5, "b", Mode::Force, "stopped").finish(3, "b", "b1");
+    run.list("b", "FAIL", 4208).breaks(&[Law::RanAgain]);
+}
+
+#[test]
+fn of_several_nodes_what_ended_as_cancelled_drains_in_a_life_that_there_was_and_nothing_else_goes_on() {
+    for (code, seen_in, laws) in [(4208, 5, &[][..]), (4208, 2, &[Law::Twice]), (0, 5, &[Law::Twice])] {
+        let status = if code == 0 { "SUCCESS" } else { "FAIL" };
+        let mut run = Run::default();
+        run.book.many = true;
+        run.accept("b").start(3, "b", "b1");
+        run.book.asked.push(Asked { request: "b".to_owned(), mode: Mode::Plain, round: 1, answer: None });
+        let at = run.now();
+        run.book.saw(&[row("b", status, code, "")], at, seen_in, 1);
+        run.finish(3, "b", "b1").list("b", status, code).breaks(laws);
+    }
+}
+
+#[test]
+fn of_several_nodes_a_recursive_cancel_of_what_was_done_reaches_what_is_below_and_of_what_was_not_stops_it() {
+    for (mode, done_before, laws) in [
+        (Mode::Recursive, true, &[][..]),
+        (Mode::Force, true, &[Law::Delivered]),
+        (Mode::Recursive, false, &[Law::Delivered]),
+    ] {
+        let mut run = Run::default();
+        run.book.many = true;
+        run.accept("b").start(1, "b", "b1");
+        if done_before {
+            run.finish(1, "b", "b1");
+        }
+        run.cancel(1, "b", mode, "draining");
+        if !done_before {
+            run.finish(1, "b", "b1");
+        }
+        run.list("b", "SUCCESS", 0).breaks(laws);
+    }
+}
+
+#[test]
+fn a_receipt_that_is_missing_open_or_says_less_than_was_told_is_found() {
+    let changed = |change: &dyn Fn(&mut Receipt), laws: &[Law]| {
+        let mut run = good();
+        run.book.receipts.values_mut().for_each(change);
+        run.breaks(laws);
+    };
+    changed(&|_| {}, &[]);
+    changed(&|receipt| receipt.closed = false, &[Law::Receipt]);
+    changed(&|receipt| receipt.result = "interrupted".to_owned(), &[Law::Receipt]);
+    changed(&|receipt| receipt.parts.push("open".to_owned()), &[Law::Receipt]);
+    changed(
+        &|receipt| {
+            receipt.result = "draining".to_owned();
+            receipt.stopped_later = true;
+        },
+        &[],
+    );
+    changed(&|receipt| receipt.result = "not_recorded".to_owned(), &[]);
+    changed(
+        &|receipt| {
+            receipt.result = "not_recorded".to_owned();
+            receipt.recorded = false;
+        },
+        &[Law::Receipt],
+    );
+    let mut run = good();
+    run.book.receipts.clear();
+    run.breaks(&[Law::Receipt]);
 }

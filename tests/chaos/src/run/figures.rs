@@ -12,12 +12,18 @@ use crate::{
 /// The figures of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
+    /// Nodes that were there.
+    pub nodes: usize,
     /// Rounds that were run.
     pub rounds: u64,
     /// SIGKILLs of a life that served.
     pub kills: u64,
     /// SIGKILLs of a life that was starting, or recovering.
     pub kills_at_start: u64,
+    /// Nodes that were stopped for longer than their lease.
+    pub sleeps: u64,
+    /// Kills of the database server.
+    pub database_kills: u64,
     /// SIGTERMs.
     pub clean_ends: u64,
     /// Calls that were answered 202.
@@ -61,16 +67,17 @@ impl fmt::Display for Figures {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             to,
-            "rounds {}, kills {} and {} more at the start, clean ends {}, accepted {}, listed {}, \
-             attempts {} of which finished {}, cancels",
-            self.rounds,
-            self.kills,
-            self.kills_at_start,
-            self.clean_ends,
-            self.accepted,
-            self.listed,
-            self.started,
-            self.finished
+            "rounds {}, kills {} and {} more at the start, clean ends {}, ",
+            self.rounds, self.kills, self.kills_at_start, self.clean_ends
+        )?;
+        if self.nodes > 1 {
+            let Self { nodes, sleeps, database_kills, .. } = self;
+            write!(to, "nodes {nodes}, sleeps {sleeps}, kills of the database {database_kills}, ")?;
+        }
+        write!(
+            to,
+            "accepted {}, listed {}, attempts {} of which finished {}, cancels",
+            self.accepted, self.listed, self.started, self.finished
         )?;
         for mode in Mode::ALL {
             let word = format!("{mode:?}").to_lowercase();
