@@ -16,7 +16,7 @@ use api::{Api, ApiSettings, NodeKey, RateLimits, Secrets};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use store::{Shared, Store};
 use supervisor::{
-    Handle, Lease, LogSettings, Lost, Node, Recovered, RequestRow, Settings, Tunable, Working,
+    Handle, Lease, LogSettings, Lost, Node, Recovered, RequestRow, RuntimeImage, Settings, Tunable, Working,
     group::{Containment, HelperProgram, Isolation, LeaseClock, Spawner, Swept},
     http,
 };
@@ -33,7 +33,7 @@ use crate::{
     otlp::{Exporter, Exporting},
     output,
     reload::{Changeable, Reloads},
-    runtime_user::{self, RuntimeUser},
+    runtime_user::{self, Chosen, RuntimeUser},
     settings::{Given, IsolationArg, Loaded, NodeSettings},
     signals::EndSignals,
     stores,
@@ -263,17 +263,7 @@ async fn start_with(
     let listeners = Listeners::bind(args, tls, handed)?;
     let open = OpenListener::bind(args.metrics_listen)?;
     let (address, status) = (listeners.address(), listeners.status());
-    let mut images = images::install(&data)?;
-    for folder in &args.images {
-        images::add_own(folder, &mut images)?;
-    }
-    let chosen = runtime_user::choose(args.runtime_user, Some(&data), &images, helper)?;
-    match chosen.user {
-        None if nix::unistd::geteuid().is_root() && args.runtime_user == RuntimeUser::Auto => {
-            tracing::warn!("{chosen}");
-        }
-        _ => tracing::info!("{chosen}"),
-    }
+    let (images, chosen) = runtimes(args, &data)?;
     let clock = match &nodes {
         Some(_) => Some(LeaseClock::starting_with(LeaseClock::boottime_now()?)?),
         None => None,
@@ -356,6 +346,22 @@ async fn take_over(api: &Api, node: &Node, swept: bool) -> anyhow::Result<()> {
         "took over from the last life"
     );
     Ok(())
+}
+
+/// The images that functions run by, and as whom.
+fn runtimes(args: &NodeSettings, data: &Path) -> anyhow::Result<(Vec<Arc<RuntimeImage>>, Chosen)> {
+    let mut images = images::install(data)?;
+    for folder in &args.images {
+        images::add_own(folder, &mut images)?;
+    }
+    let chosen = runtime_user::choose(args.runtime_user, Some(data), &images, helper)?;
+    match chosen.user {
+        None if nix::unistd::geteuid().is_root() && args.runtime_user == RuntimeUser::Auto => {
+            tracing::warn!("{chosen}");
+        }
+        _ => tracing::info!("{chosen}"),
+    }
+    Ok((images, chosen))
 }
 
 /// Probes what contains runtimes, and first of all ends what an earlier life of this node left.
@@ -486,7 +492,7 @@ impl Running {
         };
         if closed.is_err() && self.shared.is_some() {
             // Its last owner would wait for what it still writes, and nobody answers that.
-            std::mem::forget(Arc::clone(&self.store));
+            Box::leak(Box::new(Arc::clone(&self.store)));
         }
         closed.context("the store did not close cleanly")?;
         Ok(left)
