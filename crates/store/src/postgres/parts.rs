@@ -30,11 +30,12 @@ pub(crate) struct Ask<'a> {
 
 const NOW: &str = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 
+// Who carries out a part that is asked of everybody may fence and wait in its turn: nobody waits for one of those but its asker.
 const WAIT: &str = "
 INSERT INTO waits (cancel, part)
 SELECT $2::uuid, p.part FROM parts p JOIN invocations i ON i.request = p.request AND i.owner = p.node
 WHERE p.request = ANY($1::uuid[]) AND p.state = 0 AND p.level >= $3::int2 AND p.scope >= $4::int2 AND p.cancel <> $2
-  AND (i.status < 2 OR i.tail) AND NOT (i.request = ANY ($5::uuid[]) AND i.owner = $6::text)
+  AND p.project IS NOT NULL AND (i.status < 2 OR i.tail) AND NOT (i.request = ANY ($5::uuid[]) AND i.owner = $6::text)
 ON CONFLICT DO NOTHING";
 const MAKE: &str = "
 WITH made AS (
@@ -45,7 +46,7 @@ WITH made AS (
     FROM invocations i JOIN nodes n ON n.node = i.owner
     WHERE i.request = ANY($1) AND (i.status < 2 OR i.tail AND n.state IN (0, 1)) AND NOT (i.request = ANY ($5::uuid[]) AND i.owner = $6::text)
       AND NOT EXISTS (SELECT 1 FROM parts p WHERE p.request = i.request AND p.node = i.owner AND p.state = 0
-                      AND p.level >= $3::int2 AND p.scope >= $4::int2)
+                      AND p.project IS NOT NULL AND p.level >= $3::int2 AND p.scope >= $4::int2)
     ORDER BY i.seq
     RETURNING node
 )
@@ -67,6 +68,7 @@ WITH RECURSIVE reached (request) AS (
 INSERT INTO waits (cancel, part)
 SELECT $2::uuid, p.part FROM reached r JOIN parts p ON p.request = r.request AND p.state = 0
 WHERE NOT (r.request = ANY ($1::uuid[]) AND p.node = $4::text) AND p.level >= $3::int2 AND p.scope = 1 AND p.cancel <> $2
+  AND p.project IS NOT NULL
 ON CONFLICT DO NOTHING";
 /// What [`wait_below`] asks.
 pub(crate) const WAITS_BELOW: [&str; 1] = [WAIT_BELOW];

@@ -80,13 +80,6 @@ impl Nodes {
 
     async fn cancel_elsewhere(self: &Arc<Self>, order: &CancelOrder) -> CancelAnswer {
         let found = match self.fence(order).await {
-            // It is over, and a synchronous request that it made may not be: its node alone knows.
-            Ok(Some(over @ CancelAnswer::Finished(_))) if order.scope == Scope::Subtree => {
-                return match self.ask_around(order).await {
-                    CancelAnswer::Unknown => over,
-                    answer => answer,
-                };
-            }
             Ok(Some(answer)) => return answer,
             Ok(None) => stored_answer(self.shared.as_ref(), order).await,
             Err(error) => return gone(order, &error),
