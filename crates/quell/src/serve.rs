@@ -7,7 +7,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use api::{Api, ApiSettings, NodeKey, RateLimits, Secrets};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use store::{Embedded, Store, StoreError};
+use store::Store;
 use supervisor::{
     Handle, LogSettings, Node, Recovered, RequestRow, Settings, Tunable,
     group::{Containment, HelperProgram, Isolation, Spawner, Swept},
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     INSTANCE_INIT,
     config::ClientConfig,
-    images,
+    data_folder, images,
     listeners::{Listeners, Tls, handed_over},
     manager::Manager,
     open_listener::OpenListener,
@@ -102,7 +102,7 @@ pub(crate) async fn serve(given: Given, loaded: Loaded) -> anyhow::Result<ExitCo
 async fn awaited(handle: &Handle) -> String {
     let Some(node) = handle.node(None).await else { return "nothing, the core has ended".to_owned() };
     // Those that no instance holds are safe in the store, if they are asynchronous.
-    let is_left = |row: &RequestRow| row.asynchronous && row.instance.is_none();
+    let is_left = |row: &RequestRow| row.asynchronous == Some(true) && row.instance.is_none();
     let left = node.requests.iter().filter(|row| is_left(row)).count();
     let waits = node.requests.len() - left;
     let counted = |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
@@ -178,15 +178,8 @@ pub(crate) async fn start(args: &NodeSettings) -> anyhow::Result<Running> {
 /// Starts a node: store, what an earlier life left, runtimes, API, in this order.
 async fn start_with(args: &NodeSettings, handed: Option<std::net::TcpListener>) -> anyhow::Result<Running> {
     let tls = Tls::of(args)?;
-    std::fs::create_dir_all(&args.data).with_context(|| format!("{} cannot be made", args.data.display()))?;
-    let data = args.data.canonicalize()?;
-    let opened = Embedded::open(&data).map_err(|error| match error {
-        StoreError::Locked(_) => anyhow::Error::new(error).context(
-            "cannot start (give --data, or `data` in quell.toml, another folder; or end the node that runs)",
-        ),
-        error => error.into(),
-    });
-    let store: Arc<dyn Store> = Arc::new(opened?);
+    let data = data_folder::made(&args.data)?;
+    let store: Arc<dyn Store> = Arc::new(data_folder::store_in(&data)?);
     let listeners = Listeners::bind(args, tls, handed)?;
     let open = OpenListener::bind(args.metrics_listen)?;
     let (address, status) = (listeners.address(), listeners.status());
@@ -321,7 +314,8 @@ async fn credential(
     };
     let Secrets { token, access_key, secret_key } = secrets;
     let (endpoint, ca) = (listeners.endpoint(), listeners.ca());
-    let client = ClientConfig { endpoint, token, project, access_key, secret_key, ca };
+    let client =
+        ClientConfig { endpoint, token, project, access_key, secret_key, ca, is_project_named: false };
     client.write(data)?;
     Ok(client)
 }

@@ -22,7 +22,8 @@ pub(crate) use self::field::Endpoint;
 #[cfg(not(feature = "otlp"))]
 use self::field::Endpoint;
 pub(crate) use self::{
-    field::{Filter, LogFormat},
+    field::{Filter, LogFormat, found, meant},
+    file::{line_of, position, syntax},
     given::{Given, Loaded},
     mistakes::Mistakes,
     shown::{check, example, show},

@@ -47,7 +47,8 @@ async fn tree_of_one(
         Ok(kept) => kept,
         Err(ClientError::Refused { status: 404, .. }) => {
             return Err(no_tree.context(format!(
-                "{request} is not live, and not kept: only asynchronous requests are, for --keep-days of the node"
+                "{request} is not live, and not kept: only asynchronous requests are, for --keep-days of the node (`quell ls` \
+                 shows those that live)"
             )));
         }
         Err(error) => return Err(error.into()),
@@ -100,7 +101,7 @@ pub(crate) fn show_tree(tree: &TreeView) {
                 format!("{indent}{}", row.request_id),
                 output::function(&row.function, &row.version),
                 state(row),
-                output::age(row.created_ms, now),
+                age(row, now),
                 row.instance.clone().unwrap_or_default(),
                 pid,
                 output::labels(&row.labels),
@@ -113,9 +114,14 @@ pub(crate) fn show_tree(tree: &TreeView) {
     }
 }
 
+/// How old a request is; of one that is over and forgotten nobody knows.
+pub(super) fn age(row: &RequestRow, now_ms: i64) -> String {
+    row.created_ms.map(|created| output::age(created, now_ms)).unwrap_or_default()
+}
+
 /// Where a request stands, in words.
 pub(super) fn state(row: &RequestRow) -> String {
-    let kind = if row.asynchronous { "async" } else { "sync" };
+    let kind = if row.asynchronous == Some(true) { "async" } else { "sync" };
     match (&row.stopping, row.code) {
         (_, Some(code)) => format!("{} {code}", row.state),
         (Some(level), None) => format!("{} {kind}, stopping ({level})", row.state),
@@ -173,7 +179,7 @@ pub(super) fn requests_table(rows: &[RequestRow]) -> Vec<String> {
             let parent = row.parent.clone().unwrap_or_else(|| "-".to_owned());
             let instance = row.instance.clone().unwrap_or_default();
             let function = output::function(&row.function, &row.version);
-            let age = output::age(row.created_ms, now);
+            let age = age(row, now);
             [row.request_id.clone(), function, state(row), age, instance, parent, output::labels(&row.labels)]
         })
         .collect();
