@@ -4,7 +4,7 @@ import { read, Refused, said } from './api.js';
 import { Cancel } from './cancel.js';
 import { byId, facts, make } from './element.js';
 import { Log } from './log.js';
-import { age, badge, clock, functionName, short, stateWords } from './words.js';
+import { age, badge, clock, functionName, labelWords, short, stateWords } from './words.js';
 
 /** Milliseconds between two looks at a request that lives and is not told of. */
 const AGAIN = 1_000;
@@ -74,6 +74,7 @@ export class Detail {
         whoWaits(row))],
       ['Function', functionName(row)],
       ['Alias', row.alias],
+      ['Labels', labelWords(row)],
       ['Id', make('span', { class: 'id' }, row.request_id)],
       ['Made by', row.parent ? link('requests', row.parent) : 'nobody here: it is a root'],
       ['Arrived', row.created_ms ? `${clock(row.created_ms)}, ${age(row.created_ms)} ago` : null],

@@ -22,9 +22,6 @@ pub(crate) fn completions(shell: Shell) -> ExitCode {
 
 /// Writes a page for each command into a folder.
 pub(crate) fn man(folder: &Path) -> anyhow::Result<ExitCode> {
-    if folder.as_os_str().is_empty() {
-        return Err(Usage("name a folder for the pages".to_owned()).into());
-    }
     std::fs::create_dir_all(folder)
         .map_err(|error| Usage(format!("the folder {} cannot be made: {error}", folder.display())))?;
     let mut command = Cli::command().disable_help_subcommand(true);
