@@ -66,13 +66,8 @@ impl Person {
 }
 
 #[tokio::test]
-async fn what_nobody_needs_a_node_for_is_told_without_one() {
+async fn words_of_other_tools_are_told_what_they_are_here() {
     let person = Person::at(None);
-    let empty = person.home.path().join("empty");
-    fs::create_dir(&empty).unwrap();
-    fs::write(person.home.path().join("a-file"), "").unwrap();
-    fs::create_dir(person.home.path().join("damaged")).unwrap();
-    fs::write(person.home.path().join("damaged/client.json"), "{").unwrap();
     let cases: Vec<(Vec<&str>, i32, &[&str])> = vec![
         (vec!["cancle", NOBODY], 2, &["unrecognized subcommand 'cancle'", "cancel"]),
         (vec!["stop", NOBODY], 2, &["unrecognized subcommand 'stop'", "--help", "`quell cancel REQUEST`"]),
@@ -90,6 +85,31 @@ async fn what_nobody_needs_a_node_for_is_told_without_one() {
         (vec!["invoke", "f", "--data", "{\"a\": 1}"], 2, &["quell invoke f --event '{\"a\": 1}'"]),
         (vec!["serve", "--drain", "30s"], 2, &["not a number of seconds", "write 30"]),
         (vec!["serve", "--drain", "5m"], 2, &["write 300"]),
+        (vec!["run"], 2, &["`quell serve`", "quell invoke FUNCTION"]),
+        (vec!["ps"], 2, &["did you mean `quell ls`?"]),
+        (vec!["kill", NOBODY], 2, &["did you mean `quell cancel REQUEST --force`?"]),
+        (vec!["version"], 2, &["did you mean `quell --version`?"]),
+        (vec!["delete", "f"], 2, &["did you mean `quell functions delete NAME`?"]),
+        (vec!["serve", "--port", "80"], 2, &["--listen 127.0.0.1:PORT"]),
+        (vec!["ls", "--all"], 2, &["`quell ls` shows all that lives", "quell receipts"]),
+        (vec!["logs"], 2, &["quell logs --function NAME"]),
+        (vec!["logs", NOBODY, "--since", "5"], 2, &["90s, 15m", "--since"]),
+        (vec!["call-off"], 2, &["quell call-off --list"]),
+        (vec!["invoke", "f", "--event", "{name: 1}"], 2, &["not JSON", "--event '{"]),
+        (vec!["invoke", "f", "--label", "team"], 2, &["--label", "name=value"]),
+    ];
+    for (args, code, words) in cases {
+        Person::told(&args, person.types(&args).await, (code, words));
+    }
+}
+
+#[tokio::test]
+async fn files_and_folders_that_cannot_be_used_are_told_without_a_node() {
+    let person = Person::at(None);
+    fs::write(person.home.path().join("a-file"), "").unwrap();
+    fs::create_dir(person.home.path().join("damaged")).unwrap();
+    fs::write(person.home.path().join("damaged/client.json"), "{").unwrap();
+    let cases: Vec<(Vec<&str>, i32, &[&str])> = vec![
         (vec!["serve", "--data", "a-file"], 2, &["the data folder a-file", "it is a file", "--data"]),
         (vec!["serve", "--data", "/proc/nosuch"], 2, &["the data folder /proc/nosuch cannot be made"]),
         (vec!["man", ""], 2, &["a value is required"]),
@@ -117,18 +137,16 @@ async fn what_nobody_needs_a_node_for_is_told_without_one() {
             2,
             &["there is no folder nosuch"],
         ),
-        (vec!["run"], 2, &["`quell serve`", "quell invoke FUNCTION"]),
-        (vec!["ps"], 2, &["did you mean `quell ls`?"]),
-        (vec!["kill", NOBODY], 2, &["did you mean `quell cancel REQUEST --force`?"]),
-        (vec!["version"], 2, &["did you mean `quell --version`?"]),
-        (vec!["delete", "f"], 2, &["did you mean `quell functions delete NAME`?"]),
-        (vec!["serve", "--port", "80"], 2, &["--listen 127.0.0.1:PORT"]),
-        (vec!["ls", "--all"], 2, &["`quell ls` shows all that lives", "quell receipts"]),
-        (vec!["logs"], 2, &["quell logs --function NAME"]),
-        (vec!["logs", NOBODY, "--since", "5"], 2, &["90s, 15m", "--since"]),
-        (vec!["call-off"], 2, &["quell call-off --list"]),
-        (vec!["invoke", "f", "--event", "{name: 1}"], 2, &["not JSON", "--event '{"]),
-        (vec!["invoke", "f", "--label", "team"], 2, &["--label", "name=value"]),
+    ];
+    for (args, code, words) in cases {
+        Person::told(&args, person.types(&args).await, (code, words));
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_needs_a_node_for_is_told_without_one() {
+    let person = Person::at(None);
+    let cases: Vec<(Vec<&str>, i32, &[&str])> = vec![
         (vec!["deploy", "nosuchdir"], 2, &["nosuchdir is not there", "function.toml"]),
         (vec!["credentials", "create", "--scope", "root"], 2, &["read, invoke, cancel, admin, operator"]),
         (vec!["cancel"], 2, &["<REQUEST>", "quell cancel --where", "quell ls"]),
@@ -175,7 +193,7 @@ async fn what_a_node_refuses_is_told_with_what_to_do() {
     let (node, bell) = (TestNode::start().await, Bell::hang().await);
     node.deploy_probe("f", 1, 1, json!({})).await;
     let event = json!({ "do": "wait", "port": bell.port });
-    let live = node.invoke_async("f", &event).await;
+    node.invoke_async("f", &event).await;
     let mut ring = bell.ring().await;
     let over = node.invoke_async("f", &json!({ "name": 1 })).await;
     ring.release().await;
@@ -221,21 +239,6 @@ async fn what_a_node_refuses_is_told_with_what_to_do() {
         (vec!["receipt", &over], 5, &["was not cancelled", "quell tree"]),
         (vec!["receipts", "--function", "nosuch"], 5, &["there is no function nosuch"]),
         (vec!["credentials", "revoke", "nosuch"], 5, &["quell credentials list"]),
-        (vec!["ls", "--project", "other"], 4, &["it opens another project", "--project"]),
-        (vec!["functions", "--project", "other"], 4, &["it opens another project"]),
-        (vec!["tree", &live, "--project", "other"], 4, &["it opens another project"]),
-        (vec!["cancel", &live, "--project", "other"], 4, &["it opens another project"]),
-        (vec!["plan", &live, "--project", "other"], 4, &["it opens another project"]),
-        (
-            vec!["cancel", "--where", "age>=0s", "--project", "other", "--yes"],
-            4,
-            &["it opens another project"],
-        ),
-        (
-            vec!["cancel", "--where", "age>=0s", "--project", "other", "--dry-run"],
-            4,
-            &["it opens another project"],
-        ),
         (vec!["ls", "--endpoint", &no_tls], 3, &["speaks no TLS", "http://"]),
         (vec!["call-off", "nobody"], 5, &["bulk cancel not found", "none runs", "quell call-off --list"]),
         (vec!["receipt", NOBODY], 5, &["not found", "quell receipts"]),
@@ -252,14 +255,45 @@ async fn what_a_node_refuses_is_told_with_what_to_do() {
     for (args, code, words) in cases {
         Person::told(&args, person.types(&args).await, (code, words));
     }
-    assert_eq!(node.listed("f", &live).await.0, "RUNNING", "whoever named another project touched nothing");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_names_another_project_than_that_of_the_credential_touches_nothing() {
+    let (node, bell) = (TestNode::start().await, Bell::hang().await);
+    node.deploy_probe("f", 1, 1, json!({})).await;
+    let live = node.invoke_async("f", &json!({ "do": "wait", "port": bell.port })).await;
+    let _ring = bell.ring().await;
+    let person = Person::at(Some(&node.dir));
+    let other = ["--project", "other"];
+    for args in [
+        &["ls"] as &[&str],
+        &["functions"],
+        &["receipts"],
+        &["tree", &live],
+        &["plan", &live, "--recursive"],
+        &["cancel", &live],
+        &["cancel", &live, "--dry-run"],
+        &["cancel", &live, "--function", "f"],
+        &["cancel", "--where", "age>=0s", "--yes"],
+        &["cancel", "--where", "age>=0s", "--dry-run"],
+        &["logs", &live],
+        &["backup", "b"],
+    ] {
+        let args = [args, &other].concat();
+        let words: &[&str] = &["it opens another project", "--project"];
+        Person::told(&args, person.types(&args).await, (4, words));
+    }
+    assert_eq!(node.listed("f", &live).await.0, "RUNNING");
     // Whoever names a request is told its cancel, and a plan of one that is cancelled is none, as its cancel is.
-    let cancel = node.cancel("f", &live, Mode::Force).await;
-    let cancel = cancel.header("X-Quell-Cancel-Id").to_owned();
+    let (code, _, err) = person.types(&["cancel", &live, "--force", "--project", "default"]).await;
+    assert_eq!(code, 0, "{err}");
+    let cancel = node.get(&format!("/quell/v1/requests/{live}")).await.json()["cancel_id"].clone();
+    let receipt = format!("quell receipt {}", cancel.as_str().unwrap());
     let args = ["receipt", live.as_str()];
-    Person::told(&args, person.types(&args).await, (5, &[&format!("quell receipt {cancel}")]));
+    Person::told(&args, person.types(&args).await, (5, &[&receipt]));
     let (code, out, err) = person.types(&["plan", &live]).await;
-    assert!(code == 0 && out.contains("cancelled already") && out.contains(&cancel), "{code} {out} {err}");
+    assert!(code == 0 && out.contains("cancelled already") && out.contains(&receipt), "{code} {out} {err}");
     node.stop().await;
 }
 
