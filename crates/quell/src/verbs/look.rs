@@ -214,3 +214,22 @@ pub(crate) async fn fetch_node(client: &Client) -> anyhow::Result<NodeView> {
     let view = client.json(Method::GET, "/quell/v1/node", None).await?;
     serde_json::from_value(view).context("the node's answer is not a node")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_age_of_what_is_over_and_forgotten_is_no_number() {
+        let row = |created: Value| -> RequestRow {
+            let row = json!({
+                "request_id": "a", "parent": null, "depth": 0, "function": "", "state": "settled", "code": 0,
+                "asynchronous": null, "attempt": 1, "created_ms": created,
+            });
+            serde_json::from_value(row).unwrap()
+        };
+        assert_eq!(age(&row(Value::Null), 90_000), "");
+        assert_eq!(age(&row(json!(1)), 90_001), "90s");
+        assert_eq!(state(&row(Value::Null)), "settled 0");
+    }
+}
