@@ -95,7 +95,7 @@ async fn a_wrong_credential_on_cancel_is_403_and_stops_nobody() {
     // A valid credential of another project, and a function of another project under one's own path.
     let other = path.replace("/default/", "/other/");
     let reply = node.send(Method::POST, &other, &json, body.as_bytes()).await;
-    assert_eq!(reply.error(), error(403, "FSS.0403", "invalid token"));
+    assert_eq!(reply.error(), error(403, "FSS.0403", "invalid token: it opens another project"));
     for urn in ["other:default:f", "urn%3Afss%3Alocal%3Aother%3Afunction%3Adefault%3Af"] {
         let path = format!("{FUNCTIONS}/{urn}/cancel");
         let reply = node.send(Method::POST, &path, &json, body.as_bytes()).await;

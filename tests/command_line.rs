@@ -153,17 +153,31 @@ async fn a_function_is_disabled_enabled_and_deleted_by_name() {
     let node = TestNode::start().await;
     let scratch = tempfile::tempdir().unwrap();
     let dir = folder(scratch.path(), "probe", "max_instances = 2\n");
+    let other = scratch.path().join("other");
+    fs::create_dir(&other).unwrap();
+    let redeployed = folder(&other, "probe", "");
     assert_eq!(quell(&node, &["deploy", &dir]).await.0, 0);
     let (code, out, _) = quell(&node, &["functions", "disable", "probe"]).await;
-    assert!(code == 0 && out.contains("quell functions enable probe --max-instances 2"), "{out}");
+    assert!(
+        code == 0 && out.contains("as it was (2 instances at most): quell functions enable probe"),
+        "{out}"
+    );
     let (code, _, err) = quell(&node, &["invoke", "probe"]).await;
-    assert!(code == 1 && err.contains("FSS.150434"), "{code} {err}");
+    assert!(
+        code == 1 && err.contains("FSS.150434") && err.contains("quell functions enable"),
+        "{code} {err}"
+    );
     let (code, out, _) = quell(&node, &["functions"]).await;
     assert!(code == 0 && out.contains("0 (disabled)"), "{out}");
     let (code, out, _) = quell(&node, &["functions", "disable", "probe"]).await;
     assert!(code == 0 && out.contains("already"), "{out}");
     let (code, _, err) = quell(&node, &["functions", "enable", "probe", "--max-instances", "0"]).await;
     assert!(code == 2 && err.contains("quell functions disable probe"), "{err}");
+    assert_eq!(quell(&node, &["deploy", &redeployed]).await.0, 0, "it stays disabled, and remembers");
+    let (code, out, _) = quell(&node, &["functions", "enable", "probe"]).await;
+    assert_eq!((code, out.as_str()), (0, "enabled probe: 2 instances at most\n"), "as it was before");
+    let (code, out, _) = quell(&node, &["functions", "enable", "probe", "--max-instances", "-1"]).await;
+    assert_eq!((code, out.as_str()), (0, "enabled probe: any number of instances\n"));
     let (code, out, _) = quell(&node, &["functions", "enable", "probe", "--max-instances", "2"]).await;
     assert_eq!((code, out.as_str()), (0, "enabled probe: 2 instances at most\n"));
     let (code, out, _) = quell(&node, &["functions", "enable", "probe"]).await;
@@ -221,13 +235,20 @@ async fn a_node_that_cannot_start_says_why() {
     let file = scratch.path().join("file");
     fs::write(&file, "").unwrap();
     let (code, _, err) = run(&["serve", "--listen", "127.0.0.1:0"], Some(&file), &[]).await;
-    assert!(code == 1 && err.contains("cannot be made"), "{code} {err}");
+    assert!(code == 2 && err.contains("cannot be made"), "{code} {err}");
     let data = scratch.path().join("damaged");
     fs::create_dir(&data).unwrap();
     fs::write(data.join("quell.db"), "this is no database, and quite long enough to be seen as such")
         .unwrap();
     let (code, _, err) = run(&["serve", "--listen", "127.0.0.1:0"], Some(&data), &[]).await;
-    assert!(code == 1 && err.contains("quell.db"), "{code} {err}");
+    assert!(code == 1 && err.contains("quell.db") && err.contains("quell backup"), "{code} {err}");
+    fs::remove_file(data.join("quell.db")).unwrap();
+    fs::write(data.join("client.json"), "{").unwrap();
+    let (code, _, err) = run(&["serve", "--listen", "127.0.0.1:0"], Some(&data), &[]).await;
+    assert!(
+        code == 2 && err.contains("client.json is damaged") && err.contains("move it away"),
+        "{code} {err}"
+    );
 }
 
 #[tokio::test]

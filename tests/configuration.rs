@@ -204,7 +204,7 @@ async fn a_mistyped_variable_is_told_in_the_log() {
         written("listen = \"127.0.0.1:0\"\nisolation = \"cgroup\"\ndata = \"/dev/null/nowhere\"");
     let variables = [("QUELL_MAX_INSTANCE", "4"), ("QUELL_SERVICE_HOST", "10.0.0.1")];
     let (code, _, err) = quell(folder.path(), &["serve"], &variables).await;
-    assert!(code == 1 && err.contains("did you mean QUELL_MAX_INSTANCES?"), "{code} {err}");
+    assert!(code == 2 && err.contains("did you mean QUELL_MAX_INSTANCES?"), "{code} {err}");
     assert!(err.contains("variable=\"QUELL_MAX_INSTANCE\"") && !err.contains("SERVICE_HOST"), "{err}");
 }
 

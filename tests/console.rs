@@ -240,7 +240,10 @@ async fn an_instance_is_told_with_its_processes_and_a_parent_that_is_over_as_lon
     assert!(rows.is_empty());
     let child = json!({ "do": "wait", "port": bell.port, "tag": "child" });
     let parent = json!({ "do": "wait", "port": bell.port, "tag": "parent", "children": [child] });
-    let root = node.invoke_async("f", &parent).await;
+    let headers = [("Content-Type", "application/json"), ("X-Quell-Labels", "team=x")];
+    let path = "/v2/default/fgs/functions/f/invocations-async";
+    let accepted = node.send(Method::POST, path, &headers, parent.to_string().as_bytes()).await;
+    let root = accepted.json()["request_id"].as_str().unwrap().to_owned();
     let mut rings = bell.rings(2).await;
     let below = rings["child"].request();
     assert_eq!(events.until(&below, "running").await["parent"], json!(root));
@@ -259,6 +262,12 @@ async fn an_instance_is_told_with_its_processes_and_a_parent_that_is_over_as_lon
     rings.get_mut("parent").unwrap().release().await;
     let settled = events.until(&root, "settled").await;
     assert_eq!((&settled["code"], &settled["function"]), (&json!(0), &json!("default:f")));
+    assert_eq!((&settled["asynchronous"], &settled["labels"]), (&json!(true), &json!({ "team": "x" })));
+    let times = ["created_ms", "started_ms"].map(|name| settled[name].as_i64().unwrap());
+    assert!(times[0] > 1_700_000_000_000 && times[0] <= times[1], "{settled}");
+    let tree = node.tree(&root).await;
+    let row = &tree[&root];
+    assert_eq!((&row["state"], &row["created_ms"]), (&json!("settled"), &settled["created_ms"]));
     // And a new watcher sees the whole tree as well.
     let (mut second, _) = Events::open(&node, &node.token).await;
     assert_eq!(second.moment().await.0, HashSet::from([root.clone(), below]));

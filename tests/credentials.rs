@@ -328,7 +328,7 @@ async fn a_backup_of_a_node_at_work_is_a_node() {
     assert_eq!(code, 0, "{said}");
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     let (_, said, code) = quell(&node, &["backup", file.to_str().unwrap()], "").await;
-    assert_eq!((code, said.contains("is there already")), (1, true), "{said}");
+    assert_eq!((code, said.contains("is there already")), (2, true), "{said}");
     let left = std::fs::read_dir(&node.dir).unwrap().flatten();
     assert!(!left.into_iter().any(|entry| entry.file_name().to_string_lossy().contains("backup")));
     assert_eq!(node.cancel("f", &goes_on, Mode::Force).await.header("x-quell-stop"), "stopped");

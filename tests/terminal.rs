@@ -50,6 +50,67 @@ async fn a_cancel_of_many_shows_its_plan_asks_and_does_what_was_answered() {
 }
 
 #[tokio::test]
+async fn ctrl_c_and_sigterm_at_a_question_end_at_once_and_nothing_is_done() {
+    use nix::sys::signal::Signal::{SIGINT, SIGTERM};
+    let (node, ring, running, waiting) = one_and_one().await;
+    for signal in [SIGINT, SIGTERM] {
+        for (args, asked, said) in [
+            (&["cancel", "--where", "status=waiting"] as &[&str], "[y/N]", "nothing was cancelled"),
+            (&["functions", "delete", "f"], "Delete urn:", "nothing was deleted"),
+        ] {
+            let mut asking = at_terminal(&node, args, &[]);
+            asking.prints(asked);
+            asking.signal(signal);
+            let (status, screen) = asking.ended().await;
+            assert!(
+                status.code() == Some(130) && screen.contains(said),
+                "{args:?} {signal}: {status} {screen}"
+            );
+        }
+    }
+    assert_eq!(node.listed("f", &waiting).await.0, "WAIT");
+    assert_eq!(node.listed("f", &running).await.0, "RUNNING");
+    assert!(!ring.process.is_gone());
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn ctrl_c_during_a_cancel_or_an_invocation_says_what_goes_on() {
+    use nix::sys::signal::Signal::SIGINT;
+    let (node, bell) = (TestNode::start().await, Bell::hang().await);
+    // Nobody listens to what it is asked, and the grace is long.
+    node.deploy_probe("f", 1, 1, json!({ "quell": { "grace_ms": 60_000 } })).await;
+    let event = json!({ "do": "stubborn", "port": bell.port });
+    let calling = at_terminal(&node, &["invoke", "f", "--event", &event.to_string()], &[]);
+    let ring = bell.ring().await;
+    calling.signal(SIGINT);
+    let (status, screen) = calling.ended().await;
+    assert!(status.code() == Some(130), "{status} {screen}");
+    assert!(screen.contains("it goes on") && screen.contains("quell ls --where function=f"), "{screen}");
+    let request = ring.request();
+    assert!(!ring.process.is_gone());
+
+    let stopping = at_terminal(&node, &["cancel", &request], &[]);
+    // The node has it as soon as it says so.
+    support::within("the fence", async {
+        while node.tree(&request).await[&request]["stopping"] != "ask" {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    stopping.signal(SIGINT);
+    let (status, screen) = stopping.ended().await;
+    assert!(status.code() == Some(130), "{status} {screen}");
+    assert!(
+        screen.contains("the node goes on with the cancel") && screen.contains("quell receipts"),
+        "{screen}"
+    );
+    node.cancel("f", &request, support::Mode::Force).await;
+    assert!(ring.process.is_gone());
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn colours_are_for_terminals_and_for_those_who_want_them() {
     let (node, _ring, running, _waiting) = one_and_one().await;
     let (status, coloured) = at_terminal(&node, &["ls"], &[]).ended().await;

@@ -209,10 +209,16 @@ async fn the_command_line_trusts_the_certificate_it_was_given_and_no_other() {
     let (code, said) = quell(nowhere.path(), &with(other_chain)).await;
     assert!(code == 3 && said.contains("is not trusted") && said.contains("--ca"), "{code} {said}");
     let (code, said) = quell(nowhere.path(), &with("/nonexistent")).await;
-    assert!(code == 1 && said.contains("--ca /nonexistent cannot be read"), "{code} {said}");
+    assert!(code == 2 && said.contains("--ca /nonexistent cannot be read"), "{code} {said}");
     let key = String::leak(pair.key.to_str().unwrap().to_owned());
     let (code, said) = quell(nowhere.path(), &with(key)).await;
-    assert!(code == 1 && said.contains("holds no certificate"), "{code} {said}");
+    assert!(code == 2 && said.contains("holds no certificate"), "{code} {said}");
+    let in_the_clear = node.endpoint.replace("https://", "http://");
+    let (code, said) = quell(nowhere.path(), &["ls", "--endpoint", &in_the_clear, "--token", "t"]).await;
+    assert!(
+        code == 3 && said.contains("does not speak HTTP in the clear") && said.contains("https://"),
+        "{said}"
+    );
     node.stop().await;
 }
 

@@ -66,14 +66,25 @@ impl Person {
 }
 
 #[tokio::test]
-async fn what_nobody_needs_a_node_for_is_told_without_one() {
+async fn words_of_other_tools_are_told_what_they_are_here() {
     let person = Person::at(None);
-    let empty = person.home.path().join("empty");
-    fs::create_dir(&empty).unwrap();
     let cases: Vec<(Vec<&str>, i32, &[&str])> = vec![
         (vec!["cancle", NOBODY], 2, &["unrecognized subcommand 'cancle'", "cancel"]),
         (vec!["stop", NOBODY], 2, &["unrecognized subcommand 'stop'", "--help", "`quell cancel REQUEST`"]),
         (vec!["start"], 2, &["did you mean `quell serve`?"]),
+        (vec!["run", "hello"], 2, &["`quell serve` runs a node, `quell invoke hello` a function"]),
+        (vec!["history"], 2, &["did you mean `quell receipts`?"]),
+        (vec!["describe", NOBODY], 2, &["did you mean `quell tree REQUEST`?"]),
+        (vec!["functions", "list"], 2, &["did you mean `quell functions`?"]),
+        (vec!["functions", "show", "f"], 2, &["quell functions --output json"]),
+        (vec!["credentials", "delete", "k"], 2, &["did you mean `quell credentials revoke KEY`?"]),
+        (vec!["config", "validate", "f"], 2, &["did you mean `quell config check FILE`?"]),
+        (vec!["cancel", "--label", "team=x"], 2, &["quell cancel --where 'label.team=x'"]),
+        (vec!["ls", "--function", "f"], 2, &["quell ls --where 'function=f'"]),
+        (vec!["invoke", "f", "{\"a\": 1}"], 2, &["the event is: --event '{\"a\": 1}'"]),
+        (vec!["invoke", "f", "--data", "{\"a\": 1}"], 2, &["quell invoke f --event '{\"a\": 1}'"]),
+        (vec!["serve", "--drain", "30s"], 2, &["not a number of seconds", "write 30"]),
+        (vec!["serve", "--drain", "5m"], 2, &["write 300"]),
         (vec!["run"], 2, &["`quell serve`", "quell invoke FUNCTION"]),
         (vec!["ps"], 2, &["did you mean `quell ls`?"]),
         (vec!["kill", NOBODY], 2, &["did you mean `quell cancel REQUEST --force`?"]),
@@ -86,6 +97,56 @@ async fn what_nobody_needs_a_node_for_is_told_without_one() {
         (vec!["call-off"], 2, &["quell call-off --list"]),
         (vec!["invoke", "f", "--event", "{name: 1}"], 2, &["not JSON", "--event '{"]),
         (vec!["invoke", "f", "--label", "team"], 2, &["--label", "name=value"]),
+    ];
+    for (args, code, words) in cases {
+        Person::told(&args, person.types(&args).await, (code, words));
+    }
+}
+
+#[tokio::test]
+async fn files_and_folders_that_cannot_be_used_are_told_without_a_node() {
+    let person = Person::at(None);
+    fs::write(person.home.path().join("a-file"), "").unwrap();
+    fs::create_dir(person.home.path().join("damaged")).unwrap();
+    fs::write(person.home.path().join("damaged/client.json"), "{").unwrap();
+    let cases: Vec<(Vec<&str>, i32, &[&str])> = vec![
+        (vec!["serve", "--data", "a-file"], 2, &["the data folder a-file", "it is a file", "--data"]),
+        (vec!["serve", "--data", "/proc/nosuch"], 2, &["the data folder /proc/nosuch cannot be made"]),
+        (vec!["man", ""], 2, &["a value is required"]),
+        (vec!["man", "a-file"], 2, &["a-file cannot be made"]),
+        (vec!["context", "add", "n", "--data", "nosuch"], 2, &["nosuch is not there"]),
+        (
+            vec!["context", "add", "n", "--endpoint", "http://n", "--token-file", "nosuch"],
+            2,
+            &["nosuch is not there"],
+        ),
+        (
+            vec!["ls", "--endpoint", "https://n", "--token", "t", "--ca", "nosuch.pem"],
+            2,
+            &["--ca nosuch.pem cannot be read"],
+        ),
+        (
+            vec!["ls", "--endpoint", "https://n", "--token", "t", "--ca", "a-file"],
+            2,
+            &["--ca a-file holds no certificate"],
+        ),
+        (vec!["ls", "--data", "damaged"], 2, &["client.json is damaged", "move it away"]),
+        (vec!["backup", "a-file", "--endpoint", "http://n", "--token", "t"], 2, &["is there already"]),
+        (
+            vec!["backup", "nosuch/b", "--endpoint", "http://n", "--token", "t"],
+            2,
+            &["there is no folder nosuch"],
+        ),
+    ];
+    for (args, code, words) in cases {
+        Person::told(&args, person.types(&args).await, (code, words));
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_needs_a_node_for_is_told_without_one() {
+    let person = Person::at(None);
+    let cases: Vec<(Vec<&str>, i32, &[&str])> = vec![
         (vec!["deploy", "nosuchdir"], 2, &["nosuchdir is not there", "function.toml"]),
         (vec!["credentials", "create", "--scope", "root"], 2, &["read, invoke, cancel, admin, operator"]),
         (vec!["cancel"], 2, &["<REQUEST>", "quell cancel --where", "quell ls"]),
@@ -112,7 +173,7 @@ async fn what_nobody_needs_a_node_for_is_told_without_one() {
         (vec!["context", "add", "a b", "--endpoint", "http://n"], 2, &["letters, digits"]),
         (vec!["context", "add", "n", "--endpoint", "n:7171"], 2, &["http://"]),
         (vec!["context", "add", "n", "--endpoint", "http://n"], 2, &["no token came", "--token-file"]),
-        (vec!["context", "add", "n"], 2, &["--endpoint"]),
+        (vec!["context", "add", "n"], 2, &["--endpoint URL", "--data FOLDER"]),
         // Nothing listens there.
         (
             vec!["ls", "--endpoint", "http://127.0.0.1:1", "--token", "t"],
@@ -132,23 +193,37 @@ async fn what_a_node_refuses_is_told_with_what_to_do() {
     let (node, bell) = (TestNode::start().await, Bell::hang().await);
     node.deploy_probe("f", 1, 1, json!({})).await;
     let event = json!({ "do": "wait", "port": bell.port });
-    let live = node.invoke_async("f", &event).await;
+    node.invoke_async("f", &event).await;
     let mut ring = bell.ring().await;
     let over = node.invoke_async("f", &json!({ "name": 1 })).await;
     ring.release().await;
     assert_eq!(node.settled("f", &over).await.0, "SUCCESS");
+    let live = node.invoke_async("f", &event).await;
+    let _ring = bell.ring().await;
     let made =
         node.post("/quell/v1/credentials", &json!({ "project": "foreign", "scopes": ["admin"] })).await;
     let foreign = made.json()["token"].as_str().unwrap().to_owned();
     let made = node.post("/quell/v1/credentials", &json!({ "scopes": ["read"] })).await;
     let reader = made.json()["token"].as_str().unwrap().to_owned();
+    let made = node.post("/quell/v1/credentials", &json!({ "scopes": ["invoke"] })).await;
+    let nobody = made.json()["token"].as_str().unwrap().to_owned();
     let person = Person::at(Some(&node.dir));
     let folder = person.home.path().join("empty");
     fs::create_dir(&folder).unwrap();
     let folder = folder.to_str().unwrap();
+    let no_function = person.home.path().to_str().unwrap();
+    fs::write(
+        person.home.path().join("empty/function.toml"),
+        "runtime = \"Python3.10\"\nhandler = \"index.handler\"\ntimeout = 30\n",
+    )
+    .unwrap();
+    let no_tls = node.endpoint.replace("http://", "https://");
     let cases: Vec<(Vec<&str>, i32, &[&str])> = vec![
         (vec!["ls", "--token", "wrong"], 4, &["invalid token", "--token", "quell context list"]),
-        (vec!["cancel", &live, "--token", &reader], 4, &["invalid token", "may not do this"]),
+        (vec!["cancel", &live, "--token", &reader], 4, &["invalid token: it lacks the scope cancel"]),
+        (vec!["deploy", folder, "--token", &reader], 4, &["invalid token: it lacks the scope admin"]),
+        (vec!["credentials", "list", "--token", &reader], 4, &["it lacks the scope admin"]),
+        (vec!["receipts", "--token", &nobody], 4, &["it lacks the scope read"]),
         // An id of another project is unknown there, and that is all that is told.
         (vec!["tree", &live, "--token", &foreign, "--project", "foreign"], 5, &["not found", "quell ls"]),
         (
@@ -158,7 +233,13 @@ async fn what_a_node_refuses_is_told_with_what_to_do() {
         ),
         (vec!["cancel", NOBODY], 5, &["has no request", "--function"]),
         (vec!["cancel", &over], 1, &["has already ended: SUCCESS", "nothing to cancel"]),
-        (vec!["plan", &over], 5, &["is over (SUCCESS)", "nothing of it is left to stop"]),
+        (vec!["plan", &over], 1, &["has already ended: SUCCESS", "nothing to cancel"]),
+        (vec!["cancel", &over, "--dry-run"], 1, &["has already ended: SUCCESS", "nothing to cancel"]),
+        (vec!["plan", NOBODY], 5, &["has no request", "quell ls"]),
+        (vec!["receipt", &over], 5, &["was not cancelled", "quell tree"]),
+        (vec!["receipts", "--function", "nosuch"], 5, &["there is no function nosuch"]),
+        (vec!["credentials", "revoke", "nosuch"], 5, &["quell credentials list"]),
+        (vec!["ls", "--endpoint", &no_tls], 3, &["speaks no TLS", "http://"]),
         (vec!["call-off", "nobody"], 5, &["bulk cancel not found", "none runs", "quell call-off --list"]),
         (vec!["receipt", NOBODY], 5, &["not found", "quell receipts"]),
         (
@@ -167,13 +248,65 @@ async fn what_a_node_refuses_is_told_with_what_to_do() {
             &["there is no function nobody", "Not found the function", "quell functions"],
         ),
         (vec!["tree", NOBODY], 5, &["is not live, and not kept", "not found"]),
-        (vec!["deploy", folder], 2, &["function.toml cannot be read", "runtime = "]),
+        (vec!["deploy", no_function], 2, &["function.toml cannot be read", "runtime = "]),
         (vec!["plan", "--where", "function=nobody"], 5, &["Not found the function", "quell functions"]),
         (vec!["cancel", "--where", "age>0s", "--key", "a/b", "--yes"], 1, &["key is not of"]),
     ];
     for (args, code, words) in cases {
         Person::told(&args, person.types(&args).await, (code, words));
     }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_names_another_project_than_that_of_the_credential_touches_nothing() {
+    let (node, bell) = (TestNode::start().await, Bell::hang().await);
+    node.deploy_probe("f", 1, 1, json!({})).await;
+    let live = node.invoke_async("f", &json!({ "do": "wait", "port": bell.port })).await;
+    let _ring = bell.ring().await;
+    let person = Person::at(Some(&node.dir));
+    let other = ["--project", "other"];
+    for args in [
+        &["ls"] as &[&str],
+        &["functions"],
+        &["receipts"],
+        &["tree", &live],
+        &["plan", &live, "--recursive"],
+        &["cancel", &live],
+        &["cancel", &live, "--dry-run"],
+        &["cancel", &live, "--function", "f"],
+        &["cancel", "--where", "age>=0s", "--yes"],
+        &["cancel", "--where", "age>=0s", "--dry-run"],
+        &["logs", &live],
+        &["backup", "b"],
+    ] {
+        let args = [args, &other].concat();
+        let words: &[&str] = &["it opens another project", "--project"];
+        Person::told(&args, person.types(&args).await, (4, words));
+    }
+    assert_eq!(node.listed("f", &live).await.0, "RUNNING");
+    // Whoever names a request is told its cancel, and a plan of one that is cancelled is none, as its cancel is.
+    let (code, _, err) = person.types(&["cancel", &live, "--force", "--project", "default"]).await;
+    assert_eq!(code, 0, "{err}");
+    let cancel = node.get(&format!("/quell/v1/requests/{live}")).await.json()["cancel_id"].clone();
+    let receipt = format!("quell receipt {}", cancel.as_str().unwrap());
+    let args = ["receipt", live.as_str()];
+    Person::told(&args, person.types(&args).await, (5, &[&receipt]));
+    let (code, out, err) = person.types(&["plan", &live]).await;
+    assert!(code == 0 && out.contains("cancelled already") && out.contains(&receipt), "{code} {out} {err}");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_written_is_no_success() {
+    let node = TestNode::start().await;
+    let mut command = TestNode::client_command(&node.dir, &["ls"]);
+    command.stdout(fs::File::options().write(true).open("/dev/full").unwrap());
+    let output =
+        within("the command", tokio::task::spawn_blocking(move || command.output().unwrap())).await.unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && err.contains("cannot be written"), "{} {err}", output.status);
+    assert_eq!(err.lines().count(), 1, "once: {err}");
     node.stop().await;
 }
 
@@ -259,7 +392,7 @@ async fn contexts_name_nodes_and_their_tokens_are_seen_by_nobody_else() {
     // A file that others may read is not used.
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
     let (code, _, err) = person.types(&["ls", "--context", "here"]).await;
-    assert!(code == 1 && err.contains("chmod 600"), "{code} {err}");
+    assert!(code == 2 && err.contains("chmod 600"), "{code} {err}");
     assert_eq!(node.send(Method::GET, "/quell/v1/node", &[], b"").await.status, 200);
     node.stop().await;
 }

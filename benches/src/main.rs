@@ -19,7 +19,7 @@ mod own;
 mod queue;
 mod samples;
 
-use std::process::ExitCode;
+use std::{io::Write as _, process::ExitCode};
 
 use samples::Samples;
 
@@ -51,7 +51,9 @@ const FAILED: u8 = 2;
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     if words.iter().any(|word| ["--help", "-h"].contains(&word.as_str())) {
-        println!("{}", USAGE.replace("{parts}", &latency::PARTS.join(" ")));
+        // A reader that has seen enough (`| head`) is no error.
+        let usage = USAGE.replace("{parts}", &latency::PARTS.join(" "));
+        drop(writeln!(std::io::stdout(), "{usage}"));
         return ExitCode::SUCCESS;
     }
     match measure(words) {

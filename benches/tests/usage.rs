@@ -33,3 +33,13 @@ fn what_is_not_understood_is_told_in_one_line() {
         assert!(err.starts_with("quell-bench: ") && err.lines().count() == 1, "{words:?}: {err}");
     }
 }
+
+#[test]
+fn a_reader_of_the_help_that_is_gone_is_no_error() {
+    let mut command = Command::new("timeout");
+    command.arg("60").arg(env!("CARGO_BIN_EXE_quell-bench")).arg("--help");
+    let (gone, pipe) = std::io::pipe().unwrap();
+    drop(gone);
+    let output = command.stdout(pipe).output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}

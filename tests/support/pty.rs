@@ -69,6 +69,13 @@ impl AtTerminal {
         self.keys.write_all(keys.as_bytes()).unwrap();
     }
 
+    /// What Ctrl-C does at a terminal of a shell: here the terminal is nobody's, and sends nothing by itself.
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        let pid = i32::try_from(self.child.as_ref().unwrap().id()).unwrap();
+        #[expect(clippy::disallowed_methods, reason = "our own child, not reaped yet: the pid is its own")]
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
+    }
+
     /// Its end, and all that it printed.
     pub async fn ended(mut self) -> (ExitStatus, String) {
         let mut child = self.child.take().unwrap();

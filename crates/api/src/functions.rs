@@ -164,7 +164,9 @@ async fn update(
     urn.must_be_latest()?;
     let _changing = api.changing.lock().await;
     let mut record = api.record(&urn, project).await?;
-    let (config, code) = change(&Fields(&object), &config(&record)?)?;
+    let before = config(&record)?;
+    let (config, code) = change(&Fields(&object), &before)?;
+    let config = config.remembering(&before);
     api.image(&config.runtime)?;
     let now = jiff::Timestamp::now().as_millisecond();
     record.revision = (record.revision + 1).max(now.cast_unsigned());

@@ -18,7 +18,7 @@ use crate::{
     health::StoreTried,
     metrics::HttpMetrics,
     package,
-    spec::{FunctionConfig, bad},
+    spec::{FunctionConfig, bad, listed},
 };
 
 /// What can be set of the API.
@@ -196,8 +196,9 @@ impl Api {
     pub(crate) fn image(&self, runtime: &str) -> Result<Arc<RuntimeImage>, ApiError> {
         let serves = |image: &&Arc<RuntimeImage>| image.runtimes.iter().any(|name| name == runtime);
         self.images.iter().find(serves).cloned().ok_or_else(|| {
-            let known: Vec<&String> = self.images.iter().flat_map(|image| &image.runtimes).collect();
-            bad("FSS.1005", format!("runtime {runtime:?} is not served here; served are {known:?}"))
+            let known: Vec<&str> =
+                self.images.iter().flat_map(|image| &image.runtimes).map(String::as_str).collect();
+            bad("FSS.1005", format!("runtime {runtime:?} is not served here; served are {}", listed(&known)))
         })
     }
 

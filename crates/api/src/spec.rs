@@ -50,6 +50,9 @@ pub(crate) struct FunctionConfig {
     pub(crate) code_filename: String,
     /// -1 unlimited, 0 disabled.
     pub(crate) max_instances: i64,
+    /// What it was before it was disabled; of one that is not, nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) max_instances_before: Option<i64>,
     pub(crate) concurrent_num: u32,
     /// Instances that are kept without work; set by an operation of its own.
     #[serde(default)]
@@ -163,6 +166,11 @@ pub(crate) fn bad(code: &str, message: String) -> ApiError {
     ApiError::new(StatusCode::BAD_REQUEST, code, message)
 }
 
+/// What may be said, for people.
+pub(crate) fn listed<T: ToString>(all: &[T]) -> String {
+    all.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
+}
+
 impl FunctionConfig {
     /// Reads a whole configuration. What is left out has its default, or what `before` had.
     pub(crate) fn read(fields: &Fields<'_>, before: Option<&Self>) -> Result<Self, ApiError> {
@@ -171,7 +179,10 @@ impl FunctionConfig {
         let memory_size = fields.count("memory_size", "FSS.1007", 128, 10_240)?;
         let memory_size = memory_size.ok_or_else(|| bad("FSS.1007", "memory_size is missing".into()))?;
         if !MEMORY_SIZES.contains(&memory_size) {
-            return Err(bad("FSS.1007", format!("memory_size {memory_size} is not one of {MEMORY_SIZES:?}")));
+            return Err(bad(
+                "FSS.1007",
+                format!("memory_size {memory_size} is not one of {}", listed(&MEMORY_SIZES)),
+            ));
         }
         let kept = |text: fn(&Self) -> &String| before.map(text).cloned().unwrap_or_default();
         let (max_instances, concurrent_num) = strategy(fields, before)?;
@@ -201,6 +212,7 @@ impl FunctionConfig {
             code_type: kept(|config| &config.code_type),
             code_filename: kept(|config| &config.code_filename),
             max_instances,
+            max_instances_before: None,
             concurrent_num,
             reserved: before.map_or(0, |config| config.reserved),
             quell: options(fields, before)?,
@@ -208,11 +220,25 @@ impl FunctionConfig {
         })
     }
 
+    /// One that comes after `before`: while it is disabled, it keeps what it had.
+    pub(crate) fn remembering(mut self, before: &Self) -> Self {
+        self.max_instances_before = match (self.max_instances, before.max_instances) {
+            (0, 0) => before.max_instances_before,
+            (0, had) => Some(had),
+            _ => None,
+        };
+        self
+    }
+
     /// Whether a published configuration is this one of `latest`, whatever its publisher said of it and
     /// however many instances either keeps.
     pub(crate) fn was_published_from(&self, latest: &Self) -> bool {
-        let published =
-            Self { version_description: String::new(), reserved: latest.reserved, ..self.clone() };
+        let published = Self {
+            version_description: String::new(),
+            reserved: latest.reserved,
+            max_instances_before: latest.max_instances_before,
+            ..self.clone()
+        };
         published == *latest
     }
 
@@ -280,6 +306,11 @@ impl FunctionConfig {
 
     /// The function as the API shows it.
     pub(crate) fn show(&self, record: &FunctionRecord, region: &str) -> Value {
+        let mut strategy_config =
+            json!({ "concurrency": self.max_instances, "concurrent_num": self.concurrent_num });
+        if let Some(before) = self.max_instances_before {
+            strategy_config["concurrency_before"] = json!(before);
+        }
         json!({
             "func_urn": urn::long(region, &record.key),
             "func_name": record.key.name,
@@ -306,7 +337,7 @@ impl FunctionConfig {
             "initializer_timeout": self.initializer_timeout.unwrap_or(0),
             "pre_stop_handler": self.pre_stop_handler,
             "pre_stop_timeout": self.pre_stop_timeout.unwrap_or(0),
-            "strategy_config": { "concurrency": self.max_instances, "concurrent_num": self.concurrent_num },
+            "strategy_config": strategy_config,
             "type": "v2",
             "quell": self.quell,
         })
@@ -419,13 +450,15 @@ fn options(fields: &Fields<'_>, before: Option<&FunctionConfig>) -> Result<Quell
     ];
     // Our own object: a misspelt option here would be a promise silently not kept.
     if let Some(unknown) = given.0.keys().find(|name| !known.contains(&name.as_str())) {
-        return Err(bad("FSS.0400", format!("quell.{unknown} is not known; known are {known:?}")));
+        return Err(bad("FSS.0400", format!("quell.{unknown} is not known; known are {}", listed(&known))));
     }
     let choice = |name: &str, choices: &[&str], kept: &str| -> Result<String, ApiError> {
         match given.text(name, "FSS.0400")? {
             None => Ok(kept.to_owned()),
             Some(choice) if choices.contains(&choice) => Ok(choice.to_owned()),
-            Some(other) => Err(bad("FSS.0400", format!("quell.{name} {other:?} is not one of {choices:?}"))),
+            Some(other) => {
+                Err(bad("FSS.0400", format!("quell.{name} {other:?} is not one of {}", listed(choices))))
+            }
         }
     };
     Ok(QuellOptions {

@@ -195,7 +195,8 @@ pub(crate) enum FunctionsCommand {
     Enable {
         /// Its name, package:name, or a URN.
         name: String,
-        /// How many instances it may have; -1 is any number [default: what it has, or 400 if it is disabled].
+        /// How many instances it may have; -1 is any number [default: what it has, or had before it was
+        /// disabled].
         #[arg(long, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..=1_000))]
         max_instances: Option<i64>,
         #[command(flatten)]

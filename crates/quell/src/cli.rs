@@ -22,15 +22,18 @@ const AFTER_HELP: &str = "\
 Exit codes:
   0  done (for `cancel`: everything in scope is stopped, and that is proven and recorded)
   1  the node refused (a request id it cannot cancel included) or failed; it said why. `cancel --where`: some could
-     not be stopped, each is named; or you said no
+     not be stopped, each is named; or you said no; or what was printed could not be written
   2  the command line, or what it names, is wrong: an event that is not JSON, a folder that is no function, a
-     configuration, a context that is not there, no node named at all; or nobody is there to be asked
+     configuration, a context, a file or a folder that is not there or cannot be used, no node named at all; or
+     nobody is there to be asked
   3  the node cannot be reached
-  4  the credential is missing or wrong
+  4  the credential is missing or wrong, lacks the scope, or opens another project than the one that is named
   5  not found: no such function, live request, instance or receipt
   6  `cancel`: fenced and settled, but code may still run on a draining instance (with --where: of one or more)
   7  `cancel`, `serve`: something could not be killed; it stays fenced
   8  `invoke`: the function ran and failed, or was cancelled
+  130  Ctrl-C: at a question nothing was done; a cancel or an invocation that the node has goes on, and stderr says
+     how to see it
 
 Try it:
   quell demo                       everything at once, in a scratch folder

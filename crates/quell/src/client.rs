@@ -20,6 +20,12 @@ pub(crate) enum ClientError {
          one that signed it"
     )]
     Distrusted { endpoint: String, cause: String },
+    #[error("who listens at {endpoint} speaks no TLS: is it http://, or another port?")]
+    NoTls { endpoint: String },
+    #[error(
+        "who listens at {endpoint} does not speak HTTP in the clear ({cause}): is it https://, or another port?"
+    )]
+    NoHttp { endpoint: String, cause: String },
     #[error("{code}: {message}")]
     Refused { status: u16, code: String, message: String },
     #[error("the node's answer is not understood: {0}")]
@@ -33,11 +39,12 @@ impl ClientError {
         match (status, code.as_str()) {
             (401 | 403, _) => Some(
                 "the node does not know this credential, or it opens another project, or may not do this: look at --token, \
-                 --context (`quell context list`) or --data; whoever may, sees credentials by `quell credentials list`",
+                 --project, --context (`quell context list`) or --data; whoever may, sees credentials by `quell credentials \
+                 list`",
             ),
             (404, "FSS.1051") => Some("`quell functions` lists the functions of the project"),
-            (404, "FSS.0404") => Some(
-                "`quell ls` shows the requests and instances that live, `quell receipts` the last cancels",
+            (400, "FSS.150434") => Some(
+                "it is disabled: `quell functions enable NAME` lets it be invoked again, as it was before",
             ),
             (429, _) => Some("the node is busy, or a limit is reached; try it again in a while"),
             (503, _) => Some("the node is ending or its disk refuses; its log tells which"),
@@ -100,7 +107,12 @@ impl Client {
 
     fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         let url = format!("{}{path}", self.config.endpoint.trim_end_matches('/'));
-        self.http.request(method, url).header("X-Auth-Token", &self.config.token)
+        let request = self.http.request(method, url).header("X-Auth-Token", &self.config.token);
+        // Most of Quell's own routes take the project of the credential: whoever named another is to be refused.
+        match self.config.is_project_named {
+            true => request.header("X-Quell-Project", &self.config.project),
+            false => request,
+        }
     }
 
     async fn reply(&self, response: reqwest::Response) -> Result<Reply, ClientError> {
@@ -111,9 +123,17 @@ impl Client {
 
     fn unreachable(&self, error: &reqwest::Error) -> ClientError {
         let endpoint = self.config.endpoint.clone();
-        match distrust(error) {
-            Some(cause) => ClientError::Distrusted { endpoint, cause: cause.to_string() },
-            None => ClientError::Unreachable { endpoint, cause: innermost(error) },
+        let tls = caused_by(error, |cause: &rustls::Error| Some(cause.clone()));
+        match tls {
+            Some(rustls::Error::InvalidCertificate(why)) => {
+                ClientError::Distrusted { endpoint, cause: why.to_string() }
+            }
+            // Its first bytes were none of a handshake.
+            Some(rustls::Error::InvalidMessage(_)) => ClientError::NoTls { endpoint },
+            _ if caused_by(error, |cause: &hyper::Error| cause.is_parse().then_some(())).is_some() => {
+                ClientError::NoHttp { endpoint, cause: innermost(error) }
+            }
+            _ => ClientError::Unreachable { endpoint, cause: innermost(error) },
         }
     }
 
@@ -197,12 +217,15 @@ fn is_version(text: &str) -> bool {
     text.starts_with('!') || text == "latest" || made
 }
 
-/// What is wrong with the certificate that was shown, if it came to that.
-fn distrust(error: &reqwest::Error) -> Option<&rustls::CertificateError> {
+/// What is picked of the first cause of that kind.
+fn caused_by<E: std::error::Error + 'static, T>(
+    error: &reqwest::Error,
+    pick: impl Fn(&E) -> Option<T>,
+) -> Option<T> {
     let mut cause: &(dyn std::error::Error + 'static) = error;
     loop {
-        if let Some(rustls::Error::InvalidCertificate(why)) = cause.downcast_ref() {
-            return Some(why);
+        if let Some(picked) = cause.downcast_ref().and_then(&pick) {
+            return Some(picked);
         }
         // An error of input and output hides what it wraps from `source`, and may wrap another.
         let wrapped = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);

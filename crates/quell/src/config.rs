@@ -26,6 +26,9 @@ pub(crate) struct ClientConfig {
     /// Certificates, one of which the node must show or have been signed by. `None`: as this machine trusts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ca: Option<PathBuf>,
+    /// Whether somebody said which project is meant: then the node must refuse if the credential opens another.
+    #[serde(skip)]
+    pub(crate) is_project_named: bool,
 }
 
 const FILE: &str = "client.json";
@@ -38,11 +41,20 @@ impl ClientConfig {
         let path = data.join(FILE);
         match fs::read(&path) {
             Ok(text) => {
-                let config = serde_json::from_slice(&text);
-                Ok(Some(config.with_context(|| format!("{} is damaged", path.display()))?))
+                let config = serde_json::from_slice(&text).map_err(|error| {
+                    Usage(format!(
+                        "{} is damaged ({error}): move it away, and the next start of the node writes another with a new \
+                         credential; or say --endpoint and --token",
+                        path.display()
+                    ))
+                });
+                Ok(Some(config?))
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("{} cannot be read", path.display())),
+            Err(error) => {
+                let hint = "give --data with the folder of a node, or --endpoint and --token";
+                Err(Usage(format!("{} cannot be read ({error}): {hint}", path.display())).into())
+            }
         }
     }
 
@@ -75,6 +87,9 @@ impl ClientConfig {
         // The credential of a context is for its own node: no other one learns it.
         let mine = |kept: &&Self| !of_context || kept.endpoint == endpoint;
         let token = args.token.clone().or_else(|| kept.as_ref().filter(mine).map(|kept| kept.token.clone()));
+        // A token of one's own may open another project than the file's: that one was not named for it.
+        let is_project_named = args.project.is_some()
+            || args.token.is_none() && kept.as_ref().is_some_and(|kept| kept.is_project_named);
         let project = args.project.clone().or_else(|| kept.as_ref().map(|kept| kept.project.clone()));
         // The file's is that of its own node: for any other, nobody else would be trusted.
         let kept_ca = kept.as_ref().filter(|kept| kept.endpoint == endpoint).and_then(|kept| kept.ca.clone());
@@ -85,6 +100,7 @@ impl ClientConfig {
             access_key: kept.as_ref().map(|kept| kept.access_key.clone()).unwrap_or_default(),
             secret_key: kept.map(|kept| kept.secret_key).unwrap_or_default(),
             ca: args.ca.clone().or(kept_ca),
+            is_project_named,
         })
     }
 

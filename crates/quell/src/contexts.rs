@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use crate::{config::ClientConfig, output::Usage};
@@ -69,10 +69,11 @@ impl Contexts {
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => return Err(error).with_context(|| format!("{} cannot be read", path.display())),
+            Err(error) => return Err(Usage(format!("{} cannot be read: {error}", path.display())).into()),
         };
         must_be_private(path)?;
-        toml::from_str(&text).with_context(|| format!("{} is not understood", path.display()))
+        let contexts = toml::from_str(&text);
+        Ok(contexts.map_err(|error| Usage(format!("{} is not understood: {error}", path.display())))?)
     }
 
     /// Writes the file whole or not at all.
@@ -117,15 +118,22 @@ impl Named {
     pub(crate) fn config(&self, name: &str) -> anyhow::Result<ClientConfig> {
         if let Some(data) = &self.data {
             let kept = ClientConfig::read(data)?;
-            return kept.with_context(|| {
-                format!("context {name:?} is of the node in {}, and there is no client.json", data.display())
-            });
+            let none = || {
+                Usage(format!(
+                    "context {name:?} is of the node in {}, and there is no client.json",
+                    data.display()
+                ))
+            };
+            return Ok(kept.ok_or_else(none)?);
         }
-        let endpoint = self.endpoint.clone().with_context(|| format!("context {name:?} says no endpoint"))?;
+        let no_endpoint = || Usage(format!("context {name:?} says no endpoint"));
+        let endpoint = self.endpoint.clone().ok_or_else(no_endpoint)?;
         let token = match (&self.token, &self.token_file) {
             (Some(token), _) => token.clone(),
             (None, Some(file)) => read_token(file)?,
-            (None, None) => anyhow::bail!("context {name:?} says no token; add it again"),
+            (None, None) => {
+                return Err(Usage(format!("context {name:?} says no token; add it again")).into());
+            }
         };
         Ok(ClientConfig {
             endpoint,
@@ -134,31 +142,36 @@ impl Named {
             access_key: String::new(),
             secret_key: String::new(),
             ca: self.ca.clone(),
+            is_project_named: self.project.is_some(),
         })
     }
 }
 
 /// The first line of a file that nobody else may read.
-pub(crate) fn read_token(file: &Path) -> anyhow::Result<String> {
-    let size = fs::metadata(file).map(|meta| meta.len());
-    let size = size.with_context(|| format!("the token cannot be read from {}", file.display()))?;
-    ensure!(size <= MAX_TOKEN_FILE, "{} is too long to hold a token", file.display());
+pub(crate) fn read_token(file: &Path) -> Result<String, Usage> {
+    let wrong = |why: String| Usage(format!("{} {why}", file.display()));
+    let unread = |error| Usage(format!("the token cannot be read from {}: {error}", file.display()));
+    let size = fs::metadata(file).map_err(unread)?.len();
+    if size > MAX_TOKEN_FILE {
+        return Err(wrong("is too long to hold a token".to_owned()));
+    }
     must_be_private(file)?;
-    let text = fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
+    let text = fs::read_to_string(file).map_err(unread)?;
     let token = text.lines().next().unwrap_or_default().trim();
-    ensure!(!token.is_empty(), "{} holds no token", file.display());
+    if token.is_empty() {
+        return Err(wrong("holds no token".to_owned()));
+    }
     Ok(token.to_owned())
 }
 
-fn must_be_private(path: &Path) -> anyhow::Result<()> {
-    let mode = fs::metadata(path).with_context(|| format!("{} cannot be looked at", path.display()))?;
-    let mode = mode.permissions().mode() & 0o777;
-    ensure!(
-        mode & 0o077 == 0,
-        "{0} may hold a token, and others may read it (its mode is {mode:o}): chmod 600 {0}",
-        path.display()
-    );
-    Ok(())
+fn must_be_private(path: &Path) -> Result<(), Usage> {
+    let unseen = |error| Usage(format!("{} cannot be looked at: {error}", path.display()));
+    let mode = fs::metadata(path).map_err(unseen)?.permissions().mode() & 0o777;
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    let why = "may hold a token, and others may read it (its mode is";
+    Err(Usage(format!("{0} {why} {mode:o}): chmod 600 {0}", path.display())))
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::{
     args::{CredentialsCommand, NewCredentialArgs, NodeArgs, Output},
     client::{Client, Reply, encode},
     config::ClientConfig,
-    output,
+    output::{self, Usage},
     terminal::Progress,
 };
 
@@ -30,7 +30,8 @@ pub(crate) async fn credentials(command: CredentialsCommand) -> anyhow::Result<E
         CredentialsCommand::List { node } => list(&node).await,
         CredentialsCommand::Revoke { key, node } => {
             let client = Client::new(ClientConfig::of(&node)?)?;
-            done(client.send(Method::DELETE, &format!("{PATH}/{}", encode(&key)), &[], None).await?)?;
+            let reply = client.send(Method::DELETE, &format!("{PATH}/{}", encode(&key)), &[], None).await?;
+            done_with(&key, reply)?;
             output::note(format_args!("quell: {key} opens nothing any more"));
             Ok(ExitCode::SUCCESS)
         }
@@ -93,7 +94,7 @@ async fn rotate(key: &str, node: &NodeArgs) -> anyhow::Result<ExitCode> {
     let config = ClientConfig::of(node)?;
     let client = Client::new(config.clone())?;
     let reply = client.send(Method::POST, &format!("{PATH}/{}/rotate", encode(key)), &[], None).await?;
-    let made = done(reply)?.json()?;
+    let made = done_with(key, reply)?.json()?;
     // The file this command found the node by would open nothing any more.
     let data = node.data_folder();
     let kept = ClientConfig::read(&data)?.filter(|kept| kept.token == config.token);
@@ -126,10 +127,29 @@ fn done(reply: Reply) -> anyhow::Result<Reply> {
     if reply.is_success() { Ok(reply) } else { Err(reply.refusal().into()) }
 }
 
+/// The same of what names a credential.
+fn done_with(key: &str, reply: Reply) -> anyhow::Result<Reply> {
+    let is_unknown = reply.status == 404;
+    done(reply).map_err(|error| match is_unknown {
+        true => error
+            .context(format!("there is no credential {key}; `quell credentials list` shows those there are")),
+        false => error,
+    })
+}
+
 /// Writes a copy of everything to a new file, whole or not at all.
 pub(crate) async fn backup(to: &Path, node: &NodeArgs) -> anyhow::Result<ExitCode> {
-    ensure!(!to.exists(), "{} is there already; a backup replaces nothing", to.display());
-    let name = to.file_name().with_context(|| format!("{} names no file", to.display()))?;
+    let wrong = |why: &str| Usage(format!("{} {why}", to.display()));
+    if to.exists() {
+        return Err(
+            wrong("is there already; a backup replaces nothing: name a file that is not there").into()
+        );
+    }
+    let name = to.file_name().ok_or_else(|| wrong("names no file"))?;
+    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        return Err(wrong(&format!("cannot be made: there is no folder {}", folder.display())).into());
+    }
     let part = to.with_file_name(format!(".{}.part", name.to_string_lossy()));
     let client = Client::new(ClientConfig::of(node)?)?;
     let size = match fetch(&client, &part).await {
@@ -140,10 +160,7 @@ pub(crate) async fn backup(to: &Path, node: &NodeArgs) -> anyhow::Result<ExitCod
         }
     };
     std::fs::rename(&part, to).with_context(|| format!("{} cannot be made", to.display()))?;
-    if let Some(folder) = to.parent() {
-        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-        File::open(folder)?.sync_all().with_context(|| format!("{} is not synced", folder.display()))?;
-    }
+    File::open(folder)?.sync_all().with_context(|| format!("{} is not synced", folder.display()))?;
     output::note(format_args!(
         "quell: {size} bytes in {}; to restore, put it as quell.db into an empty data folder. Keep it secret.",
         to.display()

@@ -6,8 +6,10 @@ mod client;
 mod config;
 mod contexts;
 mod credentials;
+mod data_folder;
 mod demo;
 mod deploy;
+mod function_file;
 mod images;
 mod listeners;
 mod logs;
@@ -55,6 +57,8 @@ fn main() -> ExitCode {
         Err(error) => return output::failed(&anyhow::Error::new(error).context("no async runtime")),
     };
     match runtime.block_on(cli.run(node)) {
+        // Whoever was to read it has not got all of it.
+        Ok(code) if code == ExitCode::SUCCESS && output::was_lost() => ExitCode::from(output::REFUSED),
         Ok(code) => code,
         Err(error) => output::failed(&error),
     }

@@ -29,13 +29,16 @@ pub(crate) const NOT_FOUND: u8 = 5;
 pub(crate) const DRAINING: u8 = 6;
 pub(crate) const UNKILLABLE: u8 = 7;
 pub(crate) const FUNCTION_FAILED: u8 = 8;
+/// Ctrl-C, as a shell says it of a program that it ended.
+pub(crate) const INTERRUPTED: u8 = 130;
 
 /// What was typed cannot be meant; in words that say what can.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Usage(pub(crate) String);
 
-/// Prints one line for people or programs. A reader that has seen enough (`| head`) is no error.
+/// Prints one line for people or programs. A reader that has seen enough (`| head`) is no error; a disk that is full is
+/// one, see [`was_lost`].
 pub(crate) fn line(text: impl std::fmt::Display) {
     wanted_line(text);
 }
@@ -43,12 +46,25 @@ pub(crate) fn line(text: impl std::fmt::Display) {
 /// The same; whether anybody still reads.
 pub(crate) fn wanted_line(text: impl std::fmt::Display) -> bool {
     match writeln!(std::io::stdout(), "{text}") {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => false,
         Err(error) => {
-            note(format_args!("quell: {error}"));
-            true
+            lost(&error);
+            error.kind() != std::io::ErrorKind::BrokenPipe
         }
         Ok(()) => true,
+    }
+}
+
+/// Whether something of stdout came to nothing, and not because nobody wanted more of it.
+static LOST: AtomicBool = AtomicBool::new(false);
+
+pub(crate) fn was_lost() -> bool {
+    LOST.load(Ordering::Relaxed)
+}
+
+/// Says so once: a full disk does not get better line by line.
+fn lost(error: &std::io::Error) {
+    if error.kind() != std::io::ErrorKind::BrokenPipe && !LOST.swap(true, Ordering::Relaxed) {
+        note(format_args!("quell: the output cannot be written: {error}"));
     }
 }
 
@@ -57,7 +73,9 @@ static JSON: AtomicBool = AtomicBool::new(false);
 
 /// Prints a text of many lines as it is.
 pub(crate) fn text(text: &str) {
-    drop(std::io::stdout().write_all(text.as_bytes())); // a reader that has seen enough is no error
+    let mut stdout = std::io::stdout();
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    drop(written.inspect_err(lost));
 }
 
 /// Prints one line beside the result. Nobody can be told that stderr is gone; the node goes on.
@@ -143,7 +161,12 @@ pub(crate) fn failed(error: &anyhow::Error) -> ExitCode {
         note(format_args!("quell: {advice}"));
     }
     let code = match refused {
-        Some(ClientError::Unreachable { .. } | ClientError::Distrusted { .. }) => UNREACHABLE,
+        Some(
+            ClientError::Unreachable { .. }
+            | ClientError::Distrusted { .. }
+            | ClientError::NoTls { .. }
+            | ClientError::NoHttp { .. },
+        ) => UNREACHABLE,
         Some(ClientError::Refused { status: 401 | 403, .. }) => UNAUTHORISED,
         Some(ClientError::Refused { status: 404, .. }) => NOT_FOUND,
         Some(ClientError::Refused { .. } | ClientError::Garbled(_)) | None => REFUSED,

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     INSTANCE_INIT,
     config::ClientConfig,
-    images,
+    data_folder, images,
     listeners::{Listeners, Tls, handed_over},
     manager::Manager,
     open_listener::OpenListener,
@@ -174,7 +174,7 @@ fn again(listener: OwnedFd) -> std::io::Error {
 async fn awaited(handle: &Handle) -> String {
     let Some(node) = handle.node(None).await else { return "nothing, the core has ended".to_owned() };
     // Those that no instance holds are safe in the store, if they are asynchronous.
-    let is_left = |row: &RequestRow| row.asynchronous && row.instance.is_none();
+    let is_left = |row: &RequestRow| row.asynchronous == Some(true) && row.instance.is_none();
     let left = node.requests.iter().filter(|row| is_left(row)).count();
     let waits = node.requests.len() - left;
     let counted = |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
@@ -255,8 +255,7 @@ async fn start_with(
     signals: Option<&mut EndSignals>,
 ) -> anyhow::Result<Option<Running>> {
     let tls = Tls::of(args)?;
-    std::fs::create_dir_all(&args.data).with_context(|| format!("{} cannot be made", args.data.display()))?;
-    let data = args.data.canonicalize()?;
+    let data = data_folder::made(&args.data)?;
     let Some(opened) = stores::open(args, &data, signals).await? else { return Ok(None) };
     let store = Arc::clone(&opened.store);
     let nodes = stores::nodes_of(&opened, args);
@@ -424,7 +423,8 @@ async fn credential(
     };
     let Secrets { token, access_key, secret_key } = secrets;
     let (endpoint, ca) = (listeners.endpoint(), listeners.ca());
-    let client = ClientConfig { endpoint, token, project, access_key, secret_key, ca };
+    let client =
+        ClientConfig { endpoint, token, project, access_key, secret_key, ca, is_project_named: false };
     client.write(data)?;
     Ok(client)
 }

@@ -7,7 +7,7 @@ use cluster::Timing;
 use store::{Embedded, Postgres, Shared, Store, StoreError};
 use supervisor::{LeaseSettings, Nodes};
 
-use crate::{settings::NodeSettings, signals::EndSignals};
+use crate::{data_folder, settings::NodeSettings, signals::EndSignals};
 
 /// Between two tries to reach the database at the start, and after a lease was lost.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
@@ -35,8 +35,7 @@ pub(crate) async fn open(
     mut signals: Option<&mut EndSignals>,
 ) -> anyhow::Result<Option<Opened>> {
     let Some(url) = &args.store else {
-        let opened = Embedded::open(data).map_err(in_use);
-        let store: Arc<dyn Store> = Arc::new(opened?);
+        let store: Arc<dyn Store> = Arc::new(data_folder::store_in(data)?);
         let name = match store.fact("node").await? {
             Some(name) => name,
             None => {

@@ -3,7 +3,10 @@
 
 use std::io::{IsTerminal as _, Write as _};
 
-use crate::output;
+use anyhow::Context as _;
+use tokio::sync::oneshot;
+
+use crate::{output, signals::EndSignals};
 
 /// Whether stdout takes colours: a terminal that is none of a printer's, and nobody said `NO_COLOR`.
 pub(crate) fn colours() -> bool {
@@ -100,14 +103,37 @@ pub(crate) fn somebody_is_there() -> bool {
     std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
 }
 
-/// Asks; everything but a yes is a no.
-pub(crate) fn says_yes(question: &str) -> anyhow::Result<bool> {
+/// What came of a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Yes,
+    No,
+    /// Ctrl-C or SIGTERM came in its place.
+    Ended,
+}
+
+/// Asks; everything but a yes is a no, and whoever ends the program has said no as well.
+pub(crate) async fn ask(question: &str, signals: &mut EndSignals) -> anyhow::Result<Answer> {
     drop(write!(std::io::stderr(), "{question} [y/N] ").and_then(|()| std::io::stderr().flush()));
-    let mut answer = String::new();
-    if std::io::stdin().read_line(&mut answer)? == 0 {
+    let (tell, told) = oneshot::channel();
+    // A thread of its own, and none that the runtime would wait for at its end: nothing ends a read of a terminal.
+    std::thread::spawn(move || {
+        let mut answer = String::new();
+        let read = std::io::stdin().read_line(&mut answer).map(|count| (count, answer));
+        drop(tell.send(read)); // nobody waits for it after a signal
+    });
+    let (count, answer) = tokio::select! {
+        read = told => read.context("the answer was not read")??,
+        () = signals.next() => {
+            output::note("");
+            return Ok(Answer::Ended);
+        }
+    };
+    if count == 0 {
         output::note("");
     }
-    Ok(["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str()))
+    let yes = ["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str());
+    Ok(if yes { Answer::Yes } else { Answer::No })
 }
 
 #[cfg(test)]

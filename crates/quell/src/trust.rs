@@ -6,7 +6,6 @@
 
 use std::{path::Path, sync::Arc};
 
-use anyhow::{Context as _, ensure};
 use rustls::{
     ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
     client::{
@@ -16,6 +15,8 @@ use rustls::{
     crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
 };
+
+use crate::output::Usage;
 
 /// Sets up a client so that it trusts no other.
 pub(crate) fn trusting(
@@ -55,16 +56,19 @@ struct Listed {
 impl Listed {
     fn read(file: &Path, provider: &Arc<CryptoProvider>) -> anyhow::Result<Self> {
         let shown = file.display();
-        let text = std::fs::read(file).with_context(|| format!("--ca {shown} cannot be read"))?;
+        let text =
+            std::fs::read(file).map_err(|error| Usage(format!("--ca {shown} cannot be read: {error}")))?;
         let certificates: Vec<_> = CertificateDer::pem_slice_iter(&text)
             .collect::<Result<_, _>>()
-            .with_context(|| format!("--ca {shown} is not a PEM file of certificates"))?;
+            .map_err(|error| Usage(format!("--ca {shown} is not a PEM file of certificates: {error}")))?;
         let mut roots = RootCertStore::empty();
         let (usable, _) = roots.add_parsable_certificates(certificates.iter().cloned());
-        ensure!(
-            usable > 0,
-            "--ca {shown} holds no certificate: give a PEM file with the node's own, or with one that signed it"
-        );
+        if usable == 0 {
+            return Err(Usage(format!(
+                "--ca {shown} holds no certificate: give a PEM file with the node's own, or with one that signed it"
+            ))
+            .into());
+        }
         let signed =
             WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider)).build()?;
         Ok(Self { certificates, signed })

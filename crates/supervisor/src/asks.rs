@@ -111,7 +111,7 @@ impl Shell {
         if let Some(request) = self.requests.get(&request) {
             return Some(Arc::clone(&request.function.key));
         }
-        self.remembered.get(request).map(|(function, _)| Arc::clone(&function.key))
+        self.remembered.get(request).map(|settled| Arc::clone(&settled.function.key))
     }
 
     /// The running cancel an ask about this request joined.
@@ -133,7 +133,7 @@ impl Shell {
         let function = match self.requests.get(&target) {
             Some(request) => Arc::clone(&request.function),
             None => match self.remembered.get(target) {
-                Some((function, _)) => Arc::clone(function),
+                Some(settled) => Arc::clone(&settled.function),
                 None => return,
             },
         };
@@ -186,7 +186,7 @@ impl Shell {
 
     fn status_word(&self, request: RequestId, outcome: Outcome) -> &'static str {
         let fallback = if outcome == Outcome::Returned { "SUCCESS" } else { "FAIL" };
-        self.remembered.get(request).map_or(fallback, |(_, status)| status)
+        self.remembered.get(request).map_or(fallback, |settled| settled.status)
     }
 
     /// What is left of the instances this cancel could not kill.

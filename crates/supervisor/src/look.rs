@@ -108,7 +108,11 @@ impl Shell {
             how: how.to_owned(),
             instance: instance.map(|instance| instance.to_string()),
             at_grace_end: then.map(str::to_owned),
-            created_ms: self.engine.request(request).map_or(0, |view| self.request_row(&view).created_ms),
+            created_ms: self
+                .engine
+                .request(request)
+                .and_then(|view| self.request_row(&view).created_ms)
+                .unwrap_or(0),
             node: None,
         }
     }

@@ -12,6 +12,7 @@ use crate::{
     instance::Instance,
     lifecycle::Control,
     message::{Delivery, Message},
+    remembered::Settled,
     request::{Payload, Request},
     shell::{Shell, Timer, now_ms},
 };
@@ -308,7 +309,7 @@ impl Shell {
         if let Some(caller) = request.caller.take() {
             drop(caller.send(Ok(self.completion(&request, outcome, body, message)))); // it may be gone
         }
-        self.remembered.keep(id, Arc::clone(&request.function), status.0);
+        self.remembered.keep(id, Settled::of(&request, status.0));
         if draining {
             request.draining = true;
             request.payload = Payload::Kept;

@@ -4,6 +4,7 @@
 //! list of an instance's processes, which is read from files.
 
 use std::{
+    borrow::Cow,
     collections::HashSet,
     sync::{Arc, Weak},
     time::{Duration, Instant},
@@ -15,6 +16,7 @@ use store::{FunctionKey, Labels};
 use crate::{
     drafts::level_word,
     group::{Group, Mechanism, Member},
+    remembered::Settled,
     settings::MAX_SHOWN,
     shell::Shell,
     view::{InstanceRow, ProcessRow, RequestRow},
@@ -27,9 +29,9 @@ pub(crate) struct SeenRequest {
     function: Option<Arc<FunctionKey>>,
     alias: Option<Arc<str>>,
     labels: Labels,
-    asynchronous: bool,
+    asynchronous: Option<bool>,
     pid: Option<u32>,
-    created_ms: i64,
+    created_ms: Option<i64>,
     started_ms: Option<i64>,
 }
 
@@ -194,21 +196,22 @@ impl Shell {
     }
 
     pub(crate) fn seen_request(&self, view: RequestView) -> SeenRequest {
-        let record = self.requests.get(&view.request);
-        let function = match record {
-            Some(record) => Some(&record.function),
-            None => self.remembered.get(view.request).map(|(function, _)| function),
+        // What is over has no record any more, and may be shown for the sake of what is below it.
+        let known = match self.requests.get(&view.request) {
+            Some(record) => Some(Cow::Owned(Settled::of(record, ""))),
+            None => self.remembered.get(view.request).map(Cow::Borrowed),
         };
+        let known = known.as_deref();
         let instance = view.instance.and_then(|id| self.instances.get(&id));
         SeenRequest {
             view,
-            function: function.map(|function| Arc::clone(&function.key)),
-            alias: record.and_then(|record| record.alias.clone()),
-            labels: record.map(|record| record.labels.clone()).unwrap_or_default(),
-            asynchronous: record.is_some_and(|record| record.asynchronous),
+            function: known.map(|known| Arc::clone(&known.function.key)),
+            alias: known.and_then(|known| known.alias.clone()),
+            labels: known.map(|known| known.labels.clone()).unwrap_or_default(),
+            asynchronous: known.map(|known| known.asynchronous),
             pid: instance.and_then(|instance| instance.pid()),
-            created_ms: record.map_or(0, |record| record.created_ms),
-            started_ms: record.and_then(|record| record.started).map(|(_, ms)| ms),
+            created_ms: known.map(|known| known.created_ms),
+            started_ms: known.and_then(|known| known.started_ms),
         }
     }
 

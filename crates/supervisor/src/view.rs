@@ -15,9 +15,9 @@ pub struct RequestRow {
     pub parent: Option<String>,
     /// Its distance from the root.
     pub depth: u16,
-    /// The function it runs, `package:name`; empty if it has settled.
+    /// The function it runs, `package:name`; empty if it has settled and that is not remembered.
     pub function: String,
-    /// The version of it; empty if it has settled.
+    /// The version of it; empty as above.
     #[serde(default)]
     pub version: String,
     /// The alias it was invoked by.
@@ -28,8 +28,9 @@ pub struct RequestRow {
     pub labels: BTreeMap<String, String>,
     /// `queued`, `placed`, `running`, `draining` or `settled`.
     pub state: String,
-    /// Whether nobody holds a connection for it.
-    pub asynchronous: bool,
+    /// Whether nobody holds a connection for it; `null` if it has settled and that is not remembered.
+    #[serde(default)]
+    pub asynchronous: Option<bool>,
     /// How hard it is being stopped: `ask` or `kill`.
     pub stopping: Option<String>,
     /// The cancel that fenced it first.
@@ -42,8 +43,9 @@ pub struct RequestRow {
     pub pid: Option<u32>,
     /// Deliveries so far.
     pub attempt: u32,
-    /// When it arrived.
-    pub created_ms: i64,
+    /// When it arrived; `null` if it has settled and that is not remembered.
+    #[serde(default)]
+    pub created_ms: Option<i64>,
     /// When its last attempt was handed over.
     pub started_ms: Option<i64>,
     /// The node that has it, if that is another than the one that was asked; in a list over all nodes that one too.

@@ -42,6 +42,45 @@ pub(crate) enum Right {
     Operate,
 }
 
+impl Right {
+    /// The scope that opens this, and the least of them.
+    fn scope(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Invoke => "invoke",
+            Self::Cancel => "cancel",
+            Self::Admin | Self::Credentials => "admin",
+            Self::Operate => "operator",
+        }
+    }
+}
+
+/// Why somebody may not. Whoever is known is told: it is his own credential, and he tells nobody else of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Denied {
+    /// It is not known who asks.
+    Nobody,
+    /// The credential opens another project.
+    Elsewhere,
+    /// It lacks the scope for this.
+    Lacks(Right),
+}
+
+impl From<Denied> for ApiError {
+    fn from(why: Denied) -> Self {
+        let mut error = Self::invalid_token();
+        match why {
+            Denied::Nobody => {}
+            Denied::Elsewhere => error.message.push_str(": it opens another project"),
+            Denied::Lacks(right) => {
+                error.message.push_str(": it lacks the scope ");
+                error.message.push_str(right.scope());
+            }
+        }
+        error
+    }
+}
+
 /// What a credential may do in its project.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Scopes(u8);
@@ -119,6 +158,10 @@ pub(crate) struct Caller {
     pub(crate) until_ms: Option<i64>,
 }
 
+/// The header in which a client says which project it means, where the path does not: the command line's `--project`
+/// must not be lost on routes that take the credential's own.
+const PROJECT: &str = "x-quell-project";
+
 /// What came of the identification of one request.
 #[derive(Clone, Debug)]
 pub(crate) enum Identity {
@@ -165,36 +208,36 @@ impl Head {
     pub(crate) fn peer(&self) -> Option<IpAddr> {
         self.peer
     }
+
+    /// The project that is meant, if that is said. What is no text is the name of none.
+    fn meant_project(&self) -> Option<&str> {
+        Some(self.headers.get(PROJECT)?.to_str().unwrap_or_default())
+    }
 }
 
 impl Api {
     /// A caller with this right in this project; else 401 or 403 as the operations on functions say.
     pub(crate) fn caller(&self, head: &Head, project: &str, right: Right) -> Result<Caller, ApiError> {
-        self.permitted(head, Some(project), right).map_err(|identified| {
-            if identified { ApiError::invalid_token() } else { ApiError::not_permitted() }
+        self.permitted(head, Some(project), right).map_err(|why| match why {
+            Denied::Nobody => ApiError::not_permitted(),
+            _ => why.into(),
         })
     }
 
     /// The same for cancel and the lists, which know no 401 (`functiongraph.md` section 1).
     pub(crate) fn caller_or_403(&self, head: &Head, project: &str, right: Right) -> Result<Caller, ApiError> {
-        self.permitted(head, Some(project), right).map_err(|_| ApiError::invalid_token())
+        Ok(self.permitted(head, Some(project), right)?)
     }
 
-    /// A caller of Quell's own routes, which name no project: it is the caller's own.
+    /// A caller of Quell's own routes, whose paths name no project: it is the caller's own, and the one that he means
+    /// if he says which in [`PROJECT`].
     pub(crate) fn any_caller(&self, head: &Head, right: Right) -> Result<Caller, ApiError> {
-        self.permitted(head, None, right).map_err(|_| ApiError::invalid_token())
+        Ok(self.permitted(head, head.meant_project(), right)?)
     }
 
-    /// The same of what is open to operators alone. Whoever is known is told which scope he lacks: nobody guesses that
-    /// one that opens all of a project does not open this.
+    /// The same of what is open to operators alone.
     pub(crate) fn operator(&self, head: &Head) -> Result<Caller, ApiError> {
-        self.permitted(head, None, Right::Operate).map_err(|identified| {
-            let mut error = ApiError::invalid_token();
-            if identified {
-                error.message.push_str(": it lacks the scope operator");
-            }
-            error
-        })
+        self.any_caller(head, Right::Operate)
     }
 
     /// Whether the caller is still who he was when his request began: a body may take long, and what was
@@ -219,15 +262,16 @@ impl Api {
         Ok(body)
     }
 
-    /// Err: whether it is known who asks.
-    fn permitted(&self, head: &Head, project: Option<&str>, right: Right) -> Result<Caller, bool> {
-        let (who, why) = match &head.identity {
+    fn permitted(&self, head: &Head, project: Option<&str>, right: Right) -> Result<Caller, Denied> {
+        let (who, why, denied) = match &head.identity {
             Identity::Known(caller) if project.is_some_and(|project| project != caller.project) => {
-                (Some(caller), "another project")
+                (Some(caller), "another project", Denied::Elsewhere)
             }
-            Identity::Known(caller) if !caller.scopes.include(right) => (Some(caller), "not in its scopes"),
+            Identity::Known(caller) if !caller.scopes.include(right) => {
+                (Some(caller), "not in its scopes", Denied::Lacks(right))
+            }
             Identity::Known(caller) => return Ok(caller.clone()),
-            Identity::Unknown(why) => (None, *why),
+            Identity::Unknown(why) => (None, *why, Denied::Nobody),
         };
         self.guard.refused(&Refusal {
             peer: head.peer,
@@ -236,7 +280,7 @@ impl Api {
             path: head.uri.path(),
             why,
         });
-        Err(who.is_some())
+        Err(denied)
     }
 }
 

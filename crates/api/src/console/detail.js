@@ -4,7 +4,7 @@ import { read, Refused, said } from './api.js';
 import { Cancel } from './cancel.js';
 import { byId, facts, make } from './element.js';
 import { Log } from './log.js';
-import { age, badge, clock, functionName, short, stateWords } from './words.js';
+import { age, badge, clock, functionName, labelWords, short, stateWords } from './words.js';
 
 /** Milliseconds between two looks at a request that lives and is not told of. */
 const AGAIN = 1_000;
@@ -62,7 +62,8 @@ export class Detail {
 
   living(row) {
     this.row = row;
-    if (row.state === 'settled') this.cancel ??= null;
+    const settled = row.state === 'settled';
+    if (settled) this.cancel ??= null;
     else if (!this.cancel) {
       this.cancel = new Cancel(this.id, this);
       this.stopping.replaceChildren(this.cancel.element);
@@ -70,13 +71,14 @@ export class Detail {
     if (this.cancel) this.cancel.row = row;
     this.facts.replaceChildren(facts([
       ['State', make('span', {}, badge(row.state, stateWords(row)), row.stopping ? badge('stopping', `stopping: ${row.stopping}`) : null,
-        row.asynchronous ? ' nobody waits for it' : ' its caller waits')],
+        whoWaits(row))],
       ['Function', functionName(row)],
       ['Alias', row.alias],
+      ['Labels', labelWords(row)],
       ['Id', make('span', { class: 'id' }, row.request_id)],
       ['Made by', row.parent ? link('requests', row.parent) : 'nobody here: it is a root'],
       ['Arrived', row.created_ms ? `${clock(row.created_ms)}, ${age(row.created_ms)} ago` : null],
-      ['Handed over', row.started_ms ? `${clock(row.started_ms)}, attempt ${row.attempt}` : 'not yet'],
+      ['Handed over', row.started_ms ? `${clock(row.started_ms)}, attempt ${row.attempt}` : settled ? null : 'not yet'],
       ['Instance', row.instance ? `${row.instance}${row.pid ? `, main process ${row.pid}` : ''}` : 'none'],
       ['Cancelled by', row.cancel_id ? link('receipts', row.cancel_id) : null],
     ]));
@@ -120,3 +122,11 @@ export class Detail {
 }
 
 const link = (view, id) => make('a', { class: 'id', href: `#${view}/${id}`, title: id }, short(id));
+
+/** Whether somebody waits for it. Of one that is over nobody does; long after, nobody knows whether somebody did. */
+function whoWaits({ asynchronous, state }) {
+  if (typeof asynchronous !== 'boolean') return null;
+  const over = state === 'settled';
+  if (asynchronous) return over ? ' nobody waited for it' : ' nobody waits for it';
+  return over ? ' its caller waited' : ' its caller waits';
+}

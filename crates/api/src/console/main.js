@@ -9,7 +9,7 @@ import { Live } from './live.js';
 import { showMeans } from './means.js';
 import { Receipts } from './receipts.js';
 import { Tree } from './tree.js';
-import { counted, functionName } from './words.js';
+import { counted, functionName, labelWords } from './words.js';
 
 const VIEWS = ['requests', 'instances', 'receipts', 'latency', 'node'];
 /** Changes are said aloud as one sentence, and not more often than this. */
@@ -80,7 +80,7 @@ function filter() {
   tree.setFilter((row) => {
     if (name && functionName(row) !== name) return false;
     if (state === 'stopping' ? !row.stopping : state && row.state !== state) return false;
-    return !text || [row.request_id, functionName(row), row.alias, row.instance, row.cancel_id]
+    return !text || [row.request_id, functionName(row), row.alias, row.instance, row.cancel_id, labelWords(row)]
       .some((words) => words?.toLowerCase().includes(text));
   });
   showFiltered();

@@ -27,7 +27,7 @@ class Branch {
   }
 
   show(row) {
-    // The node forgets when one that has settled arrived; here it is known.
+    // In the end the node forgets when one that has settled arrived; here it is known.
     this.row = { ...row, created_ms: row.created_ms || this.row.created_ms };
     const { cells } = this;
     setText(cells.function, functionName(row));

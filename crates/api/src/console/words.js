@@ -81,3 +81,9 @@ export const RESULTS = {
 /** Scope and level of a cancel. */
 export const howAsked = ({ scope, level }) =>
   `${scope === 'subtree' ? 'recursive' : 'one request'}${level === 'kill' ? ', by force' : ''}`;
+
+/** The labels of a request, as whoever invoked it wrote them; nothing if there are none. */
+export function labelWords({ labels }) {
+  const words = Object.entries(labels ?? {}).map(([name, value]) => `${name}=${value}`);
+  return words.length > 0 ? words.join(', ') : null;
+}

@@ -42,7 +42,7 @@ fn quoted(text: &str) -> String {
 }
 
 /// What a value of a file is, for a message.
-fn found(value: &DeValue<'_>) -> String {
+pub(crate) fn found(value: &DeValue<'_>) -> String {
     match value {
         DeValue::String(text) => format!("the text {}", quoted(text)),
         DeValue::Integer(number) => format!("the number {}", number.as_str()),
@@ -65,13 +65,28 @@ fn number_of(value: &DeValue<'_>) -> Option<f64> {
 }
 
 /// The number that begins a text such as `30s` or `512`: what was probably meant.
-fn meant(value: &DeValue<'_>) -> String {
+pub(crate) fn meant(value: &DeValue<'_>) -> String {
     let DeValue::String(text) = value else { return String::new() };
-    let digits: String = text.trim().chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
-    match digits.parse::<f64>() {
-        Ok(number) => format!(": write {number}, without quotes and unit"),
-        Err(_) => String::new(),
-    }
+    leading(text).map_or_else(String::new, |(number, _)| format!(": write {number}, without quotes and unit"))
+}
+
+fn leading(text: &str) -> Option<(f64, &str)> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    Some((number.parse().ok()?, unit.trim()))
+}
+
+/// The same of a time: in seconds, whatever its unit.
+fn meant_seconds(text: &str, quoted: bool) -> String {
+    let Some((number, unit)) = leading(text) else { return String::new() };
+    let seconds = match unit {
+        "ms" => number / 1_000.0,
+        "m" | "min" => number * 60.0,
+        "h" => number * 3_600.0,
+        _ => number,
+    };
+    format!(": write {seconds}, without {}unit", if quoted { "quotes and " } else { "a " })
 }
 
 fn within(number: f64, (least, most): Range, shown: &str, unit: &str) -> Result<f64, String> {
@@ -84,14 +99,18 @@ fn within(number: f64, (least, most): Range, shown: &str, unit: &str) -> Result<
 impl Field for Duration {
     fn read_text(&mut self, texts: &[&OsStr], range: Range) -> Result<(), String> {
         let text = word(texts)?;
-        let number = text.parse().map_err(|_| format!("`{text}` is not a number of seconds"))?;
+        let number = text
+            .parse()
+            .map_err(|_| format!("`{text}` is not a number of seconds{}", meant_seconds(text, false)))?;
         *self = Self::from_secs_f64(within(number, range, text, " seconds")?);
         Ok(())
     }
 
     fn read_toml(&mut self, value: &DeValue<'_>, _: &Path, range: Range) -> Result<(), String> {
-        let number = number_of(value)
-            .ok_or_else(|| format!("{} is not a number of seconds{}", found(value), meant(value)))?;
+        let number = number_of(value).ok_or_else(|| {
+            let meant = value.as_str().map(|text| meant_seconds(text, true)).unwrap_or_default();
+            format!("{} is not a number of seconds{meant}", found(value))
+        })?;
         *self = Self::from_secs_f64(within(number, range, &number.to_string(), " seconds")?);
         Ok(())
     }

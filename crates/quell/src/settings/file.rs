@@ -143,7 +143,7 @@ pub(super) fn mistyped(name: &str) -> Option<&'static Setting> {
 }
 
 /// The parser's message, and what it means for whoever writes TOML for the first time.
-fn syntax(message: &str, line: &str) -> String {
+pub(crate) fn syntax(message: &str, line: &str) -> String {
     let value = line.split_once('=').map(|(_, value)| value.trim()).unwrap_or_default();
     let bare =
         value.chars().next().is_some_and(|first| first.is_ascii_alphanumeric() || "/.:*".contains(first));
@@ -162,14 +162,15 @@ fn syntax(message: &str, line: &str) -> String {
     format!("{message}{hint}")
 }
 
-fn line_of(text: &str, at: usize) -> &str {
+/// The line that a place is on.
+pub(crate) fn line_of(text: &str, at: usize) -> &str {
     let at = at.min(text.len());
     let begin = text.get(..at).and_then(|before| before.rfind('\n')).map_or(0, |end| end + 1);
     text.get(begin..).and_then(|rest| rest.lines().next()).unwrap_or_default()
 }
 
 /// Line and column, from 1, columns in characters.
-fn position(text: &str, at: usize) -> (usize, usize) {
+pub(crate) fn position(text: &str, at: usize) -> (usize, usize) {
     let before = text.get(..at.min(text.len())).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;

@@ -23,7 +23,8 @@ pub(crate) use self::field::Endpoint;
 use self::field::Endpoint;
 pub(crate) use self::field::StoreUrl;
 pub(crate) use self::{
-    field::{Filter, LogFormat},
+    field::{Filter, LogFormat, found, meant},
+    file::{line_of, position, syntax},
     given::{Given, Loaded},
     mistakes::Mistakes,
     shown::{check, example, show},

@@ -14,7 +14,7 @@ use crate::{
     config::ClientConfig,
     output::{self, Usage},
     signals::EndSignals,
-    terminal::{self, Progress},
+    terminal::{self, Answer, Progress},
 };
 
 const PATH: &str = "/quell/v1/cancels";
@@ -24,7 +24,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 const SHOWN: usize = 10;
 
 pub(super) async fn cancel(args: &CancelArgs) -> anyhow::Result<ExitCode> {
-    let mut signals = EndSignals::listen()?;
     let client = Client::new(ClientConfig::of(&args.of.node)?)?;
     let key = args.key.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
     let mut body = body_of(&args.of);
@@ -42,23 +41,30 @@ pub(super) async fn cancel(args: &CancelArgs) -> anyhow::Result<ExitCode> {
             output::note("quell: nothing to cancel");
             return Ok(ExitCode::SUCCESS);
         }
-        if !args.yes && !may(plan.selected)? {
+        let answer = if args.yes { Answer::Yes } else { may(plan.selected).await? };
+        if answer != Answer::Yes {
             output::note("quell: nothing was cancelled");
-            return Ok(ExitCode::from(output::REFUSED));
+            let code = if answer == Answer::No { output::REFUSED } else { output::INTERRUPTED };
+            return Ok(ExitCode::from(code));
         }
         body["as_of"] = json!(plan.as_of);
     }
     body["reason"] = json!(args.reason);
     body["rate"] = json!(args.rate);
-    client.json(Method::POST, PATH, Some(&body)).await?;
+    // Only from here on: until now nothing has begun that would have to be told of.
+    let mut signals = EndSignals::listen()?;
+    let carried_out = async {
+        client.json(Method::POST, PATH, Some(&body)).await?;
+        follow(&client, &key).await
+    };
     tokio::select! {
-        bulk = follow(&client, &key) => report(&bulk?, args.of.node.output),
+        bulk = carried_out => report(&bulk?, args.of.node.output),
         () = signals.next() => {
             output::note(format_args!(
                 "quell: the node goes on with it; the same command with --key {key} tells how it stands, and `quell call-off \
                  {key}` leaves alone whoever it has not reached"
             ));
-            Ok(ExitCode::from(output::REFUSED))
+            Ok(ExitCode::from(output::INTERRUPTED))
         }
     }
 }
@@ -84,13 +90,13 @@ async fn fetch(client: &Client, body: &Value) -> anyhow::Result<BulkPlan> {
 }
 
 /// Whether whoever is there wants it.
-fn may(selected: u32) -> anyhow::Result<bool> {
+async fn may(selected: u32) -> anyhow::Result<Answer> {
     if !terminal::somebody_is_there() {
         let why = "to cancel many it asks first, and nobody is there to answer; say --yes if the plan above is what \
                    you mean";
         return Err(Usage(why.to_owned()).into());
     }
-    terminal::says_yes(&format!("Cancel {}?", requests(selected)))
+    terminal::ask(&format!("Cancel {}?", requests(selected)), &mut EndSignals::listen()?).await
 }
 
 /// Prints what a cancel of many would do.

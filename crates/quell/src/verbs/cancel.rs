@@ -16,6 +16,7 @@ use crate::{
     client::{Client, ClientError, Reply, encode},
     config::ClientConfig,
     output,
+    signals::EndSignals,
 };
 
 pub(crate) async fn cancel(args: &CancelArgs) -> anyhow::Result<ExitCode> {
@@ -37,7 +38,17 @@ pub(crate) async fn cancel(args: &CancelArgs) -> anyhow::Result<ExitCode> {
         body.insert("reason".to_owned(), json!(reason));
     }
     let path = client.function(&function, "/cancel");
-    let reply = client.send(Method::POST, &path, &[], Some(body.to_string().into_bytes())).await?;
+    let mut signals = EndSignals::listen()?;
+    let reply = tokio::select! {
+        reply = client.send(Method::POST, &path, &[], Some(body.to_string().into_bytes())) => reply?,
+        () = signals.next() => {
+            output::note(format_args!(
+                "quell: the node goes on with the cancel of {request}: `quell tree {request}` tells how it stands, `quell \
+                 receipts` what it came to"
+            ));
+            return Ok(ExitCode::from(output::INTERRUPTED));
+        }
+    };
     report(args, &client, request, &reply).await
 }
 
@@ -89,7 +100,7 @@ pub(super) fn not_cancelled(request: &str, refusal: ClientError, how: Output) ->
         let hint = format!("that function has no request {request}, or the node has forgotten it");
         return anyhow::Error::new(refusal).context(hint);
     };
-    let hint = format!("request {request} has already ended: {status}; nothing to cancel");
+    let hint = over(request, status);
     match how {
         Output::Json => anyhow::Error::new(refusal).context(hint),
         Output::Table => Over(hint).into(),
@@ -99,7 +110,12 @@ pub(super) fn not_cancelled(request: &str, refusal: ClientError, how: Output) ->
 /// It ended before it could be cancelled; in words.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct Over(String);
+pub(super) struct Over(pub(super) String);
+
+/// The same words for whoever cancels and whoever only plans to.
+pub(super) fn over(request: &str, status: &str) -> String {
+    format!("request {request} has already ended: {status}; nothing to cancel")
+}
 
 /// The function of a request, live or stored.
 async fn function_of(client: &Client, request: &str) -> anyhow::Result<String> {

@@ -82,7 +82,7 @@ fn add(mut kept: Contexts, args: NewContextArgs) -> anyhow::Result<()> {
     }
     // From wherever it is used: the folder of today is not the one of tomorrow.
     let whole = |path: std::path::PathBuf| {
-        path.canonicalize().with_context(|| format!("{} is not there", path.display()))
+        path.canonicalize().map_err(|error| Usage(format!("{} is not there: {error}", path.display())))
     };
     let (token_file, ca, data) =
         (token_file.map(whole).transpose()?, ca.map(whole).transpose()?, data.map(whole).transpose()?);

@@ -7,7 +7,10 @@ use clap::{Command, CommandFactory as _};
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-use crate::{cli::Cli, output};
+use crate::{
+    cli::Cli,
+    output::{self, Usage},
+};
 
 /// Prints what a shell needs to complete commands.
 pub(crate) fn completions(shell: Shell) -> ExitCode {
@@ -19,7 +22,8 @@ pub(crate) fn completions(shell: Shell) -> ExitCode {
 
 /// Writes a page for each command into a folder.
 pub(crate) fn man(folder: &Path) -> anyhow::Result<ExitCode> {
-    std::fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+    std::fs::create_dir_all(folder)
+        .map_err(|error| Usage(format!("the folder {} cannot be made: {error}", folder.display())))?;
     let mut command = Cli::command().disable_help_subcommand(true);
     command.build();
     pages(&command, folder)

@@ -12,10 +12,11 @@ use crate::{
     config::ClientConfig,
     near::nearest,
     output::{self, Usage},
-    terminal,
+    signals::EndSignals,
+    terminal::{self, Answer},
 };
 
-/// Instances of a function that was disabled, if nothing is said: as of one that is deployed without a number.
+/// Instances of a function that was never enabled, if nothing is said: as of one that is deployed without a number.
 const INSTANCES: i64 = 400;
 
 pub(crate) async fn functions(args: &FunctionsArgs) -> anyhow::Result<ExitCode> {
@@ -126,9 +127,12 @@ async fn delete(name: &str, yes: bool, node: &NodeArgs) -> anyhow::Result<ExitCo
             );
             return Err(Usage(why).into());
         }
-        if !terminal::says_yes(&format!("Delete {urn}? What waits of it ends unrun."))? {
+        let question = format!("Delete {urn}? What waits of it ends unrun.");
+        let answer = terminal::ask(&question, &mut EndSignals::listen()?).await?;
+        if answer != Answer::Yes {
             output::note("quell: nothing was deleted");
-            return Ok(ExitCode::from(output::REFUSED));
+            let code = if answer == Answer::No { output::REFUSED } else { output::INTERRUPTED };
+            return Ok(ExitCode::from(code));
         }
     }
     change(&client, (Method::DELETE, name, ""), None).await?;
@@ -139,10 +143,21 @@ async fn delete(name: &str, yes: bool, node: &NodeArgs) -> anyhow::Result<ExitCo
     Ok(ExitCode::SUCCESS)
 }
 
-/// How many instances a function may have: 0 is none, and then it is disabled.
-async fn instances(client: &Client, name: &str) -> anyhow::Result<i64> {
-    let config = change(client, (Method::GET, name, "/config"), None).await?;
-    config["strategy_config"]["concurrency"].as_i64().context("the node's answer has no number of instances")
+/// How many instances a function may have.
+struct Instances {
+    /// 0 is none: it is disabled.
+    has: i64,
+    /// How many it had before it was disabled, if it is.
+    before: Option<i64>,
+}
+
+impl Instances {
+    async fn of(client: &Client, name: &str) -> anyhow::Result<Self> {
+        let config = change(client, (Method::GET, name, "/config"), None).await?;
+        let strategy = &config["strategy_config"];
+        let has = strategy["concurrency"].as_i64().context("the node's answer has no number of instances")?;
+        Ok(Self { has, before: strategy["concurrency_before"].as_i64() })
+    }
 }
 
 async fn set_instances(client: &Client, name: &str, count: i64) -> anyhow::Result<()> {
@@ -152,7 +167,7 @@ async fn set_instances(client: &Client, name: &str, count: i64) -> anyhow::Resul
 
 async fn disable(name: &str, node: &NodeArgs) -> anyhow::Result<ExitCode> {
     let client = Client::new(ClientConfig::of(node)?)?;
-    let had = instances(&client, name).await?;
+    let had = Instances::of(&client, name).await?.has;
     if had != 0 {
         set_instances(&client, name, 0).await?;
     }
@@ -160,7 +175,8 @@ async fn disable(name: &str, node: &NodeArgs) -> anyhow::Result<ExitCode> {
         Output::Json => output::line(json!({ "disabled": name, "max_instances_before": had })),
         Output::Table if had == 0 => output::line(format_args!("{name} is disabled already")),
         Output::Table => output::line(format_args!(
-            "disabled {name}; as it was: quell functions enable {name} --max-instances {had}"
+            "disabled {name}; as it was ({}): quell functions enable {name}",
+            at_most(had)
         )),
     }
     Ok(ExitCode::SUCCESS)
@@ -172,17 +188,24 @@ async fn enable(name: &str, wanted: Option<i64>, node: &NodeArgs) -> anyhow::Res
         return Err(Usage(why).into());
     }
     let client = Client::new(ClientConfig::of(node)?)?;
-    let has = instances(&client, name).await?;
-    let count = wanted.unwrap_or(if has == 0 { INSTANCES } else { has });
+    let Instances { has, before } = Instances::of(&client, name).await?;
+    let kept = if has == 0 { before.unwrap_or(INSTANCES) } else { has };
+    let count = wanted.unwrap_or(kept);
     if count != has {
         set_instances(&client, name, count).await?;
     }
     match node.output {
         Output::Json => output::line(json!({ "enabled": name, "max_instances": count })),
-        Output::Table if count == -1 => output::line(format_args!("enabled {name}: any number of instances")),
-        Output::Table => output::line(format_args!("enabled {name}: {count} instances at most")),
+        Output::Table => output::line(format_args!("enabled {name}: {}", at_most(count))),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn at_most(instances: i64) -> String {
+    if instances == -1 {
+        return "any number of instances".to_owned();
+    }
+    format!("{instances} instances at most")
 }
 
 #[cfg(test)]

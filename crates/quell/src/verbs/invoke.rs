@@ -13,6 +13,7 @@ use crate::{
     client::Client,
     config::ClientConfig,
     output::{self, Usage},
+    signals::EndSignals,
 };
 
 pub(crate) async fn invoke(
@@ -28,13 +29,29 @@ pub(crate) async fn invoke(
         std::io::stdin().read_to_string(&mut event).context("the event could not be read from stdin")?;
     }
     check(&event)?;
+    if let Some(data) = node.data.as_ref().and_then(|data| data.to_str()).filter(|data| is_event(data)) {
+        let why = format!(
+            "--data is the data folder of a node; the event is: quell invoke {function} --event '{data}'"
+        );
+        return Err(Usage(why).into());
+    }
     let client = Client::new(ClientConfig::of(node)?)?;
     let verb = if asynchronous { "/invocations-async" } else { "/invocations" };
     let path = client.function(function, verb);
     let labels = labels.join(",");
     let headers = [("X-Quell-Labels", labels.as_str())];
     let headers = if labels.is_empty() { &headers[..0] } else { &headers[..] };
-    let reply = client.send(Method::POST, &path, headers, Some(event.into_bytes())).await?;
+    let mut signals = EndSignals::listen()?;
+    let reply = tokio::select! {
+        reply = client.send(Method::POST, &path, headers, Some(event.into_bytes())) => reply?,
+        () = signals.next() => {
+            output::note(format_args!(
+                "quell: the node has not said which request this is; if it has taken it, it goes on (unless its function \
+                 stops for callers that go away): `quell ls --where function={function}` shows it, `quell cancel` stops it"
+            ));
+            return Ok(ExitCode::from(output::INTERRUPTED));
+        }
+    };
     if reply.status == 404 {
         return Err(not_there(&client, function, reply.refusal().into()).await);
     }
@@ -53,6 +70,11 @@ pub(crate) async fn invoke(
         return Ok(ExitCode::from(output::FUNCTION_FAILED));
     }
     Err(error.into())
+}
+
+/// Whether this is meant as an event, wherever it was said.
+fn is_event(text: &str) -> bool {
+    text.starts_with(['{', '['])
 }
 
 /// Whether a node could take this as an event.

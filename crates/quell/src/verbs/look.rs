@@ -47,7 +47,8 @@ async fn tree_of_one(
         Ok(kept) => kept,
         Err(ClientError::Refused { status: 404, .. }) => {
             return Err(no_tree.context(format!(
-                "{request} is not live, and not kept: only asynchronous requests are, for --keep-days of the node"
+                "{request} is not live, and not kept: only asynchronous requests are, for --keep-days of the node (`quell ls` \
+                 shows those that live)"
             )));
         }
         Err(error) => return Err(error.into()),
@@ -100,7 +101,7 @@ pub(crate) fn show_tree(tree: &TreeView) {
                 format!("{indent}{}", row.request_id),
                 output::function(&row.function, &row.version),
                 state(row),
-                output::age(row.created_ms, now),
+                age(row, now),
                 place(row),
                 pid,
                 output::labels(&row.labels),
@@ -119,9 +120,14 @@ fn place(row: &RequestRow) -> String {
     row.instance.clone().or(node).unwrap_or_default()
 }
 
+/// How old a request is; of one that is over and forgotten nobody knows.
+pub(super) fn age(row: &RequestRow, now_ms: i64) -> String {
+    row.created_ms.map(|created| output::age(created, now_ms)).unwrap_or_default()
+}
+
 /// Where a request stands, in words.
 pub(super) fn state(row: &RequestRow) -> String {
-    let kind = if row.asynchronous { "async" } else { "sync" };
+    let kind = if row.asynchronous == Some(true) { "async" } else { "sync" };
     match (&row.stopping, row.code) {
         (_, Some(code)) => format!("{} {code}", row.state),
         (Some(level), None) => format!("{} {kind}, stopping ({level})", row.state),
@@ -193,7 +199,7 @@ pub(super) fn requests_table(rows: &[RequestRow], nodes: bool) -> Vec<String> {
             let parent = row.parent.clone().unwrap_or_else(|| "-".to_owned());
             let instance = row.instance.clone().unwrap_or_default();
             let function = output::function(&row.function, &row.version);
-            let age = output::age(row.created_ms, now);
+            let age = age(row, now);
             [row.request_id.clone(), function, state(row), age, instance, parent, output::labels(&row.labels)]
         })
         .collect();
@@ -241,4 +247,23 @@ pub(crate) async fn instances(node: &NodeArgs) -> anyhow::Result<ExitCode> {
 pub(crate) async fn fetch_node(client: &Client) -> anyhow::Result<NodeView> {
     let view = client.json(Method::GET, "/quell/v1/node", None).await?;
     serde_json::from_value(view).context("the node's answer is not a node")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_age_of_what_is_over_and_forgotten_is_no_number() {
+        let row = |created: Value| -> RequestRow {
+            let row = json!({
+                "request_id": "a", "parent": null, "depth": 0, "function": "", "state": "settled", "code": 0,
+                "asynchronous": null, "attempt": 1, "created_ms": created,
+            });
+            serde_json::from_value(row).unwrap()
+        };
+        assert_eq!(age(&row(Value::Null), 90_000), "");
+        assert_eq!(age(&row(json!(1)), 90_001), "90s");
+        assert_eq!(state(&row(Value::Null)), "settled 0");
+    }
 }

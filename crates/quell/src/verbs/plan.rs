@@ -4,9 +4,13 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use reqwest::Method;
+use serde_json::json;
 use supervisor::{InstanceRow, PlanView};
 
-use super::bulk;
+use super::{
+    bulk,
+    cancel::{Over, over},
+};
 use crate::{
     args::{Output, PlanArgs},
     client::{Client, ClientError, encode},
@@ -19,7 +23,7 @@ pub(crate) async fn plan(args: &PlanArgs) -> anyhow::Result<ExitCode> {
     let Some(request) = &args.request else { return bulk::show_plan_of(args, &client).await };
     let plan = match fetch_plan(&client, request, args.recursive, args.force).await {
         Ok(plan) => plan,
-        Err(error) => return Err(not_planned(&client, request, error).await),
+        Err(error) => return not_planned(&client, request, error, args.node.output).await,
     };
     if args.node.output == Output::Json {
         output::line(serde_json::to_string(&plan)?);
@@ -58,16 +62,47 @@ pub(crate) async fn plan(args: &PlanArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Why there is no plan, for whoever named a request that is over.
-async fn not_planned(client: &Client, request: &str, error: anyhow::Error) -> anyhow::Error {
-    if !matches!(error.downcast_ref(), Some(ClientError::Refused { status: 404, .. })) {
-        return error;
+/// Why there is no plan, for whoever named a request that is over: what its cancel would say, with the same exit code.
+async fn not_planned(
+    client: &Client,
+    request: &str,
+    error: anyhow::Error,
+    how: Output,
+) -> anyhow::Result<ExitCode> {
+    if !matches!(error.downcast_ref(), Some(ClientError::Refused { status: 400 | 404, .. })) {
+        return Err(error);
     }
     let path = format!("/quell/v1/requests/{}", encode(request));
-    let kept = client.json(Method::GET, &path, None).await.unwrap_or_default();
-    match kept["status"].as_str() {
-        Some(status) => error.context(format!("{request} is over ({status}): nothing of it is left to stop")),
-        None => error,
+    let kept = match client.json(Method::GET, &path, None).await {
+        Ok(kept) => kept,
+        Err(ClientError::Refused { status: 404, .. }) => {
+            let hint =
+                "`quell ls` shows the requests that live; of synchronous ones that are over nothing is kept";
+            return Err(
+                error.context(format!("this project has no request {request} that the node knows ({hint})"))
+            );
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if let Some(cancel) = kept["cancel_id"].as_str() {
+        match how {
+            Output::Json => {
+                output::line(json!({ "stops": [], "kills": [], "collateral": [], "requeued": [] }))
+            }
+            Output::Table => output::line(format_args!(
+                "request {request} is cancelled already, and nothing of it is left to stop: quell receipt {cancel}"
+            )),
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    // One that is over and above live ones is told as they are, any other as the store keeps it.
+    let status = kept["status"].as_str().or_else(|| match kept["code"].as_i64()? {
+        0 => Some("SUCCESS"),
+        _ => Some("FAIL"),
+    });
+    match status {
+        Some(status) => Err(Over(over(request, status)).into()),
+        None => Err(error),
     }
 }
 

@@ -4,18 +4,26 @@ use std::{collections::BTreeSet, process::ExitCode};
 
 use anyhow::Context as _;
 use reqwest::Method;
+use serde_json::Value;
 use supervisor::{NodePart, Receipt};
 
+use super::functions::not_there;
 use crate::{
     args::{NodeArgs, Output, ReceiptsArgs},
-    client::{Client, encode},
+    client::{Client, ClientError, encode},
     config::ClientConfig,
     output,
 };
 
+/// Receipts that are looked through for a request's; as many as the node gives at once.
+const LOOKED_THROUGH: u32 = 500;
+
 pub(crate) async fn receipt(cancel: &str, node: &NodeArgs) -> anyhow::Result<ExitCode> {
     let client = Client::new(ClientConfig::of(node)?)?;
-    let receipt = fetch_receipt(&client, cancel).await?;
+    let receipt = match fetch_receipt(&client, cancel).await {
+        Ok(receipt) => receipt,
+        Err(error) => return Err(no_receipt(&client, cancel, error).await),
+    };
     match node.output {
         Output::Json => output::line(serde_json::to_string(&receipt)?),
         Output::Table => show_receipt(&receipt),
@@ -29,19 +37,64 @@ pub(crate) async fn fetch_receipt(client: &Client, cancel: &str) -> anyhow::Resu
     serde_json::from_value(receipt).context("the node's answer is not a receipt")
 }
 
-pub(crate) async fn receipts(args: &ReceiptsArgs) -> anyhow::Result<ExitCode> {
-    let client = Client::new(ClientConfig::of(&args.node)?)?;
-    let mut path = format!("/quell/v1/cancels?limit={}", args.limit);
-    if let Some(function) = &args.function {
+/// Why there is none: whoever named a request is told its cancel.
+async fn no_receipt(client: &Client, id: &str, error: anyhow::Error) -> anyhow::Error {
+    if !matches!(error.downcast_ref(), Some(ClientError::Refused { status: 404, .. })) {
+        return error;
+    }
+    let path = format!("/quell/v1/requests/{}", encode(id));
+    let request = client.json(Method::GET, &path, None).await.ok();
+    let mut cancel = request.as_ref().and_then(|row| row["cancel_id"].as_str()).map(str::to_owned);
+    if request.is_none() {
+        // A synchronous one that is over is kept nowhere else.
+        let page = fetch_receipts(client, LOOKED_THROUGH, None).await;
+        let of = |receipt: &&Receipt| receipt.requests.iter().any(|row| row.request_id == id);
+        cancel = page.ok().and_then(|(_, page)| Some(page.iter().find(of)?.cancel_id.clone()));
+    }
+    error.context(match (cancel, request) {
+        (Some(cancel), _) => format!("{id} is a request; the receipt of its cancel: quell receipt {cancel}"),
+        (None, Some(_)) => format!("{id} is a request, and was not cancelled; `quell tree {id}` shows it"),
+        (None, None) => format!("there is no receipt {id}; `quell receipts` shows the last ones"),
+    })
+}
+
+/// A page of receipts: as it came, and as they are.
+async fn fetch_receipts(
+    client: &Client,
+    limit: u32,
+    function: Option<&str>,
+) -> anyhow::Result<(Value, Vec<Receipt>)> {
+    let mut path = format!("/quell/v1/cancels?limit={limit}");
+    if let Some(function) = function {
         path.push_str(&format!("&function={}", encode(&client.named(function))));
     }
     let page = client.json(Method::GET, &path, None).await?;
+    let receipts = serde_json::from_value(page["receipts"].clone());
+    Ok((page, receipts.context("the node's answer is not a list")?))
+}
+
+/// Whether a function is there; of one that has no receipts nobody knows it from the list.
+async fn must_be_there(client: &Client, function: &str) -> anyhow::Result<()> {
+    let path = client.function(function, "/config");
+    match client.json(Method::GET, &path, None).await {
+        Err(error @ ClientError::Refused { status: 404, .. }) => {
+            Err(not_there(client, function, error.into()).await)
+        }
+        Err(error) => Err(error.into()),
+        Ok(_) => Ok(()),
+    }
+}
+
+pub(crate) async fn receipts(args: &ReceiptsArgs) -> anyhow::Result<ExitCode> {
+    let client = Client::new(ClientConfig::of(&args.node)?)?;
+    let (page, receipts) = fetch_receipts(&client, args.limit, args.function.as_deref()).await?;
+    if let (true, Some(function)) = (receipts.is_empty(), &args.function) {
+        must_be_there(&client, function).await?;
+    }
     if args.node.output == Output::Json {
         output::line(page);
         return Ok(ExitCode::SUCCESS);
     }
-    let receipts: Vec<Receipt> =
-        serde_json::from_value(page["receipts"].clone()).context("the node's answer is not a list")?;
     let rows = receipts.iter().map(|receipt| {
         let first = receipt.asked_by.first();
         let why = first.and_then(|asked| asked.reason.clone()).unwrap_or_default();

@@ -165,7 +165,7 @@ fn read_keys(news: &mpsc::Sender<News>, over: &AtomicBool) {
 
 fn key_of(key: KeyEvent) -> Option<Key> {
     if key.modifiers.contains(KeyModifiers::CONTROL) {
-        return (key.code == KeyCode::Char('c')).then_some(Key::Quit);
+        return Some(if key.code == KeyCode::Char('c') { Key::Quit } else { Key::Other });
     }
     Some(match key.code {
         KeyCode::Up | KeyCode::Char('k') => Key::Up,
@@ -180,6 +180,8 @@ fn key_of(key: KeyEvent) -> Option<Key> {
         KeyCode::Char('n') | KeyCode::Esc => Key::No,
         KeyCode::Char('?' | 'h') => Key::Help,
         KeyCode::Char('q') => Key::Quit,
-        _ => return None,
+        // Some of them no terminal sends alone; they are none that anybody typed.
+        KeyCode::Modifier(_) | KeyCode::Null => return None,
+        _ => Key::Other,
     })
 }

@@ -7,14 +7,23 @@ use supervisor::{NodeView, PlanView, RequestRow};
 use crate::{
     output,
     terminal::escaped,
-    verbs::{bulk::elsewhere, look::state, plan::processes},
+    verbs::{
+        bulk::elsewhere,
+        look::{age, state},
+        plan::processes,
+    },
 };
 
 /// Lines that are not of the list: two above, two below.
 const AROUND: usize = 4;
 const KEYS: &str = "up/down: choose  p: plan  c: cancel  r: recursive  f: force  ?: keys  q: quit";
 /// The same where there is less room than that.
+const BACK: &str = "q: quit   any other key: back";
 const FEW_KEYS: &str = "?: keys  q: quit";
+/// The least columns and lines that the keys are shown in; there are none so small.
+const LEAST_KEYS: (usize, usize) = (30, 2);
+/// Where what a key does stands.
+const DOES: usize = 21;
 /// Columns of a request id, and of one in a tree.
 const ID: usize = 36;
 /// Columns between two.
@@ -48,6 +57,8 @@ pub(super) enum Key {
     Yes,
     No,
     Help,
+    /// Any that means nothing.
+    Other,
     Quit,
 }
 
@@ -82,7 +93,8 @@ pub(super) struct Line {
 /// What is in front.
 enum Pane {
     List,
-    Keys,
+    /// The keys, from that line on.
+    Keys(usize),
     /// A plan; of one that is meant a yes carries it out.
     Plan {
         aim: Aim,
@@ -99,6 +111,8 @@ pub(super) struct View {
     first_shown: usize,
     /// Rows of the list that fit.
     page: usize,
+    /// Where the keys go on that do not fit; where they begin, if all do.
+    keys_end: usize,
     recursive: bool,
     force: bool,
     pane: Pane,
@@ -114,6 +128,7 @@ impl View {
             chosen: None,
             first_shown: 0,
             page: 1,
+            keys_end: 0,
             recursive: false,
             force: false,
             pane: Pane::List,
@@ -186,13 +201,15 @@ impl View {
                 }
             };
         }
-        if matches!(self.pane, Pane::Keys) && key != Key::Quit {
-            self.pane = Pane::List;
+        if let Pane::Keys(next) = self.pane
+            && key != Key::Quit
+        {
+            self.pane = if self.keys_end > next { Pane::Keys(self.keys_end) } else { Pane::List };
             return Wish::Nothing;
         }
         match key {
             Key::Quit => return Wish::Quit,
-            Key::Help => self.pane = Pane::Keys,
+            Key::Help => self.pane = Pane::Keys(0),
             Key::Up => self.choose(self.place().saturating_sub(1)),
             Key::Down => self.choose(self.place() + 1),
             Key::PageUp => self.choose(self.place().saturating_sub(self.page)),
@@ -200,7 +217,7 @@ impl View {
             Key::Recursive => self.recursive = !self.recursive,
             Key::Force => self.force = !self.force,
             Key::Plan | Key::Cancel => return self.aim(key == Key::Cancel).map_or(Wish::Nothing, Wish::Plan),
-            Key::Yes | Key::No => {}
+            Key::Yes | Key::No | Key::Other => {}
         }
         Wish::Nothing
     }
@@ -215,17 +232,15 @@ impl View {
     pub(super) fn lines(&mut self, width: usize, height: usize) -> Vec<Line> {
         let mut lines = match &self.pane {
             Pane::List => self.list_lines(width, height),
-            Pane::Keys => {
-                let mut lines: Vec<Line> =
-                    ALL_KEYS.iter().take(height.saturating_sub(2)).map(plain).collect();
-                lines.push(plain(""));
-                lines.push(Line { text: "any key: back".to_owned(), marked: true });
+            Pane::Keys(from) => {
+                let (lines, next) = key_lines(*from, width, height);
+                self.keys_end = next;
                 lines
             }
             Pane::Plan { aim, text } => {
                 let mut lines: Vec<Line> = text.iter().take(height.saturating_sub(2)).map(plain).collect();
                 lines.push(plain(""));
-                let ask = if aim.meant { "Cancel? y: yes   any other key: no" } else { "any key: back" };
+                let ask = if aim.meant { "Cancel? y: yes   any other key: no" } else { BACK };
                 lines.push(Line { text: ask.to_owned(), marked: true });
                 lines
             }
@@ -281,10 +296,41 @@ fn cells(row: &RequestRow, depth: usize, now_ms: i64) -> [String; 6] {
         format!("{}{}", "  ".repeat(depth), row.request_id),
         output::function(&row.function, &row.version),
         state(row),
-        output::age(row.created_ms, now_ms),
+        age(row, now_ms),
         row.instance.clone().unwrap_or_default(),
         output::labels(&row.labels),
     ]
+}
+
+/// The keys, from a line on, whole in any terminal: what is too wide goes on below, and what is too much after the next
+/// key. And from which line on, or 0 if that is all.
+fn key_lines(from: usize, width: usize, height: usize) -> (Vec<Line>, usize) {
+    let width = width.max(LEAST_KEYS.0);
+    let all: Vec<String> = ALL_KEYS.iter().flat_map(|text| wrapped(text, width)).collect();
+    let room = height.max(LEAST_KEYS.1).saturating_sub(1);
+    let mut lines: Vec<Line> = all.iter().skip(from).take(room).map(plain).collect();
+    let next = from + lines.len();
+    let more = next < all.len();
+    let ask = if more { "q: quit   any other key: more" } else { BACK };
+    lines.push(Line { text: ask.to_owned(), marked: true });
+    (lines, if more { next } else { 0 })
+}
+
+/// A text in lines that are no wider; the second and later ones stand below what a key does, where there is room for that.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let indent = if width >= 2 * DOES { DOES } else { 4 };
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    for (at, word) in text.split(' ').enumerate() {
+        if at > 0 && line.len() + 1 + word.len() > width && !line.trim().is_empty() {
+            lines.push(std::mem::replace(&mut line, " ".repeat(indent)));
+        } else if at > 0 {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    lines.push(line);
+    lines
 }
 
 /// How wide each column is, so that a line fits: as its widest cell; where that is too much, labels give way first,
@@ -492,10 +538,37 @@ mod tests {
         assert_eq!(view.key(Key::Help), Wish::Nothing);
         let lines = view.lines(100, 20);
         assert!(lines.iter().any(|line| line.text.contains("only y is a yes")), "{lines:?}");
-        assert_eq!(view.key(Key::Cancel), Wish::Nothing, "it goes back, and does nothing else");
-        assert!(marked(&mut view).starts_with("a "));
-        view.key(Key::Help);
+        for key in [Key::Cancel, Key::Other] {
+            assert_eq!(view.key(key), Wish::Nothing, "it goes back, and does nothing else");
+            assert!(marked(&mut view).starts_with("a "), "{key:?}");
+            view.key(Key::Help);
+            view.lines(100, 20);
+        }
         assert_eq!(view.key(Key::Quit), Wish::Quit);
+    }
+
+    #[test]
+    fn the_keys_are_whole_in_a_small_terminal() {
+        for (width, height) in [(100, 20), (80, 24), (40, 10), (30, 5)] {
+            let mut view = View::new(node(&[("a", None)]));
+            view.key(Key::Help);
+            let mut words = Vec::new();
+            let mut pages = 0;
+            loop {
+                let lines = view.lines(width, height);
+                assert!(lines.len() <= height, "{width}x{height}: {lines:?}");
+                words.extend(lines.iter().filter(|line| !line.marked).map(|line| line.text.clone()));
+                view.key(Key::Other);
+                pages += 1;
+                assert!(pages < 50, "{width}x{height}: it never ends");
+                if matches!(view.pane, Pane::List) {
+                    break;
+                }
+            }
+            let shown = words.join(" ").split_whitespace().collect::<Vec<_>>().join(" ");
+            let all = ALL_KEYS.join(" ").split_whitespace().collect::<Vec<_>>().join(" ");
+            assert_eq!(shown, all, "{width}x{height}");
+        }
     }
 
     #[test]
