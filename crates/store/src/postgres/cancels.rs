@@ -72,7 +72,7 @@ pub(crate) async fn record(db: &Db, node: &str, receipt: &NewReceipt, reach: &Re
     let fenced = tops.iter().chain(&reached).copied();
     tokio::try_join!(biased;
         receipts::put(db, node, receipt),
-        receipts::fence(db, receipt.cancel, fenced, true),
+        receipts::fence(db, receipt.cancel, fenced, true, &tops),
         settle_free(db, &reached, receipt.created_ms),
         // What hangs below by way of other nodes and came back to this one is for it to stop as well.
         parts::make(db, &ask, &reached, &tops),
@@ -92,7 +92,7 @@ async fn record_part(
 ) -> Result<(), Fault> {
     tokio::try_join!(biased;
         receipts::put(db, node, receipt),
-        receipts::fence(db, receipt.cancel, tops.iter().copied(), true),
+        receipts::fence(db, receipt.cancel, tops.iter().copied(), true, tops),
         parts::wait_below(db, node, receipt.cancel, tops, reach.level),
     )
     .map(drop)
@@ -183,7 +183,7 @@ async fn fenced(
     let subtree = fence.scope == Scope::Subtree;
     let ((), (), settled, (), parts) = tokio::try_join!(biased;
         receipts::put(db, node, &receipt),
-        receipts::fence(db, fence.cancel, reached.iter().copied(), subtree),
+        receipts::fence(db, fence.cancel, reached.iter().copied(), subtree, &[]),
         settle_free(db, reached, fence.now_ms),
         parts::make(db, &ask, reached, &[]),
         parts::of(db, fence.cancel),

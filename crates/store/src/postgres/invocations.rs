@@ -60,15 +60,14 @@ UPDATE invocations i SET status = 0, failures = u.n, not_before_ms = u.at
 FROM unnest($2::uuid[], $3::int8[], $4::int8[]) AS u(request, n, at)
 WHERE i.request = u.request AND i.owner = $1 AND i.status < 2";
 // What another node fenced before this is written ends as cancelled, whatever its owner thinks: whoever asked there was told
-// so, or will be. Of a fence that is not known to be this node's own, as a statement that waited for the row sees the row's
-// last form and not what else came with it. A fence of its own the owner has reckoned with.
+// so, or will be. A fence of its own the owner has reckoned with. Which it was is said in the row: a statement that waited for
+// that sees its last form, and nothing else that came with it.
 const SETTLE: &str = "
 UPDATE invocations i
 SET (status, error_code, error_message, ended_ms, tail) = (
     SELECT CASE WHEN f.lost THEN 3::int2 ELSE u.status END, CASE WHEN f.lost THEN 4208 ELSE u.code END,
            CASE WHEN f.lost THEN 'function invocation canceled' ELSE u.message END, u.at, u.tail
-    FROM (SELECT u.code <> 4208 AND i.fenced_by IS NOT NULL
-             AND NOT EXISTS (SELECT 1 FROM receipts r WHERE r.cancel = i.fenced_by AND r.node = $1)) AS f(lost))
+    FROM (SELECT u.code <> 4208 AND i.fenced_by IS NOT NULL AND NOT i.fenced_here) AS f(lost))
 FROM unnest($2::uuid[], $3::int2[], $4::int4[], $5::text[], $6::int8[], $7::bool[])
 AS u(request, status, code, message, at, tail)
 WHERE i.request = u.request AND i.owner = $1 AND i.status < 2

@@ -23,7 +23,7 @@ INSERT INTO fences (request, cancel, subtree)
 SELECT u.request, $2::uuid, $3::bool FROM unnest($1::uuid[]) WITH ORDINALITY AS u(request, place) ORDER BY u.place
 ON CONFLICT (request, cancel) DO UPDATE SET subtree = true WHERE excluded.subtree";
 const MARK: &str = "
-UPDATE invocations SET fenced_by = $2 WHERE request = ANY($1) AND fenced_by IS NULL AND status < 2";
+UPDATE invocations SET fenced_by = $2, fenced_here = request = ANY($3::uuid[]) WHERE request = ANY($1) AND fenced_by IS NULL AND status < 2";
 const OVER: &str = "
 UPDATE receipts r SET body = u.body, open = false FROM unnest($1::uuid[], $2::text[]) AS u(cancel, body)
 WHERE r.cancel = u.cancel";
@@ -40,19 +40,20 @@ pub(crate) async fn put(db: &Db, node: &str, receipt: &NewReceipt) -> Result<(),
         .map(drop)
 }
 
-/// Fences these requests and no others, in this order.
+/// Fences these requests and no others, in this order. `here`: of those that their owner has fenced itself.
 pub(crate) async fn fence(
     db: &Db,
     cancel: CancelId,
     fenced: impl IntoIterator<Item = Uuid>,
     subtree: bool,
+    here: &[Uuid],
 ) -> Result<(), Fault> {
     let cancel = name_of(cancel);
     // The same one twice in a list would be one too many for that statement.
     let mut seen = std::collections::HashSet::new();
     let each: Vec<Uuid> = fenced.into_iter().filter(|request| seen.insert(*request)).collect();
     tokio::try_join!(biased; async { execute(db, FENCE, &[&each, &cancel, &subtree]).await }, async {
-        execute(db, MARK, &[&each, &cancel]).await
+        execute(db, MARK, &[&each, &cancel, &here]).await
     },)
     .map(drop)
 }
@@ -60,8 +61,10 @@ pub(crate) async fn fence(
 /// A cancel that reaches no further than this node.
 pub(crate) async fn record(db: &Db, node: &str, receipt: &NewReceipt) -> Result<(), Fault> {
     prepare(db, &PUTS).await?;
-    let fenced = receipt.fenced.iter().copied().map(id);
-    tokio::try_join!(biased; put(db, node, receipt), fence(db, receipt.cancel, fenced, false)).map(drop)
+    let fenced: Vec<Uuid> = receipt.fenced.iter().copied().map(id).collect();
+    let each = fenced.iter().copied();
+    tokio::try_join!(biased; put(db, node, receipt), fence(db, receipt.cancel, each, false, &fenced))
+        .map(drop)
 }
 
 /// Replaces bodies with their last forms, each cancel once.

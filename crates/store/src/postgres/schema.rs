@@ -62,6 +62,7 @@ CREATE TABLE invocations (
     status SMALLINT NOT NULL, error_code INTEGER NOT NULL DEFAULT 0, error_message TEXT NOT NULL DEFAULT '',
     attempts BIGINT NOT NULL DEFAULT 0, failures BIGINT NOT NULL DEFAULT 0, not_before_ms BIGINT NOT NULL DEFAULT 0,
     hops BIGINT NOT NULL, created_ms BIGINT NOT NULL, started_ms BIGINT, ended_ms BIGINT, fenced_by UUID,
+    fenced_here BOOLEAN NOT NULL DEFAULT false,
     tail BOOLEAN NOT NULL DEFAULT false
 ) WITH (fillfactor = 85);
 CREATE INDEX invocations_by_function ON invocations (project, package, name, created_ms, seq);

@@ -39,6 +39,11 @@ pub enum BulkRefusal {
     /// The key is another one's.
     #[error("this key is of another bulk cancel ({0}); choose another key")]
     OtherAsk(String),
+    /// The key is of one that another node of this store began.
+    #[error(
+        "this key is of a bulk cancel that another node began: ask that node how it stands, or choose another key"
+    )]
+    OtherNode,
     /// Too many run already.
     #[error("{MAX_RUNNING} bulk cancels of this project run already; wait for one to end")]
     TooManyRunning,
@@ -191,7 +196,10 @@ impl Handle {
         let text = |part: serde_json::Result<String>| part.unwrap_or_default(); // plain data: cannot fail
         let (body, left) = (text(serde_json::to_string(&bulk)), text(serde_json::to_string(&todo)));
         let record = BulkRecord { project, key: order.key.clone(), body, requests: Some(left) };
-        self.store.begin_bulk(record).await?;
+        self.store.begin_bulk(record).await.map_err(|error| match error {
+            StoreError::Exists => BulkRefusal::OtherNode,
+            error => error.into(),
+        })?;
         let requests = requests.into_iter().map(|Found { request, function, .. }| (request, function));
         self.go_on(bulk.clone(), requests.collect(), How::of(&order));
         Ok((bulk, true))
