@@ -280,7 +280,7 @@ async fn a_result_is_not_handed_on_below_a_fence() {
     soon(async {
         a.accept(invocation(1)).await.unwrap();
         a.accept(child(2, 1, &[1])).await.unwrap();
-        a.record_cancel(NewReceipt { ..reaching(9, &[1], 1, Level::Ask) }).await.unwrap();
+        a.record_cancel(NewReceipt { ..reaching(9, &[1, 2], 1, Level::Ask) }).await.unwrap();
         let next = Some(Box::new(child(3, 1, &[2])));
         let end = store::Settlement { next, ..settlement(2, Status::Success, 50) };
         assert_eq!(a.settle(end).await, Err(StoreError::Banned));
