@@ -260,7 +260,7 @@ async fn a_cancel_under_way_waits_for_a_database_that_comes_back_and_its_receipt
     let reply = cancel.await;
     assert_eq!((reply.status, reply.header("x-quell-stop")), (200, "stopped"), "{reply:?}");
     assert!(ring.process.is_gone(), "it is stopped when that is said");
-    let receipt = nodes[2].receipt(reply.header("x-quell-cancel-id")).await;
+    let receipt = closed(&nodes, reply.header("x-quell-cancel-id")).await;
     assert_eq!((&receipt["result"], &receipt["parts"][0]["result"]), (&json!("stopped"), &json!("stopped")));
 }
 
