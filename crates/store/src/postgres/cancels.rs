@@ -16,7 +16,7 @@ use super::{
     invocations, parts, receipts,
     writer::may_be_large,
 };
-use crate::{Fence, Fenced, FunctionFilter, FunctionKey, LATEST, NewReceipt, Reach};
+use crate::{Fence, Fenced, FunctionFilter, FunctionKey, LATEST, NewReceipt, Reach, Status};
 
 /// Takes a tree for itself, so that nothing is accepted below another request of it until the transaction ends; and then
 /// all that hangs below these, each once.
@@ -116,6 +116,12 @@ pub(crate) async fn fence(db: &Db, node: &str, epoch: i64, fence: &Fence) -> Res
     else {
         return Ok(Fenced::Unknown);
     };
+    // What a request that ended otherwise has left is not it: that is a matter of its tree.
+    let stopped = [cancel::CODE_CANCELED, cancel::CODE_TIMED_OUT].map(i32::from).contains(&row.error_code);
+    let over = !matches!(row.status, Status::Wait | Status::Running);
+    if over && !stopped && fence.scope == Scope::Request {
+        return Ok(Fenced::Finished(row.status));
+    }
     if !alive {
         return Ok(match row.fenced_by {
             Some(cancel) => Fenced::Canceled(cancel),
