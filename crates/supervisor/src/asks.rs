@@ -15,28 +15,46 @@ use crate::{
     unwritten::Write,
 };
 
+/// Who hears the answer to a cancel.
+pub(crate) enum Hearer {
+    /// A task, which may be gone by then; the stop goes on.
+    Task(oneshot::Sender<CancelAnswer>),
+    /// Whatever is to be done with it before anything else is: it begins a write, so that it goes with those of what was
+    /// stopped, and waits for nothing. Dropped, it is never called.
+    Now(Box<dyn FnOnce(CancelAnswer) + Send>),
+}
+
+impl Hearer {
+    pub(crate) fn tell(self, answer: CancelAnswer) {
+        match self {
+            Self::Task(respond) => drop(respond.send(answer)),
+            Self::Now(hear) => hear(answer),
+        }
+    }
+}
+
 /// Somebody who waits for the answer to a cancel.
 pub(crate) struct Asker {
-    respond: oneshot::Sender<CancelAnswer>,
+    hearer: Hearer,
     request: RequestId,
 }
 
 impl Shell {
-    pub(crate) fn cancel(&mut self, order: CancelOrder, respond: oneshot::Sender<CancelAnswer>) {
+    pub(crate) fn cancel(&mut self, order: CancelOrder, hearer: Hearer) {
         match self.function_of(order.request) {
             Some(function) if order.function.fits(&function) => {}
             // Of another function or project: as unknown as if it were nowhere (I11).
-            Some(_) => return drop(respond.send(CancelAnswer::Unknown)),
-            None if self.nodes.is_some() => return drop(respond.send(CancelAnswer::Elsewhere)),
+            Some(_) => return hearer.tell(CancelAnswer::Unknown),
+            None if self.nodes.is_some() => return hearer.tell(CancelAnswer::Elsewhere),
             None => match self.orphans_of(&order) {
-                orphans if orphans.is_empty() => return self.ask_the_store(order, respond),
-                orphans => return self.cancel_orphans(order, orphans, respond),
+                orphans if orphans.is_empty() => return self.ask_the_store(order, hearer),
+                orphans => return self.cancel_orphans(order, orphans, hearer),
             },
         }
         let ticket = self.fresh_ticket();
         let cancel = fresh_cancel();
         let CancelOrder { request, scope, level, cause, early, actor, .. } = order;
-        self.askers.insert(ticket, Asker { respond, request });
+        self.askers.insert(ticket, Asker { hearer, request });
         self.open_draft(cancel, request, Some(actor.clone()), scope, level, cause);
         let ask = CancelAsk { ticket: Some(ticket), early, cancel, request, scope, level, cause };
         self.tell(Event::CancelAsked(ask));
@@ -76,21 +94,22 @@ impl Shell {
         &self,
         order: CancelOrder,
         orphans: Vec<(RequestId, Arc<FunctionKey>)>,
-        respond: oneshot::Sender<CancelAnswer>,
+        hearer: Hearer,
     ) {
         let (store, inbox) = (Arc::clone(&self.store), self.inbox.clone());
         tokio::spawn(async move {
             // Only whoever names a request and its function may stop what is below it.
             let known = stored_answer(store.as_ref(), &order).await;
             if !matches!(known, Ok(CancelAnswer::Done { .. } | CancelAnswer::Finished(_))) {
-                return drop(respond.send(known.unwrap_or(CancelAnswer::Gone)));
+                return hearer.tell(known.unwrap_or(CancelAnswer::Gone));
             }
             let mut waits = Vec::new();
             for (request, function) in orphans {
                 let function = FunctionFilter::exactly(FunctionKey::clone(&function));
                 let order = CancelOrder { request, function, actor: order.actor.clone(), ..order };
                 let (respond, answer) = oneshot::channel();
-                drop(inbox.send(Message::Cancel { order, respond }).await); // closed: its answer is Gone
+                let hearer = Hearer::Task(respond);
+                drop(inbox.send(Message::Cancel { order, hearer }).await); // closed: its answer is Gone
                 waits.push(answer);
             }
             let mut worst = CancelAnswer::Gone;
@@ -102,7 +121,7 @@ impl Shell {
                     (worst, rank) = (answer, badness);
                 }
             }
-            drop(respond.send(worst)); // the asker may be gone; the stops went on
+            hearer.tell(worst);
         });
     }
 
@@ -145,7 +164,7 @@ impl Shell {
 
     /// Effect `Answer`.
     pub(crate) fn answer(&mut self, ticket: Ticket, reply: Reply) {
-        let Some(Asker { respond, request }) = self.askers.remove(&ticket) else { return };
+        let Some(Asker { hearer, request }) = self.askers.remove(&ticket) else { return };
         let done = |cancel, stop| CancelAnswer::Done { cancel, stop };
         let answer = match reply {
             Reply::Stopped(cancel) => done(cancel, Stop::Stopped),
@@ -156,7 +175,7 @@ impl Shell {
             }
             Reply::Unkillable(cancel) => CancelAnswer::Unkillable { cancel, detail: self.survivors(cancel) },
             Reply::NotRecorded(cancel) if self.drafts.record_failure(cancel).is_empty() => {
-                return self.answer_from_receipt(cancel, respond);
+                return self.answer_from_receipt(cancel, hearer);
             }
             Reply::NotRecorded(cancel) => {
                 CancelAnswer::NotRecorded { cancel, detail: self.drafts.record_failure(cancel) }
@@ -165,11 +184,11 @@ impl Shell {
             Reply::Unknown => CancelAnswer::Unknown,
             Reply::TooManyAskers(_) => CancelAnswer::TooManyAskers,
         };
-        drop(respond.send(answer)); // the asker may be gone; the stop goes on
+        hearer.tell(answer);
     }
 
     /// A cancel that could not be recorded when it was over, and has been since.
-    fn answer_from_receipt(&self, cancel: CancelId, respond: oneshot::Sender<CancelAnswer>) {
+    fn answer_from_receipt(&self, cancel: CancelId, hearer: Hearer) {
         let store = Arc::clone(&self.store);
         tokio::spawn(async move {
             let kept = store.receipt(cancel).await;
@@ -180,7 +199,7 @@ impl Shell {
                 }
                 Err(error) => CancelAnswer::NotRecorded { cancel, detail: error.to_string() },
             };
-            drop(respond.send(answer)); // the asker may be gone
+            hearer.tell(answer);
         });
     }
 
@@ -210,10 +229,15 @@ impl Shell {
         self.tell(Event::Recorded { cancel, record, ok });
     }
 
-    /// Effect `Close`. Its receipt is kept when the askers, who are answered already, have had their turn.
+    /// Effect `Close`. Its receipt is kept when the askers, who are answered already, have had their turn; but in a store of
+    /// several nodes at once: there it goes in one transaction with the end of what was stopped, where every other one is
+    /// paid by all of them.
     pub(crate) fn close(&mut self, cancel: CancelId, reply: Reply) {
         self.drafts.close(cancel, reply);
         self.closed.push_back(cancel);
+        if self.nodes.is_some() {
+            self.keep_closed();
+        }
     }
 
     /// Keeps the receipt of the cancel that has been over for longest, and logs it. Until it is kept, whoever
@@ -259,7 +283,7 @@ impl Shell {
     }
 
     /// A request this life does not know: the store may know how it ended.
-    fn ask_the_store(&self, order: CancelOrder, respond: oneshot::Sender<CancelAnswer>) {
+    fn ask_the_store(&self, order: CancelOrder, hearer: Hearer) {
         let store = Arc::clone(&self.store);
         tokio::spawn(async move {
             let answer = match stored_answer(store.as_ref(), &order).await {
@@ -269,7 +293,7 @@ impl Shell {
                     CancelAnswer::Gone
                 }
             };
-            drop(respond.send(answer)); // the asker may be gone
+            hearer.tell(answer);
         });
     }
 }

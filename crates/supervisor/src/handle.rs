@@ -12,6 +12,7 @@ use store::{FunctionFilter, FunctionKey, Labels, StoreError};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
+    asks::Hearer,
     bulk::Bulks,
     census::Census,
     counters::{Counts, Minute, Of},
@@ -272,7 +273,7 @@ impl Handle {
     /// The same for what this node holds.
     pub(crate) async fn cancel_here(&self, order: CancelOrder) -> CancelAnswer {
         let (respond, answer) = oneshot::channel();
-        match self.inbox.send(Message::Cancel { order, respond }).await {
+        match self.inbox.send(Message::Cancel { order, hearer: Hearer::Task(respond) }).await {
             Ok(()) => answer.await.unwrap_or(CancelAnswer::Gone),
             Err(_) => CancelAnswer::Gone,
         }

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    asks::Hearer,
     census::Census,
     counters::{Counts, Minute, Of},
     credentials::AttemptSecrets,
@@ -220,7 +221,7 @@ pub(crate) enum Message {
     Stored(RequestId, Result<(), StoreError>),
     Cancel {
         order: CancelOrder,
-        respond: oneshot::Sender<CancelAnswer>,
+        hearer: Hearer,
     },
     /// The store answered a record of a cancel.
     Recorded {

@@ -255,7 +255,7 @@ impl Shell {
         match message {
             Message::Arrived(arrival) => self.arrived(arrival),
             Message::Stored(request, result) => self.stored(request, result),
-            Message::Cancel { order, respond } => self.cancel(order, respond),
+            Message::Cancel { order, hearer } => self.cancel(order, hearer),
             Message::Recorded { cancel, record, result } => self.recorded(cancel, record, result),
             Message::ReceiptKept(cancel, result) => self.receipt_kept(cancel, result),
             Message::CallerGone(request) => self.caller_gone(request),

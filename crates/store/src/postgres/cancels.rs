@@ -6,43 +6,77 @@
 //! are not over, and spares a decision about what another node's memory holds.
 
 use cancel::{CancelId, RequestId, Scope};
-use tokio_postgres::Row;
+use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
 use super::{
     connection::{Db, prepare, row, rows},
     fault::Fault,
-    group::{TREES, id, tree},
+    group::{Opening, TREES, commit, id, open},
     invocations, parts, receipts,
-    writer::may_be_large,
+    writer::{may_be_large, prepare_large},
 };
 use crate::{Fence, Fenced, FunctionFilter, FunctionKey, LATEST, NewReceipt, Reach, Status};
 
-/// Takes a tree for itself, so that nothing is accepted below another request of it until the transaction ends; and then
-/// all that hangs below these, each once.
-async fn close(db: &Db, root: RequestId, tops: &[Uuid]) -> Result<Vec<Uuid>, Fault> {
-    let (_, reached) = tokio::try_join!(biased; async { row(db, CLOSE, &[&TREES, &tree(root)]).await }, async {
-        rows(db, WALK, &[&tops]).await
-    },)?;
-    reached.iter().map(|row| Ok(row.try_get(0)?)).collect()
+// What one statement found decides what those behind it do, which are sent with it: it is kept in a setting of the
+// transaction. Empty: there is nothing to hold.
+const ROOT: &str = "
+SELECT set_config('quell.root', COALESCE((SELECT COALESCE(root, request)::text FROM invocations WHERE request = $1), ''), true)";
+const ROOT_UNLESS_ASKED: &str = "SELECT set_config('quell.root', CASE WHEN current_setting('quell.asked') = 'true' THEN '' ELSE $1 END, true)";
+const CLOSE: &str = "
+SELECT pg_advisory_xact_lock($1::int4,
+    ('x' || substr(root, 1, 8))::bit(32)::int4 # ('x' || substr(root, 10, 4) || substr(root, 15, 4))::bit(32)::int4
+    # ('x' || substr(root, 20, 4) || substr(root, 25, 4))::bit(32)::int4 # ('x' || substr(root, 29, 8))::bit(32)::int4)
+FROM current_setting('quell.root') AS root WHERE root <> ''";
+// Counting takes them all, and with that their locks; a request that has changed meanwhile is looked at again.
+const HOLD: &str = "
+WITH RECURSIVE reached (request) AS (
+    SELECT unnest($1::uuid[]) WHERE current_setting('quell.root') <> ''
+    UNION SELECT a.request FROM reached r JOIN above a ON a.above = r.request WHERE $2),
+held AS (
+    SELECT 1 FROM invocations i WHERE i.request = ANY (ARRAY(SELECT request FROM reached))
+    AND (i.status < 2 OR i.tail AND EXISTS (SELECT 1 FROM nodes n WHERE n.node = i.owner AND n.state IN (0, 1)))
+    ORDER BY i.request FOR UPDATE OF i)
+SELECT ARRAY(SELECT request FROM reached), (SELECT count(*) FROM held)";
+
+/// What is fenced now, and nobody changes until the transaction ends.
+struct Held {
+    /// What was named and, of a whole tree, all that hangs below, each once.
+    reached: Vec<Uuid>,
+    /// Whether any of them is not over, or has left something that its node alone knows.
+    alive: bool,
 }
 
-const CLOSE: &str = "SELECT pg_advisory_xact_lock($1::int4, $2::int4)";
-const WALK: &str = "
-WITH RECURSIVE reached (request) AS (
-    SELECT unnest($1::uuid[]) UNION SELECT a.request FROM reached r JOIN above a ON a.above = r.request)
-SELECT request FROM reached";
+/// Takes the tree that was named before for itself, so that nothing is accepted below another request of it until the
+/// transaction ends; and then all that is in scope. Nothing where none was named.
+async fn hold(db: &Db, tops: &[Uuid], scope: Scope) -> Result<Held, Fault> {
+    let below = scope == Scope::Subtree;
+    let (_, held) = tokio::try_join!(biased;
+        async { row(db, CLOSE, &[&TREES]).await },
+        async { row(db, HOLD, &[&tops, &below]).await },
+    )?;
+    let held = held.ok_or_else(|| Fault::Gone("a look at a tree made no row".into()))?;
+    Ok(Held { reached: held.try_get(0)?, alive: held.try_get::<_, i64>(1)? > 0 })
+}
+
+/// Names a tree for [`hold`].
+async fn name_root(db: &Db, statement: &str, root: &(dyn ToSql + Sync)) -> Result<bool, Fault> {
+    let named = row(db, statement, &[root]).await?;
+    Ok(named.map(|row| row.try_get::<_, String>(0)).transpose()?.is_some_and(|root| !root.is_empty()))
+}
+
 const SETTLE_FREE: &str = "
 UPDATE invocations
 SET status = CASE WHEN attempts = 0 THEN 4 ELSE 3 END, error_code = 4208,
     error_message = 'function invocation canceled', ended_ms = $2
 WHERE request = ANY($1) AND owner IS NULL AND status < 2
 RETURNING request, project, package, name, version";
-const ROOT: &str = "SELECT COALESCE(root, request) FROM invocations WHERE request = $1";
 
 /// All that is asked side by side below: what is sent first is carried out first.
 async fn ready(db: &Db) -> Result<(), Fault> {
-    prepare(db, &[CLOSE, WALK, SETTLE_FREE, ROOT]).await?;
+    prepare_large(db).await?;
+    prepare(db, &[CLOSE, HOLD, SETTLE_FREE, ROOT, ROOT_UNLESS_ASKED]).await?;
+    invocations::prepare_one(db).await?;
     prepare(db, &receipts::PUTS).await?;
     prepare(db, &parts::MAKES).await?;
     prepare(db, &parts::WAITS_BELOW).await?;
@@ -50,16 +84,27 @@ async fn ready(db: &Db) -> Result<(), Fault> {
     parts::prepare_of(db).await
 }
 
-/// Records a cancel of this node that reaches over its tree, on other nodes too.
-pub(crate) async fn record(db: &Db, node: &str, receipt: &NewReceipt, reach: &Reach) -> Result<(), Fault> {
+/// Records a cancel of this node that reaches over its tree, on other nodes too: a transaction from BEGIN to COMMIT.
+pub(crate) async fn record(
+    db: &Db,
+    opening: Opening<'_>,
+    receipt: &NewReceipt,
+    reach: &Reach,
+) -> Result<(), Fault> {
     ready(db).await?;
+    let node = opening.node;
     let tops: Vec<Uuid> = receipt.fenced.iter().copied().map(id).collect();
-    let (asked, ()) = tokio::try_join!(biased; parts::asked(db, node, receipt.target, &tops, reach.level), may_be_large(db))?;
-    if asked {
+    let root = id(reach.root).to_string();
+    let ((), (), (), is_ours, Held { reached, .. }) = tokio::try_join!(biased;
+        open(db, opening),
+        may_be_large(db),
+        parts::asked(db, node, receipt.target, &tops, reach.level),
+        name_root(db, ROOT_UNLESS_ASKED, &root),
+        hold(db, &tops, Scope::Subtree),
+    )?;
+    if !is_ours {
         return record_part(db, node, receipt, &tops, reach).await;
     }
-    let reached = close(db, reach.root, &tops).await?;
-    lock(db, &reached).await?;
     let ask = parts::Ask {
         cancel: receipt.cancel,
         node,
@@ -76,8 +121,10 @@ pub(crate) async fn record(db: &Db, node: &str, receipt: &NewReceipt, reach: &Re
         settle_free(db, &reached, receipt.created_ms),
         // What hangs below by way of other nodes and came back to this one is for it to stop as well.
         parts::make(db, &ask, &reached, &tops),
+        commit(db),
     )
     .map(drop)
+    .map_err(Fault::at_commit)
 }
 
 /// The same where another node's cancel asks this one for it: its fence is over the whole tree, durably, and what hangs below
@@ -94,26 +141,29 @@ async fn record_part(
         receipts::put(db, node, receipt),
         receipts::fence(db, receipt.cancel, tops.iter().copied(), true, tops),
         parts::wait_below(db, node, receipt.cancel, tops, reach.level),
+        commit(db),
     )
     .map(drop)
+    .map_err(Fault::at_commit)
 }
 
-/// Fences a request and what is in scope with it, wherever it is.
-pub(crate) async fn fence(db: &Db, node: &str, epoch: i64, fence: &Fence) -> Result<Fenced, Fault> {
+/// Fences a request and what is in scope with it, wherever it is. It begins the transaction.
+pub(crate) async fn fence(db: &Db, opening: Opening<'_>, fence: &Fence) -> Result<Fenced, Fault> {
     ready(db).await?;
     let target = id(fence.target);
-    let (found, ()) = tokio::try_join!(biased; async { row(db, ROOT, &[&target]).await }, may_be_large(db))?;
-    let Some(found) = found else { return fence_below(db, node, epoch, fence).await };
-    let below = close(db, RequestId(found.try_get::<_, Uuid>(0)?.as_u128()), &[target]).await?;
-    let reached = match fence.scope {
-        Scope::Request => vec![target],
-        Scope::Subtree => below,
-    };
-    let alive = lock(db, &reached).await?;
-    // Only now: until it was locked it may have ended, or have been forgotten.
-    let Some(row) =
-        invocations::one(db, fence.target).await?.filter(|row| fence.function.fits(&row.function))
-    else {
+    let named = [target];
+    let ((), (), found, Held { reached, alive }, row) = tokio::try_join!(biased;
+        open(db, opening),
+        may_be_large(db),
+        name_root(db, ROOT, &target),
+        hold(db, &named, fence.scope),
+        // Only behind the lock: until it was locked it may have ended, or have been forgotten.
+        invocations::one(db, fence.target),
+    )?;
+    if !found {
+        return fence_below(db, opening, fence).await;
+    }
+    let Some(row) = row.filter(|row| fence.function.fits(&row.function)) else {
         return Ok(Fenced::Unknown);
     };
     // What a request that ended otherwise has left is not it: that is a matter of its tree.
@@ -128,14 +178,16 @@ pub(crate) async fn fence(db: &Db, node: &str, epoch: i64, fence: &Fence) -> Res
             None => Fenced::Finished(row.status),
         });
     }
-    fenced(db, node, fence, row.function, &reached).await
+    fenced(db, opening.node, fence, row.function, &reached).await
 }
 
 /// Fences what a request has left that the store does not know itself: a synchronous one, by what it made. Only whoever
 /// names a whole tree means that.
-async fn fence_below(db: &Db, node: &str, epoch: i64, fence: &Fence) -> Result<Fenced, Fault> {
+async fn fence_below(db: &Db, opening: Opening<'_>, fence: &Fence) -> Result<Fenced, Fault> {
+    let Opening { node, epoch, .. } = opening;
     let target = id(fence.target);
-    let made = "SELECT COALESCE(i.root, i.request) FROM above a JOIN invocations i ON i.request = a.request
+    let made =
+        "SELECT COALESCE(i.root, i.request)::text FROM above a JOIN invocations i ON i.request = a.request
                 WHERE a.above = $1 AND i.project = $2 AND (i.status < 2 OR i.tail) LIMIT 1";
     let root = match fence.scope {
         Scope::Request => None,
@@ -143,8 +195,9 @@ async fn fence_below(db: &Db, node: &str, epoch: i64, fence: &Fence) -> Result<F
     };
     let Some(root) = root else { return Ok(Fenced::Unknown) };
     parts::hold_nodes(db, node, epoch).await?;
-    let reached = close(db, RequestId(root.try_get::<_, Uuid>(0)?.as_u128()), &[target]).await?;
-    if !lock(db, &reached).await? {
+    row(db, "SELECT set_config('quell.root', $1, true)", &[&root.try_get::<_, String>(0)?]).await?;
+    let Held { reached, alive } = hold(db, &[target], Scope::Subtree).await?;
+    if !alive {
         return Ok(Fenced::Unknown);
     }
     let FunctionFilter { project, package, name, versions } = fence.function.clone();
@@ -195,15 +248,6 @@ async fn fenced(
         parts::of(db, fence.cancel),
     )?;
     Ok(Fenced::Stopping { settled, parts })
-}
-
-/// Whether any of them is not over, or has left something that its node alone knows. Nobody changes them until the
-/// transaction ends.
-async fn lock(db: &Db, requests: &[Uuid]) -> Result<bool, Fault> {
-    let lock = "SELECT 1 FROM invocations i WHERE request = ANY($1)
-                AND (status < 2 OR tail AND EXISTS (SELECT 1 FROM nodes n WHERE n.node = i.owner AND n.state IN (0, 1)))
-                ORDER BY request FOR UPDATE OF i";
-    Ok(!rows(db, lock, &[&requests]).await?.is_empty())
 }
 
 /// Settles those that no node has.

@@ -5,9 +5,9 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::{
-    connection::{Db, row, rows},
+    connection::{Db, prepare, row, rows},
     fault::Fault,
-    group::{TELL_QUEUE, id},
+    group::{Opening, TELL_QUEUE, id, open_if_queued, prepare_if_queued},
     invocations::{COLUMNS, read},
 };
 use crate::{Claim, InvocationRecord};
@@ -18,10 +18,15 @@ const FUNCTIONS: i64 = 1_024;
 /// Takes requests out of the shared queue. `free` walks from function to function by the index, so that a long queue of
 /// one costs the others nothing; of each the oldest are taken, and of those the first of every function before the
 /// second of any.
-pub(crate) async fn claim(db: &Db, node: &str, claim: &Claim) -> Result<Vec<InvocationRecord>, Fault> {
+pub(crate) async fn claim(
+    db: &Db,
+    opening: Opening<'_>,
+    claim: &Claim,
+) -> Result<Vec<InvocationRecord>, Fault> {
     let sql = format!(
         "WITH RECURSIVE free AS (
-             (SELECT project, package, name, version FROM invocations WHERE owner IS NULL AND status = 0
+             (SELECT project, package, name, version FROM invocations
+              WHERE owner IS NULL AND status = 0 AND current_setting('quell.queued') = 'true'
               ORDER BY project, package, name, version LIMIT 1)
              UNION ALL
              SELECT next.* FROM free, LATERAL (
@@ -60,7 +65,11 @@ pub(crate) async fn claim(db: &Db, node: &str, claim: &Claim) -> Result<Vec<Invo
     let part = |part: fn(&crate::FunctionKey) -> &str| claim.not.iter().map(part).collect::<Vec<_>>();
     let (projects, packages) = (part(|key| &key.project), part(|key| &key.package));
     let (names, versions) = (part(|key| &key.name), part(|key| &key.version));
-    let claimed = rows(db, &sql, &[&node, &limit, &each, &projects, &packages, &names, &versions]).await?;
+    prepare_if_queued(db).await?;
+    prepare(db, &[&sql]).await?;
+    let values: super::connection::Params<'_> =
+        &[&opening.node, &limit, &each, &projects, &packages, &names, &versions];
+    let ((), claimed) = tokio::try_join!(biased; open_if_queued(db, opening), rows(db, &sql, values))?;
     claimed.iter().map(read).collect()
 }
 

@@ -99,7 +99,8 @@ impl Connector {
         let settle = db.batch_execute(
             "SELECT set_config('synchronous_commit', 'on', false)
                  WHERE current_setting('synchronous_commit') = 'off';
-             SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off",
+             SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
+             SET plan_cache_mode = force_generic_plan",
         );
         within(CONNECT, settle).await??;
         Ok(db)

@@ -13,6 +13,8 @@ pub(crate) enum Fault {
     Sql(tokio_postgres::Error),
     /// No answer, or no connection.
     Gone(String),
+    /// The same, when COMMIT was on its way.
+    Cut(String),
     /// It must not be done.
     Refused(StoreError),
 }
@@ -34,7 +36,7 @@ impl Fault {
     pub(crate) fn unwritable(self) -> StoreError {
         match self {
             Self::Sql(error) => StoreError::Unwritable(words(&error)),
-            Self::Gone(why) => StoreError::Unwritable(why),
+            Self::Gone(why) | Self::Cut(why) => StoreError::Unwritable(why),
             Self::Refused(error) => error,
         }
     }
@@ -43,14 +45,14 @@ impl Fault {
     pub(crate) fn unreadable(self) -> StoreError {
         match self {
             Self::Sql(error) => StoreError::Unreadable(words(&error)),
-            Self::Gone(why) => StoreError::Unreadable(why),
+            Self::Gone(why) | Self::Cut(why) => StoreError::Unreadable(why),
             Self::Refused(error) => error,
         }
     }
 
     /// Whether nobody was there to answer, or is about to be.
     pub(crate) fn is_absence(&self) -> bool {
-        let Self::Sql(error) = self else { return matches!(self, Self::Gone(_)) };
+        let Self::Sql(error) = self else { return matches!(self, Self::Gone(_) | Self::Cut(_)) };
         if let Some(code) = error.code() {
             return ends_connection(code);
         }
@@ -63,8 +65,17 @@ impl Fault {
     pub(crate) fn is_answer(&self) -> bool {
         match self {
             Self::Sql(error) => error.code().is_some_and(|code| !ends_connection(code)),
-            Self::Gone(_) => false,
+            Self::Gone(_) | Self::Cut(_) => false,
             Self::Refused(_) => true,
+        }
+    }
+
+    /// What it is where COMMIT was sent with what failed: without an answer, nobody knows.
+    pub(crate) fn at_commit(self) -> Self {
+        match self {
+            Self::Sql(ref error) if !self.is_answer() => Self::Cut(words(error)),
+            Self::Gone(why) => Self::Cut(why),
+            answer => answer,
         }
     }
 

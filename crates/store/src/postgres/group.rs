@@ -7,10 +7,11 @@
 use std::collections::{BTreeMap, HashMap};
 
 use cancel::{CancelId, RequestId};
+use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
 use super::{
-    connection::{Db, row, rows},
+    connection::{Db, prepare, row, rows},
     fault::Fault,
     invocations, parts,
     queue::Change,
@@ -23,37 +24,80 @@ pub(crate) const TREES: i32 = 0x5175_6574;
 /// Tells the nodes that requests came into the shared queue.
 pub(crate) const TELL_QUEUE: &str = "SELECT pg_notify('quell_queue', '')";
 
-/// Begins a transaction of this life, and takes the locks that its changes need.
-pub(crate) async fn begin(
-    db: &Db,
-    node: &str,
-    epoch: i64,
-    number: i64,
-    changes: &[Change],
-) -> Result<(), Fault> {
-    let own = db
-        .prepare_cached(
-            "WITH me AS (SELECT 1 FROM nodes WHERE node = $1 AND epoch = $2 AND state IN (0, 1) FOR KEY SHARE)
-             UPDATE groups SET number = $3 WHERE node = $1 AND EXISTS (SELECT 1 FROM me)",
-        )
-        .await?;
-    let (trees, requests) = locks(changes);
-    let lock_trees = "SELECT pg_advisory_xact_lock_shared($1::int4, k) FROM unnest($2::int4[]) AS k";
-    let lock_rows = "SELECT 1 FROM invocations WHERE request = ANY($1) AND status < 2
-                     ORDER BY request FOR NO KEY UPDATE";
-    for statement in [lock_trees, lock_rows] {
-        db.prepare_cached(statement).await?; // before, so that all are sent in this order
-    }
-    let ((), mine, _, _) = tokio::try_join!(
-        biased;
+/// Which transaction it is, and of which life of which node.
+#[derive(Clone, Copy)]
+pub(crate) struct Opening<'a> {
+    pub(crate) node: &'a str,
+    pub(crate) epoch: i64,
+    pub(crate) number: i64,
+}
+
+// Fails where the life is over, and with it all that was sent behind it: even COMMIT, which takes back then.
+const OWN: &str = "
+WITH me AS (SELECT 1 FROM nodes WHERE node = $1 AND epoch = $2 AND state IN (0, 1) FOR KEY SHARE),
+mine AS (UPDATE groups SET number = $3 WHERE node = $1 AND EXISTS (SELECT 1 FROM me) RETURNING 1)
+SELECT 1 / count(*) FROM mine";
+const QUEUED: &str = "
+SELECT set_config('quell.queued', EXISTS (SELECT 1 FROM invocations WHERE owner IS NULL AND status = 0)::text, true)";
+const OWN_IF_QUEUED: &str = "
+WITH me AS (SELECT 1 FROM nodes WHERE node = $1 AND epoch = $2 AND state IN (0, 1)
+            AND current_setting('quell.queued') = 'true' FOR KEY SHARE),
+mine AS (UPDATE groups SET number = $3 WHERE node = $1 AND EXISTS (SELECT 1 FROM me) RETURNING 1)
+SELECT CASE current_setting('quell.queued') WHEN 'true' THEN 1 / count(*) END FROM mine";
+const LOCK_TREES: &str = "SELECT pg_advisory_xact_lock_shared($1::int4, k) FROM unnest($2::int4[]) AS k";
+const LOCK_ROWS: &str = "
+SELECT 1 FROM invocations WHERE request = ANY($1) AND status < 2 ORDER BY request FOR NO KEY UPDATE";
+
+/// Before [`open`] is asked beside others.
+pub(crate) async fn prepare_open(db: &Db) -> Result<(), Fault> {
+    prepare(db, &[OWN, LOCK_TREES, LOCK_ROWS]).await
+}
+
+/// Begins a transaction of this life.
+pub(crate) async fn open(db: &Db, opening: Opening<'_>) -> Result<(), Fault> {
+    tokio::try_join!(biased; async { Ok(db.batch_execute("BEGIN").await?) }, own(db, OWN, opening)).map(drop)
+}
+
+/// Begins one which is of this life only if something waits in the queue: otherwise it writes nothing, and its COMMIT waits for
+/// no disk. What comes behind it must look at `quell.queued`.
+pub(crate) async fn open_if_queued(db: &Db, opening: Opening<'_>) -> Result<(), Fault> {
+    tokio::try_join!(biased;
         async { Ok(db.batch_execute("BEGIN").await?) },
-        async { Ok::<_, Fault>(db.execute(&own, &[&node, &epoch, &number]).await?) },
-        async {
-            if trees.is_empty() { Ok(Vec::new()) } else { rows(db, lock_trees, &[&TREES, &trees]).await }
-        },
-        async { if requests.len() < 2 { Ok(Vec::new()) } else { rows(db, lock_rows, &[&requests]).await } },
-    )?;
-    if mine == 0 { Err(StoreError::Lapsed.into()) } else { Ok(()) }
+        async { row(db, QUEUED, &[]).await },
+        own(db, OWN_IF_QUEUED, opening),
+    )
+    .map(drop)
+}
+
+/// Before [`open_if_queued`] is asked beside others.
+pub(crate) async fn prepare_if_queued(db: &Db) -> Result<(), Fault> {
+    prepare(db, &[QUEUED, OWN_IF_QUEUED]).await
+}
+
+async fn own(db: &Db, statement: &str, opening: Opening<'_>) -> Result<(), Fault> {
+    let Opening { node, epoch, number } = opening;
+    match row(db, statement, &[&node, &epoch, &number]).await {
+        Err(Fault::Sql(error)) if error.code() == Some(&SqlState::DIVISION_BY_ZERO) => {
+            Err(StoreError::Lapsed.into())
+        }
+        other => other.map(drop),
+    }
+}
+
+/// Begins one, and takes the locks that its changes need.
+pub(crate) async fn begin(db: &Db, opening: Opening<'_>, changes: &[Change]) -> Result<(), Fault> {
+    let (trees, requests) = locks(changes);
+    tokio::try_join!(biased;
+        open(db, opening),
+        async { if trees.is_empty() { Ok(Vec::new()) } else { rows(db, LOCK_TREES, &[&TREES, &trees]).await } },
+        async { if requests.len() < 2 { Ok(Vec::new()) } else { rows(db, LOCK_ROWS, &[&requests]).await } },
+    )
+    .map(drop)
+}
+
+/// Ends the open transaction.
+pub(crate) async fn commit(db: &Db) -> Result<(), Fault> {
+    Ok(db.batch_execute("COMMIT").await?)
 }
 
 /// The trees that must not be fenced meanwhile, and the requests that are there and change.
@@ -143,19 +187,17 @@ impl<'a> Run<'a> {
         true
     }
 
+    /// All of these changes, if they can be carried out together.
+    fn of_all(changes: &'a [Change]) -> Option<Self> {
+        let mut run = Self::default();
+        changes.iter().enumerate().all(|(place, change)| run.takes(place, change)).then_some(run)
+    }
+
     /// Its statements are sent one after the other without waiting for answers: the server keeps their order.
-    async fn carry_out(
-        self,
-        db: &Db,
-        node: &str,
-        outcomes: &mut [Result<bool, StoreError>],
-    ) -> Result<(), Fault> {
+    async fn carry_out(&self, db: &Db, node: &str) -> Result<Ends, Fault> {
         let accepts: Vec<_> = self.accepts.iter().map(|(_, new)| *new).collect();
         let settled: Vec<_> = self.settled.iter().map(|(_, end)| *end).collect();
-        invocations::prepare(db).await?;
-        receipts::prepare_update(db).await?;
-        parts::prepare_report(db).await?;
-        let (accepted, (), (), ended, (), ()) = tokio::try_join!(biased;
+        let (accepted, (), (), settled, (), ()) = tokio::try_join!(biased;
             invocations::accept(db, node, &accepts),
             invocations::mark_running(db, node, &self.running),
             invocations::mark_waiting(db, node, &self.waiting),
@@ -163,15 +205,26 @@ impl<'a> Run<'a> {
             receipts::update(db, &self.over),
             parts::report(db, node, &self.reports),
         )?;
-        for ((place, new), outcome) in self.accepts.iter().zip(outcomes_of(&accepts, &accepted)) {
+        Ok(Ends { accepted, settled })
+    }
+
+    /// Puts what became of each in its place.
+    fn tell(self, ends: &Ends, outcomes: &mut [Result<bool, StoreError>]) {
+        let accepts: Vec<_> = self.accepts.iter().map(|(_, new)| *new).collect();
+        for ((place, new), outcome) in self.accepts.iter().zip(outcomes_of(&accepts, &ends.accepted)) {
             tracing::trace!(request = ?new.request, ?outcome, "accepted");
             set(outcomes, *place, outcome);
         }
         for (place, end) in &self.settled {
-            set(outcomes, *place, Ok(ended.contains_key(&id(end.request))));
+            set(outcomes, *place, Ok(ends.settled.contains_key(&id(end.request))));
         }
-        Ok(())
     }
+}
+
+/// What became of the changes of a run that may come to nothing.
+struct Ends {
+    accepted: BTreeMap<Uuid, bool>,
+    settled: BTreeMap<Uuid, bool>,
 }
 
 fn set(outcomes: &mut [Result<bool, StoreError>], place: usize, outcome: Result<bool, StoreError>) {
@@ -194,20 +247,52 @@ fn is_final(status: Status) -> bool {
     !matches!(status, Status::Wait | Status::Running)
 }
 
-/// Carries out all of them in the open transaction. An outcome of its own has what the store refuses of one; anything
-/// else fails all.
+/// Begins a transaction and carries out all of them in it; COMMIT is for the caller, who then knows what it would make
+/// durable. An outcome of its own has what the store refuses of one; anything else fails all. One way there and back, where
+/// all of them can go together.
 pub(crate) async fn carry_out(
+    db: &Db,
+    opening: Opening<'_>,
+    changes: &[Change],
+) -> Result<Vec<Result<bool, StoreError>>, Fault> {
+    prepare_open(db).await?;
+    invocations::prepare(db).await?;
+    receipts::prepare_update(db).await?;
+    parts::prepare_report(db).await?;
+    prepare(db, &[TELL_QUEUE]).await?;
+    let mut outcomes: Vec<Result<bool, StoreError>> = changes.iter().map(|_| Ok(true)).collect();
+    if let Some(run) = Run::of_all(changes) {
+        let queued = changes.iter().any(is_for_all);
+        let ((), ends, ()) = tokio::try_join!(biased;
+            begin(db, opening, changes),
+            run.carry_out(db, opening.node),
+            async { if queued { tell_queue(db).await } else { Ok(()) } },
+        )?;
+        run.tell(&ends, &mut outcomes);
+        return Ok(outcomes);
+    }
+    begin(db, opening, changes).await?;
+    in_runs(db, opening.node, changes, &mut outcomes).await?;
+    if changes.iter().zip(&outcomes).any(|(change, outcome)| outcome.is_ok() && is_for_all(change)) {
+        tell_queue(db).await?;
+    }
+    Ok(outcomes)
+}
+
+/// Carries out run after run, and between them what goes alone.
+async fn in_runs(
     db: &Db,
     node: &str,
     changes: &[Change],
-) -> Result<Vec<Result<bool, StoreError>>, Fault> {
-    let mut outcomes: Vec<Result<bool, StoreError>> = changes.iter().map(|_| Ok(true)).collect();
+    outcomes: &mut [Result<bool, StoreError>],
+) -> Result<(), Fault> {
     let mut run = Run::default();
     for (place, change) in changes.iter().enumerate() {
         if run.takes(place, change) {
             continue;
         }
-        std::mem::take(&mut run).carry_out(db, node, &mut outcomes).await?;
+        let before = std::mem::take(&mut run);
+        before.carry_out(db, node).await.map(|ends| before.tell(&ends, outcomes))?;
         if run.takes(place, change) {
             continue;
         }
@@ -221,14 +306,14 @@ pub(crate) async fn carry_out(
             | Change::Over(..)
             | Change::Report(..) => Ok(true),
         };
-        set(&mut outcomes, place, outcome);
+        set(outcomes, place, outcome);
     }
-    run.carry_out(db, node, &mut outcomes).await?;
-    let queued = changes.iter().zip(&outcomes).any(|(change, outcome)| outcome.is_ok() && is_for_all(change));
-    if queued {
-        row(db, TELL_QUEUE, &[]).await?;
-    }
-    Ok(outcomes)
+    run.carry_out(db, node).await.map(|ends| run.tell(&ends, outcomes))
+}
+
+/// Tells the nodes that something came into the queue, or may have.
+async fn tell_queue(db: &Db) -> Result<(), Fault> {
+    row(db, TELL_QUEUE, &[]).await.map(drop)
 }
 
 fn is_for_all(change: &Change) -> bool {

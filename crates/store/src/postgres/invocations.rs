@@ -151,9 +151,17 @@ pub(crate) async fn settle(db: &Db, node: &str, ends: &[&Settlement]) -> Result<
     ended.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
 
+fn of_request() -> String {
+    format!("SELECT {COLUMNS}, i.payload FROM invocations i WHERE i.request = $1")
+}
+
+/// Before [`one`] is asked beside others.
+pub(crate) async fn prepare_one(db: &Db) -> Result<(), Fault> {
+    super::connection::prepare(db, &[&of_request()]).await
+}
+
 pub(crate) async fn one(db: &Db, request: RequestId) -> Result<Option<InvocationRecord>, Fault> {
-    let select = format!("SELECT {COLUMNS}, i.payload FROM invocations i WHERE i.request = $1");
-    let Some(row) = row(db, &select, &[&id(request)]).await? else { return Ok(None) };
+    let Some(row) = row(db, &of_request(), &[&id(request)]).await? else { return Ok(None) };
     let payload: &[u8] = row.try_get(WIDTH)?;
     Ok(Some(InvocationRecord { payload: payload.to_vec().into(), ..read(&row)? }))
 }

@@ -22,6 +22,7 @@ use crate::{News, StoreError, StoreFuture, StoreMetrics, fault::unopenable, fold
 use connection::{CONNECT, Connector, Db, within};
 use credentials::Known;
 use fault::{Fault, words};
+use group::Opening;
 use news::Listener;
 use queue::{Change, Needs, Queue};
 use writer::{Epoch, Writer};
@@ -229,7 +230,7 @@ impl Postgres {
     fn alone<T: Send + 'static>(
         &self,
         needs: Needs,
-        work: impl for<'a> FnOnce(&'a Db, i64) -> BoxFuture<'a, Result<T, Fault>> + Send + 'static,
+        work: impl for<'a> FnOnce(&'a Db, Opening<'a>) -> BoxFuture<'a, Result<T, Fault>> + Send + 'static,
     ) -> StoreFuture<T> {
         self.queue.alone(needs, None, work, |_| ())
     }

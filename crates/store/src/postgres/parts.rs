@@ -57,10 +57,11 @@ pub(crate) const MAKES: [&str; 2] = [WAIT, MAKE];
 /// Whether this node is asked by an open part to stop this request with all below it, at least as hard, and each of the
 /// others is fenced with all below it.
 const ASKED: &str = "
-SELECT EXISTS (SELECT 1 FROM parts
-               WHERE request = $1 AND node = $2 AND state = 0 AND scope = 1 AND level >= $3 AND project IS NOT NULL)
-   AND NOT EXISTS (SELECT 1 FROM unnest($4::uuid[]) AS top (request)
-                   WHERE NOT EXISTS (SELECT 1 FROM fences f WHERE f.request = top.request AND f.subtree))";
+SELECT set_config('quell.asked', (
+    EXISTS (SELECT 1 FROM parts
+            WHERE request = $1 AND node = $2 AND state = 0 AND scope = 1 AND level >= $3 AND project IS NOT NULL)
+    AND NOT EXISTS (SELECT 1 FROM unnest($4::uuid[]) AS top (request)
+                    WHERE NOT EXISTS (SELECT 1 FROM fences f WHERE f.request = top.request AND f.subtree)))::text, true)";
 const WAIT_BELOW: &str = "
 WITH RECURSIVE reached (request) AS (
     SELECT unnest($1::uuid[])
@@ -116,18 +117,17 @@ pub(crate) async fn make(db: &Db, ask: &Ask<'_>, requests: &[Uuid], but: &[Uuid]
     .map(drop)
 }
 
-/// Whether this node was asked for at least as much already: then the fence of whoever asked is durable over all that is
-/// below this request, and each of those that are not over has a part of its own. Not where it stops a synchronous request with it,
-/// which that fence could not name.
+/// Finds out whether this node was asked for at least as much already, and keeps it in `quell.asked` for the statements behind
+/// it: then the fence of whoever asked is durable over all that is below this request, and each of those that are not over has a
+/// part of its own. Not where it stops a synchronous request with it, which that fence could not name.
 pub(crate) async fn asked(
     db: &Db,
     node: &str,
     request: RequestId,
     tops: &[Uuid],
     level: Level,
-) -> Result<bool, Fault> {
-    let asked = row(db, ASKED, &[&id(request), &node, &level_number(level), &tops]).await?;
-    Ok(asked.map(|row| row.try_get(0)).transpose()?.unwrap_or_default())
+) -> Result<(), Fault> {
+    row(db, ASKED, &[&id(request), &node, &level_number(level), &tops]).await.map(drop)
 }
 
 /// Before [`asked`] is asked beside others.

@@ -8,7 +8,7 @@ use cancel::{CancelId, RequestId};
 use futures_util::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::{connection::Db, fault::Fault};
+use super::{connection::Db, fault::Fault, group::Opening};
 use crate::{NewInvocation, NewReceipt, PartState, Settlement, StoreError, StoreFuture};
 
 /// Writes that wait for the writer: a second or so of work.
@@ -54,12 +54,16 @@ pub(crate) enum Needs {
     Nothing,
     /// It sees to the node's row itself.
     NoCheck,
+    /// As [`Life`](Self::Life), but it begins the transaction itself, beside its first statement.
+    Begins,
+    /// The same, and it ends it beside its last one. There must be nothing to know of it but whether it is durable.
+    Whole,
 }
 
 /// Work with a transaction of its own, and who asked for it.
 pub(crate) trait Job: Send {
-    /// Does it within the open transaction; `Err` takes it back.
-    fn run<'a>(&'a mut self, db: &'a Db, epoch: i64) -> BoxFuture<'a, Result<(), Fault>>;
+    /// Does it within the open transaction, or the one that it is to open; `Err` takes it back.
+    fn run<'a>(&'a mut self, db: &'a Db, opening: Opening<'a>) -> BoxFuture<'a, Result<(), Fault>>;
     /// Tells who asked what became of the transaction.
     fn tell(self: Box<Self>, fate: Result<(), StoreError>);
 }
@@ -74,13 +78,13 @@ struct Asked<T, Work, Then> {
 impl<T, Work, Then> Job for Asked<T, Work, Then>
 where
     T: Send + 'static,
-    Work: for<'a> FnOnce(&'a Db, i64) -> BoxFuture<'a, Result<T, Fault>> + Send,
+    Work: for<'a> FnOnce(&'a Db, Opening<'a>) -> BoxFuture<'a, Result<T, Fault>> + Send,
     Then: FnOnce(&T) + Send,
 {
-    fn run<'a>(&'a mut self, db: &'a Db, epoch: i64) -> BoxFuture<'a, Result<(), Fault>> {
+    fn run<'a>(&'a mut self, db: &'a Db, opening: Opening<'a>) -> BoxFuture<'a, Result<(), Fault>> {
         Box::pin(async move {
             if let Some(work) = self.work.take() {
-                self.done = Some(work(db, epoch).await?);
+                self.done = Some(work(db, opening).await?);
             }
             Ok(())
         })
@@ -93,6 +97,28 @@ where
             then(done);
         }
         answer.send(outcome).ok(); // whoever asked may have gone; the write stands
+    }
+}
+
+/// Work that is a transaction from BEGIN to COMMIT, and tells nothing but that it is durable.
+struct Whole<Work> {
+    work: Option<Work>,
+    answer: oneshot::Sender<Result<(), StoreError>>,
+}
+
+impl<Work> Job for Whole<Work>
+where
+    Work: for<'a> FnOnce(&'a Db, Opening<'a>) -> BoxFuture<'a, Result<(), Fault>> + Send,
+{
+    fn run<'a>(&'a mut self, db: &'a Db, opening: Opening<'a>) -> BoxFuture<'a, Result<(), Fault>> {
+        match self.work.take() {
+            Some(work) => work(db, opening),
+            None => Box::pin(std::future::ready(Err(StoreError::Closed.into()))),
+        }
+    }
+
+    fn tell(self: Box<Self>, fate: Result<(), StoreError>) {
+        self.answer.send(fate).ok(); // whoever asked may have gone; the write stands
     }
 }
 
@@ -144,7 +170,7 @@ impl Queue {
         &self,
         needs: Needs,
         bytes: Option<usize>,
-        work: impl for<'a> FnOnce(&'a Db, i64) -> BoxFuture<'a, Result<T, Fault>> + Send + 'static,
+        work: impl for<'a> FnOnce(&'a Db, Opening<'a>) -> BoxFuture<'a, Result<T, Fault>> + Send + 'static,
         then: impl FnOnce(&T) + Send + 'static,
     ) -> StoreFuture<T> {
         let (answer, answered) = oneshot::channel();
@@ -155,6 +181,19 @@ impl Queue {
         };
         let job = Box::new(Asked { work: Some(work), done: None, then, answer });
         match self.send(Write::Alone { needs, job, _weight: weight }, reserved) {
+            Ok(()) => Box::pin(async { answered.await.unwrap_or(Err(StoreError::Closed)) }),
+            Err((_, why)) => Box::pin(std::future::ready(Err(why))),
+        }
+    }
+
+    /// Queues work that is a transaction itself.
+    pub(crate) fn whole(
+        &self,
+        work: impl for<'a> FnOnce(&'a Db, Opening<'a>) -> BoxFuture<'a, Result<(), Fault>> + Send + 'static,
+    ) -> StoreFuture<()> {
+        let (answer, answered) = oneshot::channel();
+        let job = Box::new(Whole { work: Some(work), answer });
+        match self.send(Write::Alone { needs: Needs::Whole, job, _weight: None }, 0) {
             Ok(()) => Box::pin(async { answered.await.unwrap_or(Err(StoreError::Closed)) }),
             Err((_, why)) => Box::pin(std::future::ready(Err(why))),
         }

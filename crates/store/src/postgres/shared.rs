@@ -51,14 +51,15 @@ impl Shared for Postgres {
 
     fn leave(&self) -> StoreFuture<u64> {
         let node = Arc::clone(&self.node);
-        self.alone(Needs::NoCheck, move |db, epoch| {
-            Box::pin(async move { nodes::leave(db, &node, epoch).await })
+        self.alone(Needs::NoCheck, move |db, opening| {
+            Box::pin(async move { nodes::leave(db, &node, opening.epoch).await })
         })
     }
 
     fn claim(&self, claim: Claim) -> StoreFuture<Vec<InvocationRecord>> {
-        let node = Arc::clone(&self.node);
-        self.alone(Needs::Life, move |db, _| Box::pin(async move { claims::claim(db, &node, &claim).await }))
+        self.alone(Needs::Begins, move |db, opening| {
+            Box::pin(async move { claims::claim(db, opening, &claim).await })
+        })
     }
 
     fn release(&self, requests: Vec<RequestId>) -> StoreFuture<Vec<RequestId>> {
@@ -69,16 +70,15 @@ impl Shared for Postgres {
     }
 
     fn fence(&self, fence: Fence) -> StoreFuture<Fenced> {
-        let node = Arc::clone(&self.node);
-        self.alone(Needs::Life, move |db, epoch| {
-            Box::pin(async move { cancels::fence(db, &node, epoch, &fence).await })
+        self.alone(Needs::Begins, move |db, opening| {
+            Box::pin(async move { cancels::fence(db, opening, &fence).await })
         })
     }
 
     fn ask_around(&self, fence: Fence) -> StoreFuture<Vec<Part>> {
         let node = Arc::clone(&self.node);
-        self.alone(Needs::NoCheck, move |db, epoch| {
-            Box::pin(async move { parts::ask_around(db, &node, epoch, &fence).await })
+        self.alone(Needs::NoCheck, move |db, opening| {
+            Box::pin(async move { parts::ask_around(db, &node, opening.epoch, &fence).await })
         })
     }
 
@@ -106,8 +106,8 @@ impl Shared for Postgres {
 
     fn take_over(&self, node: String) -> StoreFuture<bool> {
         let me = Arc::clone(&self.node);
-        self.alone(Needs::NoCheck, move |db, epoch| {
-            Box::pin(async move { nodes::take_over(db, &me, epoch, &node).await })
+        self.alone(Needs::NoCheck, move |db, opening| {
+            Box::pin(async move { nodes::take_over(db, &me, opening.epoch, &node).await })
         })
     }
 

@@ -169,17 +169,11 @@ impl Store for Postgres {
     }
 
     fn record_cancel(&self, receipt: NewReceipt) -> StoreFuture<()> {
-        if receipt.reach.is_none() {
+        let Some(reach) = receipt.reach.clone() else {
             return dropped(self.change(Change::Cancel(receipt), None));
-        }
-        let node = Arc::clone(&self.node);
-        self.alone(Needs::Life, move |db, _| {
-            Box::pin(async move {
-                match &receipt.reach {
-                    Some(reach) => cancels::record(db, &node, &receipt, reach).await,
-                    None => receipts::record(db, &node, &receipt).await,
-                }
-            })
+        };
+        self.queue.whole(move |db, opening| {
+            Box::pin(async move { cancels::record(db, opening, &receipt, &reach).await })
         })
     }
 

@@ -26,9 +26,9 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::{
-    connection::{CONNECT, Connector, Db, execute, rows, within},
+    connection::{CONNECT, Connector, Db, execute, prepare, rows, within},
     fault::Fault,
-    group,
+    group::{self, Opening},
     queue::{Change, Job, Needs, Waiting, Write},
 };
 use crate::{StoreError, StoreMetrics};
@@ -150,13 +150,11 @@ impl Writer {
         let db = self.connected().await?;
         let mut outcomes = None;
         let work = async {
-            let done = async {
-                group::begin(db, &node, epoch, number, changes).await?;
-                outcomes = Some(group::carry_out(db, &node, changes).await?);
-                Ok(())
-            };
-            match done.await {
-                Ok(()) => commit(db).await,
+            match group::carry_out(db, Opening { node: &node, epoch, number }, changes).await {
+                Ok(done) => {
+                    outcomes = Some(done);
+                    commit(db).await
+                }
                 Err(fault) => undo(db, fault).await,
             }
         };
@@ -172,8 +170,10 @@ impl Writer {
         let begin = Instant::now();
         let epoch = self.epoch.load(Ordering::Acquire);
         let guarded = match needs {
-            Needs::Life if epoch == 0 => return job.tell(Err(StoreError::Lapsed)),
-            Needs::Life => true,
+            Needs::Life | Needs::Begins | Needs::Whole if epoch == 0 => {
+                return job.tell(Err(StoreError::Lapsed));
+            }
+            Needs::Life | Needs::Begins | Needs::Whole => true,
             Needs::Nothing => epoch != 0,
             Needs::NoCheck => false,
         };
@@ -183,20 +183,7 @@ impl Writer {
             Ok(db) => db,
             Err(fault) => return job.tell(Err(fault.unwritable())),
         };
-        let transaction = async {
-            let done = async {
-                if guarded {
-                    group::begin(db, &node, epoch, number, &[]).await?;
-                } else {
-                    db.batch_execute("BEGIN").await?;
-                }
-                job.run(db, epoch).await
-            };
-            match done.await {
-                Ok(()) => commit(db).await,
-                Err(fault) => undo(db, fault).await,
-            }
-        };
+        let transaction = transact(db, Opening { node: &node, epoch, number }, needs, guarded, &mut *job);
         let fate = within(LARGE, transaction).await.unwrap_or_else(Fate::Unknown);
         let fate = self.settled(fate, number, guarded).await;
         self.count(begin, 1, fate.is_ok());
@@ -288,8 +275,29 @@ impl Writer {
     }
 }
 
+/// A transaction of a job.
+async fn transact(db: &Db, opening: Opening<'_>, needs: Needs, guarded: bool, job: &mut dyn Job) -> Fate {
+    let done = async {
+        match needs {
+            Needs::Begins | Needs::Whole => group::prepare_open(db).await?,
+            _ if guarded => {
+                group::prepare_open(db).await?;
+                group::open(db, opening).await?;
+            }
+            _ => db.batch_execute("BEGIN").await?,
+        }
+        job.run(db, opening).await
+    };
+    match (done.await, needs) {
+        (Ok(()), Needs::Whole) => Fate::Committed,
+        (Err(fault @ Fault::Cut(_)), _) => Fate::Unknown(fault),
+        (Ok(()), _) => commit(db).await,
+        (Err(fault), _) => undo(db, fault).await,
+    }
+}
+
 async fn commit(db: &Db) -> Fate {
-    match db.batch_execute("COMMIT").await.map_err(Fault::from) {
+    match group::commit(db).await {
         Ok(()) => Fate::Committed,
         Err(fault) if fault.is_answer() => Fate::Undone(fault),
         Err(fault) => Fate::Unknown(fault),
@@ -306,7 +314,12 @@ async fn undo(db: &Db, fault: Fault) -> Fate {
 
 /// Raises what another transaction of this connection may take, for the one that is open.
 pub(crate) async fn may_be_large(db: &Db) -> Result<(), Fault> {
-    execute(db, "SELECT set_config('statement_timeout', $1, true)", &[&LARGE.as_millis().to_string()])
-        .await?;
-    Ok(())
+    execute(db, RAISE, &[&LARGE.as_millis().to_string()]).await.map(drop)
 }
+
+/// Before [`may_be_large`] is asked beside others.
+pub(crate) async fn prepare_large(db: &Db) -> Result<(), Fault> {
+    prepare(db, &[RAISE]).await
+}
+
+const RAISE: &str = "SELECT set_config('statement_timeout', $1, true)";

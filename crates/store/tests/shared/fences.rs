@@ -9,7 +9,7 @@ use store::{
 use crate::{lives::FenceOf, samples::*, subject::*};
 
 /// A request below others of the tree `root`.
-fn child(id: u128, root: u128, above: &[u128]) -> NewInvocation {
+pub(crate) fn child(id: u128, root: u128, above: &[u128]) -> NewInvocation {
     let above: Vec<_> = above.iter().copied().map(RequestId).collect();
     NewInvocation {
         parent: above.first().copied(),
@@ -22,7 +22,7 @@ fn anywhere(new: NewInvocation) -> NewInvocation {
     NewInvocation { placement: Placement::Anywhere, ..new }
 }
 
-fn reaching(id: u128, fenced: &[u128], root: u128, level: Level) -> NewReceipt {
+pub(crate) fn reaching(id: u128, fenced: &[u128], root: u128, level: Level) -> NewReceipt {
     let reach = Reach { root: RequestId(root), level, actor: "{}".into() };
     NewReceipt { reach: Some(reach), ..receipt(id, fenced) }
 }

@@ -20,6 +20,7 @@ mod groups;
 #[path = "../embedded/listings.rs"]
 mod listings;
 mod lives;
+mod locks;
 mod lost;
 #[path = "../embedded/model.rs"]
 mod model;

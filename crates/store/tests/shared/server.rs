@@ -50,7 +50,7 @@ pub(crate) struct Server {
 static SERVER: LazyLock<Server> = LazyLock::new(Server::start);
 
 /// The folder of the server's programs.
-fn programs() -> PathBuf {
+pub(crate) fn programs() -> PathBuf {
     let path = env::var_os("PATH").unwrap_or_default();
     let installed =
         fs::read_dir(DISTRIBUTIONS).into_iter().flatten().flatten().map(|found| found.path().join("bin"));

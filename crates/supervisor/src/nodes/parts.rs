@@ -3,11 +3,12 @@
 use std::{collections::HashSet, sync::Arc};
 
 use cancel::{Cause, RequestId};
-use store::{FunctionFilter, Part, PartState, StoreError};
+use store::{FunctionFilter, Part, PartState, StoreError, StoreFuture};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Nodes, PartActor};
 use crate::{
+    asks::Hearer,
     handle::{CancelAnswer, CancelOrder, Handle, Stop},
     message::Message,
 };
@@ -49,16 +50,49 @@ impl Performing {
     }
 }
 
+/// What is said of a part, `Open` where that cannot be said yet, and the write that says it where it has begun.
+type Said = (PartState, Option<StoreFuture<()>>);
+
 impl Nodes {
     async fn perform(self: &Arc<Self>, handle: &Handle, part: Part) -> Result<(), StoreError> {
-        let number = part.part;
-        let (held, request) = (part.function.is_some(), part.request);
-        match self.stopped(handle, part).await {
-            // The store says that it is here, and the shell has not heard of it: an answer was lost, or is on its way.
-            (PartState::NotHere, _) if held => self.never_came(handle, number, request).await,
-            (PartState::Open, _) => Ok(()),
-            (state, detail) => self.report(number, state, detail).await,
+        let (number, request) = (part.part, part.request);
+        let (actor, asked) = match serde_json::from_str::<PartActor>(&part.actor) {
+            Ok(actor) => actor.split(),
+            Err(error) => {
+                let why = format!("who asks cannot be read: {error}");
+                return self.report(number, PartState::Unkillable, why).await;
+            }
+        };
+        let (scope, level, held) = (part.scope, part.level, part.function.is_some());
+        let function = part.function.map_or(asked, FunctionFilter::exactly);
+        let order = CancelOrder { request, function, scope, level, cause: Cause::Asked, early: false, actor };
+        // What hangs below it on other nodes is waited for by whoever asks, unless that knows nothing of it.
+        if !held {
+            return match said(self.cancel_held(handle, order).await) {
+                (PartState::Open, _) => Ok(()),
+                (state, detail) => self.report(number, state, detail).await,
+            };
         }
+        match self.stopped(handle, number, order).await {
+            // The store says that it is here, and the shell has not heard of it: an answer was lost, or is on its way.
+            (PartState::NotHere, _) => self.never_came(handle, number, request).await,
+            (state, Some(reported)) => reported.await.map(|()| self.metrics.part(state)),
+            (_, None) => Ok(()),
+        }
+    }
+
+    /// Stops what this node holds, and begins to say how far and on what evidence when the shell says so: then that goes in
+    /// one transaction with the end of what was stopped.
+    async fn stopped(&self, handle: &Handle, part: i64, order: CancelOrder) -> Said {
+        let (shared, (told, heard)) = (Arc::clone(&self.shared), oneshot::channel());
+        let hearer = Hearer::Now(Box::new(move |answer| {
+            let (state, detail) = said(answer);
+            let unsaid = matches!(state, PartState::Open | PartState::NotHere);
+            let reported = (!unsaid).then(|| shared.report(part, state, detail));
+            drop(told.send((state, reported))); // the node is ending; what was begun goes on
+        }));
+        drop(handle.inbox.send(Message::Cancel { order, hearer }).await); // closed: the same
+        heard.await.unwrap_or((PartState::Open, None))
     }
 
     async fn report(&self, part: i64, state: PartState, detail: String) -> Result<(), StoreError> {
@@ -79,38 +113,19 @@ impl Nodes {
         }
         self.report(part, PartState::Stopped, "it had not begun here".to_owned()).await
     }
+}
 
-    /// Stops a part, and says how far and on what evidence; `Open` where that cannot be said yet.
-    async fn stopped(self: &Arc<Self>, handle: &Handle, part: Part) -> (PartState, String) {
-        let (actor, asked) = match serde_json::from_str::<PartActor>(&part.actor) {
-            Ok(actor) => actor.split(),
-            Err(error) => return (PartState::Unkillable, format!("who asks cannot be read: {error}")),
-        };
-        let whole = part.function.is_none();
-        let order = CancelOrder {
-            request: part.request,
-            function: part.function.map_or(asked, FunctionFilter::exactly),
-            scope: part.scope,
-            level: part.level,
-            cause: Cause::Asked,
-            early: false,
-            actor,
-        };
-        // What hangs below it on other nodes is waited for by whoever asks, unless that knows nothing of it.
-        let answer = match whole {
-            true => self.cancel_held(handle, order).await,
-            false => handle.cancel_here(order).await,
-        };
-        match answer {
-            CancelAnswer::Done { cancel, stop: Stop::Stopped } => (PartState::Stopped, cancel.to_string()),
-            CancelAnswer::Done { cancel, .. } => (PartState::Draining, cancel.to_string()),
-            CancelAnswer::Finished(status) => (PartState::Finished, status.to_owned()),
-            CancelAnswer::Unkillable { detail, .. } => (PartState::Unkillable, detail),
-            CancelAnswer::Unknown | CancelAnswer::Elsewhere => (PartState::NotHere, String::new()),
-            // Its record failed with the store's connection, and so would a report.
-            CancelAnswer::NotRecorded { .. } | CancelAnswer::TooManyAskers | CancelAnswer::Gone => {
-                (PartState::Open, String::new())
-            }
+/// What an answer says of a part.
+fn said(answer: CancelAnswer) -> (PartState, String) {
+    match answer {
+        CancelAnswer::Done { cancel, stop: Stop::Stopped } => (PartState::Stopped, cancel.to_string()),
+        CancelAnswer::Done { cancel, .. } => (PartState::Draining, cancel.to_string()),
+        CancelAnswer::Finished(status) => (PartState::Finished, status.to_owned()),
+        CancelAnswer::Unkillable { detail, .. } => (PartState::Unkillable, detail),
+        CancelAnswer::Unknown | CancelAnswer::Elsewhere => (PartState::NotHere, String::new()),
+        // Its record failed with the store's connection, and so would a report.
+        CancelAnswer::NotRecorded { .. } | CancelAnswer::TooManyAskers | CancelAnswer::Gone => {
+            (PartState::Open, String::new())
         }
     }
 }
