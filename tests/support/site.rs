@@ -1,14 +1,19 @@
 //! A site: machines that are network namespaces, a database on the host, and a wire to each that can be cut.
 
 use std::{
-    path::PathBuf,
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
 };
 
+use serde_json::json;
 use tempfile::TempDir;
 
-use super::{TestNode, postgres::Postgres};
+use super::{Bell, LOOK_AGAIN, Mode, TestNode, postgres::Postgres, within};
+
+/// Leases in most of these tests: short, so that a lost one is not waited for long.
+pub const LEASE_S: &str = "3";
+/// Of each function one instance a node: a child of the same function finds its own node full.
+pub const ONE_EACH: [&str; 2] = ["--max-instances", "1"];
 
 /// Machines beside each other.
 pub struct Site {
@@ -72,8 +77,20 @@ impl Site {
         TestNode::start_by(command, at.folder.path()).await
     }
 
-    pub fn folder(&self, machine: usize) -> PathBuf {
-        self.machines[machine].folder.path().to_owned()
+    /// What the command line says as a client of the node of a machine.
+    pub async fn types(&self, machine: usize, args: &[&str]) -> String {
+        let (done, said) = self.tries(machine, args).await;
+        assert!(done, "{args:?}: {said}");
+        said
+    }
+
+    /// The same if it may fail: whether it did not, and all that it said.
+    pub async fn tries(&self, machine: usize, args: &[&str]) -> (bool, String) {
+        let mut command = TestNode::client_command(self.machines[machine].folder.path(), args);
+        let typing = tokio::task::spawn_blocking(move || command.output());
+        let done = within("quell", typing).await.unwrap().unwrap();
+        let said = [done.stdout, done.stderr].concat();
+        (done.status.success(), String::from_utf8_lossy(&said).into_owned())
     }
 
     /// Cuts the wire of a machine: what is sent is lost, and nobody is told.
@@ -84,6 +101,38 @@ impl Site {
     /// Mends it.
     pub fn mend(&self, machine: usize) {
         ip(&["link", "set", &self.machines[machine].wire, "up"]);
+    }
+}
+
+/// Three machines, each with a node that runs one instance, and the function.
+pub async fn three() -> (Site, Vec<TestNode>, Bell) {
+    three_with(LEASE_S).await
+}
+
+pub async fn three_with(lease: &'static str) -> (Site, Vec<TestNode>, Bell) {
+    let site = Site::build(3, lease);
+    let mut nodes = Vec::new();
+    for machine in 0..3 {
+        nodes.push(site.start(machine, &ONE_EACH).await);
+    }
+    deploy(&nodes).await;
+    (site, nodes, Bell::hang_in_a_folder().await)
+}
+
+pub async fn deploy(nodes: &[TestNode]) {
+    let source = include_str!("../functions/tree.py");
+    let more = json!({ "handler": "index.handler", "quell": { "grace_ms": 20_000 }, "memory_size": 256 });
+    nodes[0].deploy("part", source, more).await;
+    for node in nodes {
+        // The others hear of it by a notification.
+        within("the function on every node", async {
+            // It says that the function is unknown as long as that is.
+            let nobody = "00000000-0000-4000-8000-000000000000";
+            while node.cancel("part", nobody, Mode::Plain).await.status != 400 {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        })
+        .await;
     }
 }
 
