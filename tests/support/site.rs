@@ -18,6 +18,8 @@ pub const ONE_EACH: [&str; 2] = ["--max-instances", "1"];
 /// Machines beside each other.
 pub struct Site {
     pub database: Postgres,
+    /// What has all that the database acknowledged, where there is one.
+    pub standby: Option<Postgres>,
     machines: Vec<Machine>,
     bridge: String,
     lease: &'static str,
@@ -51,14 +53,17 @@ impl Site {
                 Machine::plug_in(&bridge, id, nth, number, &format!("{subnet}.{}", base + 2 + number))
             })
             .collect();
-        Self { database: Postgres::start(&host), machines, bridge, lease }
+        Self { database: Postgres::start(&host), standby: None, machines, bridge, lease }
     }
 
     /// Starts the node of a machine, or starts it again.
     pub async fn start(&self, machine: usize, options: &[&str]) -> TestNode {
         let at = &self.machines[machine];
         let listen = format!("{}:7171", at.address);
-        let url = self.database.url();
+        let url = match &self.standby {
+            Some(standby) => self.database.url_with(standby),
+            None => self.database.url(),
+        };
         let mut all = vec!["--store", &url, "--lease", self.lease, "--listen", &listen];
         all.extend(options);
         let quell = TestNode::command(at.folder.path(), &all);
@@ -110,7 +115,17 @@ pub async fn three() -> (Site, Vec<TestNode>, Bell) {
 }
 
 pub async fn three_with(lease: &'static str) -> (Site, Vec<TestNode>, Bell) {
-    let site = Site::build(3, lease);
+    three_at(Site::build(3, lease)).await
+}
+
+/// The same with a standby of the database, which all of them know of.
+pub async fn three_with_standby(lease: &'static str) -> (Site, Vec<TestNode>, Bell) {
+    let mut site = Site::build(3, lease);
+    site.standby = Some(site.database.standby());
+    three_at(site).await
+}
+
+async fn three_at(site: Site) -> (Site, Vec<TestNode>, Bell) {
     let mut nodes = Vec::new();
     for machine in 0..3 {
         nodes.push(site.start(machine, &ONE_EACH).await);
@@ -123,12 +138,16 @@ pub async fn deploy(nodes: &[TestNode]) {
     let source = include_str!("../functions/tree.py");
     let more = json!({ "handler": "index.handler", "quell": { "grace_ms": 20_000 }, "memory_size": 256 });
     nodes[0].deploy("part", source, more).await;
+    known(nodes, "part").await;
+}
+
+/// Waits until every node has the function: the others hear of it by a notification.
+pub async fn known(nodes: &[TestNode], function: &str) {
     for node in nodes {
-        // The others hear of it by a notification.
         within("the function on every node", async {
             // It says that the function is unknown as long as that is.
             let nobody = "00000000-0000-4000-8000-000000000000";
-            while node.cancel("part", nobody, Mode::Plain).await.status != 400 {
+            while node.cancel(function, nobody, Mode::Plain).await.status != 400 {
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
         })
