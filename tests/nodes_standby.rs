@@ -19,6 +19,10 @@ const LONG_LEASE_S: &str = "120";
 /// A function that ends at once.
 const QUICK: &str = "def handler(event, context):\n    return event\n";
 
+/// Ends what the nodes have connected.
+const END_SESSIONS: &str =
+    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'quell'";
+
 /// Waits until the node says that it is ready, or that it is not.
 async fn ready(node: &TestNode, wanted: bool) -> Reply {
     let status = if wanted { 200 } else { 503 };
@@ -93,7 +97,7 @@ async fn a_promoted_standby_is_found_and_nothing_that_was_said_is_forgotten() {
     let never = nodes[1].invoke_async("part", &leaf(&bell, "never")).await;
     let reply = nodes[2].cancel("part", &never, Mode::Plain).await;
     assert_eq!((reply.status, reply.header("x-quell-stop")), (200, "stopped"), "{reply:?}");
-    let mut load = Load::begin(&nodes, "quick");
+    let mut load = Load::begin(&nodes, "quick", &json!({}));
     load.more(20).await;
     site.database.crash();
     for (at, node) in nodes.iter().enumerate() {
@@ -200,4 +204,39 @@ async fn a_primary_that_takes_no_more_writes_is_left_for_the_promoted_standby() 
     ring.release().await;
     assert_eq!(nodes[2].settled("part", &request).await, ("SUCCESS".to_owned(), 0));
     assert_eq!(told(&nodes[0]).await, vec![("live".to_owned(), 1); 3], "within its lease a node goes on");
+}
+
+#[tokio::test]
+async fn an_old_primary_that_is_started_as_it_was_acknowledges_nothing_while_it_waits_for_a_standby() {
+    let (mut site, nodes, bell) = three_with_standby(LONG_LEASE_S).await;
+    let request = nodes[0].invoke_async("part", &leaf(&bell, "one")).await;
+    let ring = bell.ring().await;
+    fail_over(&mut site);
+    works(&nodes[1..], &bell, "on the standby").await;
+    // What no operator should do. It takes writes, in the place that every node looks at first, and its commits wait.
+    site.database.begin();
+    site.standby.as_ref().unwrap().ask(END_SESSIONS);
+    let event = leaf(&bell, "no");
+    let accept = nodes[1].post("/v2/default/fgs/functions/part/invocations-async", &event);
+    let cancel = nodes[0].cancel("part", &request, Mode::Both);
+    let end = async {
+        within("a commit that waits", async {
+            let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+            while site.database.ask(waits) == "0" {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+        site.database.crash();
+    };
+    let (accept, cancel, ()) = tokio::join!(accept, cancel, end);
+    assert_ne!(accept.status, 202, "what is accepted there is lost: {accept:?}");
+    let stopped = cancel.status == 200;
+    assert!(!stopped || ring.process.is_gone(), "{cancel:?}");
+    let again = nodes[1].cancel("part", &request, Mode::Both).await;
+    assert_eq!((again.status, again.header("x-quell-stop")), (200, "stopped"), "{again:?}");
+    assert!(ring.process.is_gone(), "it is stopped when that is said");
+    works(&nodes[1..], &bell, "on the standby again").await;
+    assert_eq!(nodes[2].listed("part", &request).await, ("FAIL".to_owned(), 4208));
+    assert!(bell.is_silent().await, "nothing that was refused begins");
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{
     sync::{oneshot, watch},
     task::JoinHandle,
@@ -25,7 +25,8 @@ pub struct Load {
 
 impl Load {
     /// Begins. Each request is accepted or refused with 503; a node that is not there counts as the latter.
-    pub fn begin(nodes: &[TestNode], function: &str) -> Self {
+    pub fn begin(nodes: &[TestNode], function: &str, event: &Value) -> Self {
+        let event = event.clone();
         let path = format!("/v2/default/fgs/functions/{function}/invocations-async");
         let asks: Vec<_> =
             nodes.iter().map(|node| (format!("{}{path}", node.endpoint), node.token.clone())).collect();
@@ -36,13 +37,13 @@ impl Load {
             let mut ids = Vec::new();
             for number in 0..MOST {
                 let (url, token) = &asks[number % asks.len()];
-                let ask = http.post(url).header("X-Auth-Token", token).json(&json!({ "number": number }));
+                let ask = http.post(url).header("X-Auth-Token", token).json(&event);
                 if let Ok(reply) = ask.send().await {
                     let status = reply.status().as_u16();
                     let text = reply.text().await.unwrap_or_default();
                     assert!([202, 503].contains(&status), "{status}: {text}");
                     if status == 202 {
-                        let reply: serde_json::Value = serde_json::from_str(&text).unwrap();
+                        let reply: Value = serde_json::from_str(&text).unwrap();
                         ids.push(reply["request_id"].as_str().unwrap().to_owned());
                         count.send_replace(ids.len());
                     }
