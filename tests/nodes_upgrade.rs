@@ -69,12 +69,12 @@ async fn three_nodes_are_exchanged_one_by_one_and_every_request_runs_once() {
     load.more(20).await;
     site.database.ask(NEXT_VERSION);
     load.more(20).await;
-    for at in 0..nodes.len() {
-        nodes[at].signal(Signal::SIGTERM);
-        let (status, log) = nodes[at].ended().await;
+    for (at, node) in nodes.iter_mut().enumerate() {
+        node.signal(Signal::SIGTERM);
+        let (status, log) = node.ended().await;
         assert!(status.success(), "{status}: {log:#?}");
         load.more(10).await;
-        nodes[at] = site.start(at, &ONE_EACH).await;
+        *node = site.start(at, &ONE_EACH).await;
         load.more(10).await;
     }
     let accepted = load.end().await;
