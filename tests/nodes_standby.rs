@@ -10,7 +10,7 @@ use support::{
     Bell, Mode, Reply, TestNode,
     load::Load,
     parts::{leaf, spread},
-    site::{LEASE_S, Site, known, three_with_standby},
+    site::{LEASE_S, Site, known, three_with_standby, three_with_standby_apart},
     within,
 };
 
@@ -166,6 +166,24 @@ async fn a_standby_that_is_promoted_when_the_leases_are_over_has_what_is_to_run_
     assert!(states.iter().all(|(state, epoch)| state == "live" && *epoch > 1), "{states:?}");
     works(&nodes, &bell, "after it").await;
     assert!(bell.is_silent().await, "nothing that was cancelled begins again");
+}
+
+#[tokio::test]
+async fn a_primary_whose_machine_is_gone_without_a_word_is_given_up_within_the_lease() {
+    let (mut site, nodes, bell) = three_with_standby_apart(LONG_LEASE_S).await;
+    let request = nodes[0].invoke_async("part", &leaf(&bell, "one")).await;
+    let mut ring = bell.ring().await;
+    // Nothing that is sent there is answered or refused.
+    site.cut(3);
+    site.standby.as_ref().unwrap().promote();
+    works(&nodes[1..], &bell, "on the standby").await;
+    // Fenced, as an operator has to before it can be reached again.
+    site.database.crash();
+    site.mend(3);
+    works(&nodes[1..], &bell, "when it is back without it").await;
+    ring.release().await;
+    assert_eq!(nodes[2].settled("part", &request).await, ("SUCCESS".to_owned(), 0));
+    assert_eq!(told(&nodes[0]).await, vec![("live".to_owned(), 1); 3], "within its lease a node goes on");
 }
 
 #[tokio::test]

@@ -12,6 +12,8 @@ use super::LIMIT;
 
 /// Where Debian puts the server's programs, which are on nobody's PATH.
 const DEBIAN: &str = "/usr/lib/postgresql";
+/// The port of one that is alone on its machine.
+const ALONE: u16 = 5432;
 /// What a server says when it takes connections, and what a standby says.
 const READY: [&str; 2] = ["ready to accept connections", "ready to accept read-only connections"];
 
@@ -20,13 +22,25 @@ pub struct Postgres {
     programs: PathBuf,
     address: String,
     port: u16,
+    /// The network namespace it runs in, if it has one of its own.
+    space: Option<String>,
     running: Option<Child>,
 }
 
 impl Postgres {
     /// A new server that listens on this address and a free port.
     pub fn start(address: &str) -> Self {
-        let mut server = Self::prepared(address, free_port(address));
+        Self::made(Self::prepared(address, free_port(address)))
+    }
+
+    /// The same on a machine of its own, of this address.
+    pub fn start_in(space: &str, address: &str) -> Self {
+        let mut server = Self::prepared(address, ALONE);
+        server.space = Some(space.to_owned());
+        Self::made(server)
+    }
+
+    fn made(mut server: Self) -> Self {
         let made = server
             .program("initdb")
             .arg("-D")
@@ -44,19 +58,19 @@ impl Postgres {
         server
     }
 
-    /// A standby of this server, on a port of its own: what this one acknowledges from now on the standby has.
-    pub fn standby(&self) -> Self {
-        self.standby_at(free_port(&self.address))
+    /// A standby of this server, at this address: what this one acknowledges from now on the standby has.
+    pub fn standby(&self, address: &str) -> Self {
+        self.standby_at(address, free_port(address))
     }
 
     /// The same on the port of a server that is down.
     pub fn standby_in_place_of(&self, down: &Self) -> Self {
         assert!(down.running.is_none());
-        self.standby_at(down.port)
+        self.standby_at(&down.address, down.port)
     }
 
-    fn standby_at(&self, port: u16) -> Self {
-        let mut standby = Self::prepared(&self.address, port);
+    fn standby_at(&self, address: &str, port: u16) -> Self {
+        let mut standby = Self::prepared(address, port);
         let from = format!("host={} port={} user=quell", self.address, self.port);
         let copied = standby
             .program("pg_basebackup")
@@ -95,7 +109,7 @@ impl Postgres {
                 .expect("user postgres of the Debian package");
             nix::unistd::chown(folder.path(), Some(user.uid), Some(user.gid)).unwrap();
         }
-        Self { folder, programs: programs(), address: address.to_owned(), port, running: None }
+        Self { folder, programs: programs(), address: address.to_owned(), port, space: None, running: None }
     }
 
     /// How nodes reach it.
@@ -186,7 +200,14 @@ impl Postgres {
 
     /// One of its programs; the server refuses to be root. It dies with the thread that starts it at the latest.
     fn program(&self, name: &str) -> Command {
-        let mut command = Command::new("setpriv");
+        let mut command = match &self.space {
+            Some(space) => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net=/run/netns/{space}")).arg("setpriv");
+                command
+            }
+            None => Command::new("setpriv"),
+        };
         command.args(["--pdeathsig", "KILL"]);
         if nix::unistd::geteuid().is_root() {
             command.args(["--reuid", "postgres", "--regid", "postgres", "--init-groups"]);

@@ -22,6 +22,8 @@ pub struct Site {
     pub standby: Option<Postgres>,
     machines: Vec<Machine>,
     bridge: String,
+    /// The address of the machine that all this is on, where standbys are.
+    host: String,
     lease: &'static str,
 }
 
@@ -34,8 +36,24 @@ struct Machine {
 }
 
 impl Site {
-    /// So many machines, and the database.
+    /// So many machines, and the database on the host.
     pub fn build(machines: usize, lease: &'static str) -> Self {
+        Self::build_with(machines, lease, |host, _| Postgres::start(host))
+    }
+
+    /// The same with the database on the last of the machines.
+    pub fn build_apart(machines: usize, lease: &'static str) -> Self {
+        Self::build_with(machines, lease, |_, machines| {
+            let last = machines.last().unwrap();
+            Postgres::start_in(&last.space, &last.address)
+        })
+    }
+
+    fn build_with(
+        machines: usize,
+        lease: &'static str,
+        database: impl FnOnce(&str, &[Machine]) -> Postgres,
+    ) -> Self {
         static SITES: AtomicU32 = AtomicU32::new(0);
         let id = std::process::id() % 50_000;
         let nth = SITES.fetch_add(1, Ordering::Relaxed);
@@ -48,12 +66,12 @@ impl Site {
         ip(&["link", "add", &bridge, "type", "bridge"]);
         ip(&["addr", "add", &format!("{host}/28"), "dev", &bridge]);
         ip(&["link", "set", &bridge, "up"]);
-        let machines = (0..u32::try_from(machines).unwrap())
+        let machines: Vec<_> = (0..u32::try_from(machines).unwrap())
             .map(|number| {
                 Machine::plug_in(&bridge, id, nth, number, &format!("{subnet}.{}", base + 2 + number))
             })
             .collect();
-        Self { database: Postgres::start(&host), standby: None, machines, bridge, lease }
+        Self { database: database(&host, &machines), standby: None, machines, bridge, host, lease }
     }
 
     /// Starts the node of a machine, or starts it again.
@@ -120,8 +138,16 @@ pub async fn three_with(lease: &'static str) -> (Site, Vec<TestNode>, Bell) {
 
 /// The same with a standby of the database, which all of them know of.
 pub async fn three_with_standby(lease: &'static str) -> (Site, Vec<TestNode>, Bell) {
-    let mut site = Site::build(3, lease);
-    site.standby = Some(site.database.standby());
+    with_standby(Site::build(3, lease)).await
+}
+
+/// The same with the primary on a machine of its own, the fourth.
+pub async fn three_with_standby_apart(lease: &'static str) -> (Site, Vec<TestNode>, Bell) {
+    with_standby(Site::build_apart(4, lease)).await
+}
+
+async fn with_standby(mut site: Site) -> (Site, Vec<TestNode>, Bell) {
+    site.standby = Some(site.database.standby(&site.host));
     three_at(site).await
 }
 
