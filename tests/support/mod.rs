@@ -24,6 +24,8 @@ mod bell;
 pub mod http;
 pub mod javascript;
 pub mod lambda;
+pub mod load;
+pub mod parts;
 mod played;
 pub mod postgres;
 pub mod pty;

@@ -1,8 +1,15 @@
 //! How a connection to the server is made, and what every one of them is told.
 
-use std::{path::Path, str::FromStr as _, time::Duration};
+use std::{
+    path::Path,
+    str::FromStr as _,
+    time::{Duration, Instant},
+};
 
-use deadpool_postgres::{ClientWrapper, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime, Timeouts};
+use deadpool_postgres::{
+    ClientWrapper, Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts,
+};
+use tokio::sync::watch;
 use tokio_postgres::{
     Client, Config, Connection, Row, Socket,
     config::{SslMode, TargetSessionAttrs},
@@ -40,6 +47,29 @@ pub(crate) const READERS: usize = 8;
 pub(crate) struct Connector {
     config: Config,
     tls: Tls,
+    moved: Moved,
+}
+
+/// The writes may have gone to another server at this moment, while sessions of the one before go on. What was connected
+/// before is not used any more.
+#[derive(Clone)]
+pub(crate) struct Moved(watch::Sender<Instant>);
+
+impl Moved {
+    /// The server of this connection said that it takes no writes; only the first to hear it makes all connect anew.
+    pub(crate) fn by(&self, heard: &Object) {
+        let since = Object::metrics(heard).created;
+        let first = self.0.send_if_modified(|moved| {
+            let newer = since > *moved;
+            if newer {
+                *moved = Instant::now();
+            }
+            newer
+        });
+        if first {
+            tracing::warn!("the server takes no more writes: looking for the one that does");
+        }
+    }
 }
 
 impl Connector {
@@ -82,7 +112,7 @@ impl Connector {
             LOOK.as_millis(),
         );
         config.options(told.trim_start());
-        Ok(Self { config, tls })
+        Ok(Self { config, tls, moved: Moved(watch::Sender::new(Instant::now())) })
     }
 
     /// A connection for writing.
@@ -103,6 +133,9 @@ impl Connector {
              SET plan_cache_mode = force_generic_plan",
         );
         within(CONNECT, settle).await??;
+        // Reads go where the writes go: one that is asked on the server of before knows nothing of what was written here,
+        // and a cancel that finds no parts there would call itself done.
+        self.moved.0.send_replace(Instant::now());
         Ok(db)
     }
 
@@ -116,12 +149,30 @@ impl Connector {
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = Manager::from_config(self.config.clone(), self.tls.clone(), recycling);
         let timeouts = Timeouts { wait: Some(CONNECT), create: Some(CONNECT), recycle: Some(CONNECT) };
+        let moved = self.moves();
+        let of_before = Hook::sync_fn(move |_, metrics| match metrics.created > *moved.borrow() {
+            true => Ok(()),
+            false => Err(HookError::message("the writes go to another server")),
+        });
         Pool::builder(manager)
             .max_size(READERS)
+            .pre_recycle(of_before)
             .timeouts(timeouts)
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| StoreError::Unopenable(error.to_string()))
+    }
+}
+
+impl Connector {
+    /// To say that the writes went to another server.
+    pub(crate) fn moved(&self) -> Moved {
+        self.moved.clone()
+    }
+
+    /// Changes when they did.
+    pub(crate) fn moves(&self) -> watch::Receiver<Instant> {
+        self.moved.0.subscribe()
     }
 }
 

@@ -61,6 +61,12 @@ impl Fault {
         source.is_some_and(|source| source.kind() != std::io::ErrorKind::InvalidData)
     }
 
+    /// Whether the server takes no writes (any more): the one that does is another.
+    pub(crate) fn is_read_only(&self) -> bool {
+        let Self::Sql(error) = self else { return false };
+        error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
+    }
+
     /// Whether the server itself said so, over a connection that goes on.
     pub(crate) fn is_answer(&self) -> bool {
         match self {
@@ -89,8 +95,10 @@ impl Fault {
 }
 
 fn ends_connection(code: &SqlState) -> bool {
-    // Classes 57P (the server ends the session, or itself) and 08 (connection), and a silent transaction.
-    code.code().starts_with("57P") || code.code().starts_with("08") || code.code() == "25P03"
+    // Classes 57P (the server ends the session, or itself) and 08 (connection), and a silent transaction. And a server that
+    // takes no writes any more: its sessions go on, and nothing but another connection finds the one that does.
+    let alone = [SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT, SqlState::READ_ONLY_SQL_TRANSACTION];
+    code.code().starts_with("57P") || code.code().starts_with("08") || alone.contains(code)
 }
 
 /// An error with what it came from: its own words often are "db error" alone.

@@ -205,11 +205,14 @@ impl Postgres {
         let Ok(place) = Arc::clone(&self.reads).try_acquire_owned() else {
             return Box::pin(std::future::ready(Err(StoreError::Busy)));
         };
-        let pool = self.pool.clone();
+        let (pool, moved) = (self.pool.clone(), self.connector.moved());
         let reading = self.handle.spawn(async move {
             let _place = place;
             let client = pool.get().await.map_err(unconnected)?;
             let read = within(READ, work(&client)).await.and_then(|read| read);
+            if read.as_ref().is_err_and(Fault::is_read_only) {
+                moved.by(&client);
+            }
             if read.as_ref().is_err_and(|fault| !fault.is_answer()) {
                 drop(Object::take(client)); // what it still may hear is not for the next one
             }

@@ -49,6 +49,7 @@ impl Listener {
         listening: &mut Option<tokio::sync::oneshot::Sender<()>>,
         pause: &mut Duration,
     ) -> Result<(), Fault> {
+        let mut moves = self.connector.moves();
         let (client, mut connection) = self.connector.dial().await?;
         let mut ask = std::pin::pin!(within(CONNECT, client.batch_execute(LISTEN)));
         let mut asked = false;
@@ -66,6 +67,8 @@ impl Listener {
                         }
                     }
                 }
+                // Who listens to a server that takes no writes hears nothing.
+                _ = moves.changed() => return Ok(()),
                 message = poll_fn(|cx| connection.poll_message(cx)) => match message {
                     Some(Ok(AsyncMessage::Notification(told))) => self.hear(&told),
                     Some(Ok(_)) => {}

@@ -33,5 +33,6 @@ mod samples;
 mod selects;
 mod server;
 mod subject;
+mod upgrades;
 #[path = "../embedded/versions.rs"]
 mod versions;

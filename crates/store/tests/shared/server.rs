@@ -160,6 +160,13 @@ pub(crate) fn sql(config: &str, text: &str) {
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
 }
 
+/// One value of a query, as text.
+pub(crate) fn value(config: &str, query: &str) -> String {
+    let asked = Command::new(programs().join("psql")).args(["-qAtX", "-c", query, config]).output().unwrap();
+    assert!(asked.status.success(), "{}", String::from_utf8_lossy(&asked.stderr));
+    String::from_utf8_lossy(&asked.stdout).trim().to_owned()
+}
+
 /// The server of all tests that leave it alone.
 pub(crate) fn shared() -> &'static Server {
     &SERVER
