@@ -14,6 +14,8 @@
 //!   [`Shared::claim`] it. Only its owner changes it, but for a fence. Within one life a node's writes are carried out in the order in which
 //!   they were made, each by one connection after the last one's fate is known: so none of them can meet a request that the node
 //!   gave back and has for the second time. (The simulation has a version for each change of owner instead.)
+//! - A name is one node's. Who joins says where its data folder is (the machine since its start, the file of its lock), and does
+//!   not take the name from a node elsewhere that holds its lease. An older life of the same place is over: its lock is held.
 //! - An answer that is lost says nothing. A repeated write is told the same as the first: a release says what is *still*
 //!   the node's, not what went just now. A claim or an accept that nobody heard of leaves requests with a node that does not
 //!   know them: the node looks through what it owns from time to time, and takes up what it did not know at two looks in a row.
@@ -47,6 +49,22 @@ pub struct Joining {
     pub version: String,
     /// How long its lease is from each renewal on, in milliseconds.
     pub lease_ms: u32,
+}
+
+/// Another node that has this one's name: one of the two data folders is a copy, or this one's machine was started anew
+/// within a lease.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "another node with this node's name is alive at {endpoint}, or was {left_ms} ms before its lease is over"
+)]
+pub struct Namesake {
+    /// Where its API is.
+    pub endpoint: String,
+    /// How long its lease still is, in milliseconds.
+    pub left_ms: i64,
+    /// When its lease ends, by the database's clock, in microseconds since the Unix epoch. Later than at the last look: it
+    /// was renewed meanwhile, so that node lives.
+    pub until_us: i64,
 }
 
 /// How a node stands.
@@ -271,7 +289,13 @@ pub trait Shared: Store {
     /// Begins a life of this node: raises its epoch (an older life that still writes gets
     /// [`StoreError::Lapsed`](crate::StoreError::Lapsed) from then on) and takes its lease. Requests that
     /// an older life owned, and that nobody took over, are still this node's. Resolves with the epoch.
+    ///
+    /// [`StoreError::Namesake`](crate::StoreError::Namesake) while a node of this name holds its lease that is not an older life
+    /// of this one: its data folder is another, or it was on a machine that has been started since. (An older life of the
+    /// same folder is over, as its lock is ours.)
     fn join(&self, joining: Joining) -> StoreFuture<i64>;
+    /// Whoever keeps this node from joining with this endpoint, if anybody does.
+    fn namesake(&self, endpoint: String) -> StoreFuture<Option<Namesake>>;
     /// Extends the lease. [`StoreError::Lapsed`](crate::StoreError::Lapsed) if it was taken away.
     fn renew(&self) -> StoreFuture<Beat>;
     /// Says that this node takes nothing new.
