@@ -16,6 +16,7 @@ use super::{
     Nodes,
     claims::Claimed,
     lease::{Lease, hurry},
+    owned::WAITS_HERE,
     parts::Performing,
 };
 use crate::handle::Handle;
@@ -90,6 +91,8 @@ impl Worker {
         let mut due = Due { parts: true, claim: true };
         let mut lost = interval_at(Instant::now() + LOOK_FOR_LOST, LOOK_FOR_LOST);
         lost.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut long = interval_at(Instant::now() + WAITS_HERE, WAITS_HERE);
+        long.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             if due.parts {
                 due.parts = self.begin_parts().await.is_err();
@@ -109,6 +112,11 @@ impl Worker {
                 _ = lost.tick() => {
                     if let Err(error) = self.nodes.look_for_lost(&self.handle, &mut self.suspects).await {
                         tracing::debug!(%error, "what this node owns could not be looked through");
+                    }
+                }
+                _ = long.tick(), if self.nodes.accepts() => {
+                    if let Err(error) = self.nodes.give_back(&self.handle, &mut self.suspects).await {
+                        tracing::warn!(%error, "what waits here for a place could not be given back");
                     }
                 }
                 () = self.nodes.work.notified() => due.claim = true,
