@@ -1,10 +1,14 @@
-//! A name is one node's: what becomes of a data folder that was copied.
+//! What nodes of one store must have each for itself, and what all alike: a name is one node's, whatever becomes of its data folder,
+//! and the length of a lease is everybody's.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test that cannot go on fails
 
 #[path = "support/mod.rs"]
 mod support;
 
-use std::process::Output;
+use std::{
+    io::{BufRead as _, BufReader},
+    process::Output,
+};
 
 use serde_json::{Value, json};
 use support::{Bell, TestNode, site::Site, within};
@@ -100,4 +104,53 @@ async fn a_node_whose_name_another_took_while_it_was_cut_off_ends_and_leaves_it_
     ring.release().await;
     assert_eq!(other.settled("part", &request).await, ("SUCCESS".to_owned(), 0));
     other.stop().await;
+}
+
+/// Starts a node, and ends it when it has logged these words.
+async fn said_at_its_start(site: &Site, machine: usize, words: &'static str) -> String {
+    let mut node = site.command(machine, &[]).spawn().unwrap();
+    let lines = BufReader::new(node.stderr.take().unwrap()).lines();
+    let found = tokio::task::spawn_blocking(move || {
+        lines
+            .map_while(Result::ok)
+            .take_while(|line| !line.contains("listening on "))
+            .find(|line| line.contains(words))
+    });
+    let found = within("its log", found).await.unwrap();
+    node.kill().unwrap();
+    node.wait().unwrap();
+    found.unwrap_or_else(|| panic!("it did not say {words:?} before it served"))
+}
+
+async fn told_by_nodes(site: &Site) -> String {
+    let mut command = TestNode::client_command(&site.folder(0), &["nodes"]);
+    let done =
+        within("quell nodes", tokio::task::spawn_blocking(move || command.output())).await.unwrap().unwrap();
+    assert!(done.status.success());
+    String::from_utf8_lossy(&done.stderr).into_owned()
+}
+
+#[tokio::test]
+async fn a_node_with_another_lease_than_the_others_says_so_and_whoever_looks_is_told() {
+    let mut site = Site::build(3, "60");
+    let first = site.start(0, &[]).await;
+    let second = site.start(1, &[]).await;
+    assert_eq!(told_by_nodes(&site).await, "", "all have the same");
+    site.lease = "20";
+    let said = said_at_its_start(&site, 2, "another lease_s").await;
+    for words in ["lease_s=60", "own_lease_s=20"] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    assert!([&first, &second].iter().any(|node| said.contains(&node.endpoint)), "{said}");
+    let third = site.start(2, &[]).await;
+    let told = told_by_nodes(&site).await;
+    let both = [
+        format!("60 s on {}, {}", first.endpoint, second.endpoint),
+        format!("60 s on {}, {}", second.endpoint, first.endpoint),
+    ];
+    assert!(told.contains("lease_s differs") && both.iter().any(|words| told.contains(words)), "{told}");
+    assert!(told.contains(&format!("20 s on {}", third.endpoint)), "{told}");
+    for node in [first, second, third] {
+        node.stop().await;
+    }
 }

@@ -15,7 +15,8 @@ pub struct Site {
     pub database: Postgres,
     machines: Vec<Machine>,
     bridge: String,
-    lease: &'static str,
+    /// Of the nodes that are started from here on.
+    pub lease: &'static str,
 }
 
 /// One machine: a network namespace with one wire, and a data folder.

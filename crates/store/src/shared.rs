@@ -95,6 +95,8 @@ pub struct NodeRow {
     pub version: String,
     /// How long its lease still is by the database's clock, in milliseconds; negative: over.
     pub lease_left_ms: i64,
+    /// How long its lease is from each renewal on, in milliseconds. All nodes should have the same.
+    pub lease_ms: u32,
     /// Requests that it owns and that are not over.
     pub owns: u64,
     /// When it joined.

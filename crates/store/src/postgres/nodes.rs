@@ -170,7 +170,8 @@ async fn close_parts(db: &Db, node: &str, state: PartState, why: &str) -> Result
 pub(crate) async fn all(db: &Db) -> Result<Vec<NodeRow>, Fault> {
     let select = "SELECT n.node, n.epoch, n.state, n.endpoint, n.version,
                          (extract(epoch FROM n.lease_until - clock_timestamp()) * 1000)::bigint,
-                         (SELECT count(*) FROM invocations i WHERE i.owner = n.node AND i.status IN (0, 1)), n.joined_ms
+                         (SELECT count(*) FROM invocations i WHERE i.owner = n.node AND i.status IN (0, 1)), n.joined_ms,
+                         n.lease_ms
                   FROM nodes n ORDER BY n.node";
     rows(db, select, &[]).await?.iter().map(read).collect()
 }
@@ -191,5 +192,6 @@ fn read(row: &Row) -> Result<NodeRow, Fault> {
         lease_left_ms: row.try_get(5)?,
         owns: row.try_get::<_, i64>(6)?.cast_unsigned(),
         joined_ms: row.try_get(7)?,
+        lease_ms: u32::try_from(row.try_get::<_, i64>(8)?).unwrap_or(u32::MAX),
     })
 }
