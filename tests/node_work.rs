@@ -1,4 +1,5 @@
-//! What nodes leave to each other: requests that found no place where they were claimed.
+//! What nodes leave to each other: requests that found no place where they were claimed, and receipts that were open when their
+//! node died.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test that cannot go on fails
 
 #[path = "support/openmetrics.rs"]
@@ -99,4 +100,99 @@ async fn what_no_node_has_room_for_does_not_go_to_and_fro() {
     for node in nodes {
         node.stop().await;
     }
+}
+
+/// Three machines with a node on each, the function, and a bell. The first has a lease that is not over in this test.
+async fn three() -> (Site, [TestNode; 3], Bell) {
+    let mut site = Site::build(3, LEASE_S);
+    let first = site.start(0, &[]).await;
+    let more = json!({ "handler": "index.handler", "memory_size": 256, "quell": { "grace_ms": 60_000 } });
+    first.deploy("part", include_str!("functions/tree.py"), more).await;
+    site.lease = "3";
+    let nodes = [first, site.start(1, &[]).await, site.start(2, &[]).await];
+    (site, nodes, Bell::hang_in_a_folder().await)
+}
+
+/// A receipt, when it is closed.
+async fn closed(node: &TestNode, cancel: &str) -> Value {
+    within("the last form of the receipt", async {
+        loop {
+            let receipt = node.receipt(cancel).await;
+            if !receipt["closed_ms"].is_null() {
+                return receipt;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await; // nothing tells a client
+        }
+    })
+    .await
+}
+
+async fn state_of(node: &TestNode, other: &str) -> String {
+    let nodes = node.get("/quell/v1/nodes").await.json();
+    let row = nodes["nodes"].as_array().unwrap().iter().find(|row| row["endpoint"] == other).unwrap().clone();
+    row["state"].as_str().unwrap().to_owned()
+}
+
+async fn taken_over(node: &TestNode, gone: &str) {
+    within("its work is taken over", async {
+        while state_of(node, gone).await != "fenced" {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await; // nothing tells a client
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_receipt_of_a_node_that_died_is_closed_by_another_with_what_is_known() {
+    let (site, mut nodes, bell) = three().await;
+    let request = nodes[1].invoke_async("part", &leaf(&bell, "one")).await;
+    let ring = bell.ring().await;
+    // Its runtime cannot end by itself: the cancel is under way when the node dies.
+    ring.process.signal(rustix::process::Signal::STOP);
+    let cancel = nodes[1].fence("part", &request).await.header("x-quell-cancel-id").to_owned();
+    nodes[1].kill();
+    assert!(nodes[2].receipt(&cancel).await["closed_ms"].is_null(), "nobody has closed it");
+    let receipt = closed(&nodes[2], &cancel).await;
+    assert_eq!((&receipt["result"], &receipt["took_us"]), (&json!("stopped"), &Value::Null), "{receipt:#}");
+    let row = &receipt["requests"][0];
+    assert_eq!((&row["evidence"], &row["code"]), (&json!("lease_over"), &json!(4208)), "{receipt:#}");
+    assert!(ring.process.is_gone(), "what it is said of ended with the lease");
+    assert_eq!(nodes[2].listed("part", &request).await, ("FAIL".to_owned(), 4208));
+    // The node that comes back has nothing to say of it.
+    nodes[1] = site.start(1, &[]).await;
+    assert_eq!(nodes[1].receipt(&cancel).await, receipt);
+    let again = nodes[1].cancel("part", &request, support::Mode::Plain).await;
+    assert_eq!((again.status, again.header("x-quell-stop")), (200, "stopped"), "{again:?}");
+}
+
+#[tokio::test]
+async fn a_receipt_of_a_node_that_died_stays_open_as_long_as_another_is_at_its_part() {
+    let (site, mut nodes, bell) = three().await;
+    let request = nodes[0].invoke_async("part", &leaf(&bell, "one")).await;
+    let ring = bell.ring().await;
+    within("it is listed as running", async {
+        while nodes[1].listed("part", &request).await.0 != "RUNNING" {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await; // nothing tells a client
+        }
+    })
+    .await;
+    nodes[0].signal(nix::sys::signal::Signal::SIGSTOP);
+    let cancel = nodes[1].fence("part", &request).await.header("x-quell-cancel-id").to_owned();
+    let gone = nodes[1].endpoint.clone();
+    nodes[1].kill();
+    taken_over(&nodes[2], &gone).await;
+    within("another node has the receipt", async {
+        let whose = "SELECT count(*) FROM receipts r JOIN nodes n USING (node) WHERE r.open AND n.state = 0";
+        while site.database.ask(whose) != "1" {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await; // nothing tells
+        }
+    })
+    .await;
+    nodes[1] = site.start(1, &[]).await;
+    let receipt = nodes[1].receipt(&cancel).await;
+    assert!(!ring.process.is_gone() && receipt["closed_ms"].is_null(), "its node sleeps: {receipt:#}");
+    nodes[0].signal(nix::sys::signal::Signal::SIGCONT);
+    let receipt = closed(&nodes[1], &cancel).await;
+    assert_eq!((&receipt["result"], &receipt["parts"][0]["result"]), (&json!("stopped"), &json!("stopped")));
+    assert_eq!(nodes[0].listed("part", &request).await, ("FAIL".to_owned(), 4208));
 }

@@ -38,7 +38,9 @@
 use cancel::{CancelId, Level, RequestId, Scope};
 use tokio::sync::broadcast;
 
-use crate::{FunctionFilter, FunctionKey, InvocationRecord, Labels, Status, Store, StoreFuture};
+use crate::{
+    FunctionFilter, FunctionKey, InvocationRecord, Labels, ReceiptRecord, Status, Store, StoreFuture,
+};
 
 /// A node as it introduces itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,6 +114,8 @@ pub struct Beat {
     pub parts: Vec<Part>,
     /// Whether requests wait in the shared queue that could run now.
     pub waiting: bool,
+    /// Whether receipts are open of nodes that are gone: they can be [adopted](Shared::adopt).
+    pub orphans: bool,
     /// Rises with every change of functions, aliases or asynchronous configurations by any node.
     pub functions: i64,
     /// Rises with every change of credentials by any node.
@@ -330,6 +334,9 @@ pub trait Shared: Store {
     /// shared queue (what was fenced is settled as cancelled instead), and marks its open parts as
     /// [`PartState::NodeLost`]. False if its lease is not over, or another node was first.
     fn take_over(&self, node: String) -> StoreFuture<bool>;
+    /// Takes open receipts of nodes that left or were taken over, the oldest first and at most so many: from then on they are as
+    /// if this node had opened them, and a next life of that node has none of them. Whoever adopts them closes them.
+    fn adopt(&self, limit: u32) -> StoreFuture<Vec<ReceiptRecord>>;
     /// All nodes there are, by name.
     fn nodes(&self) -> StoreFuture<Vec<NodeRow>>;
     /// A subtree as the store knows it: the request and those below it that are not over, with their owners.

@@ -75,10 +75,12 @@ pub(crate) async fn renew(db: &Db, node: &str, epoch: i64) -> Result<Beat, Fault
                   WHERE node <> $1 AND state IN (0, 1) AND lease_until < clock_timestamp() ORDER BY node";
     let lapsed = rows(db, lapsed, &[&node]).await?;
     let changed = rows(db, "SELECT name, n FROM changes", &[]).await?;
+    let (waiting, orphans) = left_over(db).await?;
     let mut beat = Beat {
         lapsed: lapsed.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?,
         parts: parts::open(db, node).await?,
-        waiting: waiting(db).await?,
+        waiting,
+        orphans,
         ..Beat::default()
     };
     for row in &changed {
@@ -91,11 +93,13 @@ pub(crate) async fn renew(db: &Db, node: &str, epoch: i64) -> Result<Beat, Fault
     Ok(beat)
 }
 
-async fn waiting(db: &Db) -> Result<bool, Fault> {
-    let waiting = "SELECT EXISTS (SELECT 1 FROM invocations WHERE owner IS NULL AND status = 0
-                       AND not_before_ms <= (extract(epoch FROM clock_timestamp()) * 1000)::bigint)";
-    let found = row(db, waiting, &[]).await?;
-    Ok(found.map(|row| row.try_get(0)).transpose()?.unwrap_or_default())
+/// Whether requests wait that nobody has, and whether receipts are open that nobody closes.
+async fn left_over(db: &Db) -> Result<(bool, bool), Fault> {
+    let left = "SELECT EXISTS (SELECT 1 FROM invocations WHERE owner IS NULL AND status = 0
+                    AND not_before_ms <= (extract(epoch FROM clock_timestamp()) * 1000)::bigint),
+                EXISTS (SELECT 1 FROM receipts r JOIN nodes n ON n.node = r.node WHERE r.open AND n.state IN (2, 3))";
+    let Some(found) = row(db, left, &[]).await? else { return Ok((false, false)) };
+    Ok((found.try_get(0)?, found.try_get(1)?))
 }
 
 /// Says that this node takes nothing new.

@@ -8,12 +8,12 @@ use tokio::sync::broadcast;
 use super::{
     Postgres, cancels, claims, nodes, parts,
     queue::{Change, Needs},
-    selects,
+    receipts, selects,
     store::dropped,
 };
 use crate::{
     Beat, Claim, ElsewherePage, ElsewhereQuery, Fence, Fenced, InvocationRecord, Joining, Namesake, News,
-    NodeRow, Part, PartState, Shared, StoreError, StoreFuture,
+    NodeRow, Part, PartState, ReceiptRecord, Shared, StoreError, StoreFuture,
 };
 
 impl Shared for Postgres {
@@ -114,6 +114,11 @@ impl Shared for Postgres {
         self.alone(Needs::NoCheck, move |db, epoch| {
             Box::pin(async move { nodes::take_over(db, &me, epoch, &node).await })
         })
+    }
+
+    fn adopt(&self, limit: u32) -> StoreFuture<Vec<ReceiptRecord>> {
+        let node = Arc::clone(&self.node);
+        self.alone(Needs::Life, move |db, _| Box::pin(async move { receipts::adopt(db, &node, limit).await }))
     }
 
     fn nodes(&self) -> StoreFuture<Vec<NodeRow>> {

@@ -273,6 +273,48 @@ async fn what_one_node_keeps_for_itself_another_does_not_see() {
     .await;
 }
 
+#[tokio::test]
+async fn open_receipts_of_nodes_that_are_gone_are_adopted_once_and_are_not_theirs_any_more() {
+    let home = home();
+    let (left, lost, a, b) = (home.node(0), home.open(1), home.node(2), home.node(3));
+    let ids = |mut rows: Vec<store::ReceiptRecord>| {
+        rows.sort_by_key(|row| row.cancel.0);
+        rows.into_iter().map(|row| row.cancel.0).collect::<Vec<_>>()
+    };
+    soon(async {
+        lost.join(joining(60_000)).await.unwrap();
+        for id in [1, 2] {
+            left.record_cancel(receipt(id, &[id])).await.unwrap();
+        }
+        for id in 11..=15 {
+            lost.record_cancel(receipt(id, &[id])).await.unwrap();
+        }
+        a.record_cancel(receipt(21, &[21])).await.unwrap();
+        lost.update_receipt(CancelId(11), "{}".into()).await.unwrap();
+        assert!(!a.renew().await.unwrap().orphans, "everybody is there");
+        assert_eq!(a.adopt(100).await, Ok(vec![]));
+        left.drain().await.unwrap();
+        assert_eq!(a.adopt(100).await, Ok(vec![]), "it drains, and may close them");
+        left.leave().await.unwrap();
+        lost.join(joining(0)).await.unwrap();
+        assert_eq!(ids(a.adopt(100).await.unwrap()), [1, 2], "of who left");
+        assert_eq!(a.take_over(name(1)).await, Ok(true));
+        assert!(b.renew().await.unwrap().orphans);
+        let (one, other) = tokio::join!(a.adopt(2), b.adopt(2));
+        let adopted = [one.unwrap(), other.unwrap(), a.adopt(100).await.unwrap()].concat();
+        assert_eq!(ids(adopted), [12, 13, 14, 15], "each once, and none that was closed");
+        assert!(!b.renew().await.unwrap().orphans);
+        // They come back.
+        left.join(joining(60_000)).await.unwrap();
+        lost.join(joining(60_000)).await.unwrap();
+        assert_eq!((left.open_receipts(100).await, lost.open_receipts(100).await), (Ok(vec![]), Ok(vec![])));
+        b.update_receipt(CancelId(1), "{\"closed\":1}".into()).await.unwrap();
+        let own = [a.open_receipts(100).await.unwrap(), b.open_receipts(100).await.unwrap()].concat();
+        assert_eq!(ids(own), [2, 12, 13, 14, 15, 21], "those of the adopters, until they are closed");
+    })
+    .await;
+}
+
 #[test]
 fn nodes_that_start_at_once_make_the_tables_once() {
     let home = home();

@@ -63,6 +63,8 @@ struct Worker {
     unknown: HashSet<FunctionKey>,
     /// What the last look for lost requests found that the shell did not know.
     suspects: HashSet<RequestId>,
+    /// Closes receipts of nodes that are gone, since the last renewal that told of some.
+    adopting: Option<JoinHandle<()>>,
     /// The changes of functions that the last renewal told of.
     functions: Option<i64>,
     end: CancellationToken,
@@ -78,6 +80,7 @@ impl Nodes {
             performing: Performing::new(),
             unknown: HashSet::new(),
             suspects: HashSet::new(),
+            adopting: None,
             functions: None,
             end: end.clone(),
         };
@@ -148,6 +151,9 @@ impl Worker {
     /// A renewal told of these, whether or not a notification did.
     fn beat(&mut self, beat: Beat) {
         self.performing.begin(&self.nodes, &self.handle, beat.parts);
+        if beat.orphans && self.adopting.as_ref().is_none_or(JoinHandle::is_finished) {
+            self.adopting = Some(tokio::spawn(Arc::clone(&self.nodes).adopt()));
+        }
         if beat.waiting {
             self.nodes.waiting.store(true, Ordering::Relaxed);
         }
