@@ -24,7 +24,8 @@ pub struct Site {
     bridge: String,
     /// The address of the machine that all this is on, where standbys are.
     host: String,
-    lease: &'static str,
+    /// Of the nodes that are started from here on.
+    pub lease: &'static str,
 }
 
 /// One machine: a network namespace with one wire, and a data folder.
@@ -76,6 +77,11 @@ impl Site {
 
     /// Starts the node of a machine, or starts it again.
     pub async fn start(&self, machine: usize, options: &[&str]) -> TestNode {
+        TestNode::start_by(self.command(machine, options), self.machines[machine].folder.path()).await
+    }
+
+    /// What starts it.
+    pub fn command(&self, machine: usize, options: &[&str]) -> Command {
         let at = &self.machines[machine];
         let listen = format!("{}:7171", at.address);
         let url = match &self.standby {
@@ -97,7 +103,12 @@ impl Site {
             .stdin(std::process::Stdio::null())
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::piped());
-        TestNode::start_by(command, at.folder.path()).await
+        command
+    }
+
+    /// The data folder of the node of a machine.
+    pub fn folder(&self, machine: usize) -> &std::path::Path {
+        self.machines[machine].folder.path()
     }
 
     /// What the command line says as a client of the node of a machine.

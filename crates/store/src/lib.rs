@@ -95,8 +95,8 @@ pub use migrate::{Copied, copy};
 pub use postgres::Postgres;
 pub use record::*;
 pub use shared::{
-    Beat, Claim, Elsewhere, ElsewherePage, ElsewhereQuery, Fence, Fenced, Joining, News, NodeRow, NodeState,
-    Part, PartState, Shared,
+    Beat, Claim, Elsewhere, ElsewherePage, ElsewhereQuery, Fence, Fenced, Joining, Namesake, News, NodeRow,
+    NodeState, Part, PartState, Shared,
 };
 pub use store::{Store, StoreError, StoreFuture, Told};
 pub use writer::StoreMetrics;

@@ -15,7 +15,8 @@ struct Step {
 }
 
 /// What takes a database from version n, its place here, to n + 1. Never edit one that was released.
-const STEPS: [Step; 1] = [Step { tables: TABLES, oldest_program: 1 }];
+const STEPS: [Step; 2] =
+    [Step { tables: TABLES, oldest_program: 1 }, Step { tables: PLACES, oldest_program: 1 }];
 /// The newest version this program knows.
 const KNOWN: i32 = STEPS.len() as i32;
 /// The lock under which the tables are changed, and under which a store is copied in.
@@ -115,6 +116,9 @@ CREATE TABLE credentials (
 );
 CREATE TABLE facts (name TEXT COLLATE "C" PRIMARY KEY, value TEXT NOT NULL);
 "#;
+
+/// Where the data folder of each node is: a copy of it is another place. Empty: a program joined that does not say.
+const PLACES: &str = "ALTER TABLE nodes ADD COLUMN place TEXT NOT NULL DEFAULT '';";
 
 /// Brings the tables up to date. Whoever is first does it; the others wait for its lock and find it done.
 pub(crate) async fn migrate(db: &Db) -> Result<(), Fault> {

@@ -2,16 +2,18 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use store::{Claim, FunctionKey, InvocationRecord, Settlement, Status, StoreError};
+use cancel::Outcome;
+use store::{Claim, FunctionKey, InvocationRecord, StoreError};
 use tokio::sync::oneshot;
 
 use super::Nodes;
 use crate::{
+    codes,
     handle::Handle,
     message::{Message, Question},
-    node::taken_up,
+    node::{never_here, taken_up},
     pool::Pool,
-    shell::{Shell, now_ms},
+    shell::Shell,
 };
 
 /// Requests in one claim: enough to make the way to the store cheap for each, few enough that another node finds some.
@@ -27,7 +29,7 @@ const MAX_NOT: usize = 1_000;
 pub(crate) struct Room {
     /// So many requests.
     pub(crate) places: usize,
-    /// Not of these: they have enough waiting here, or are disabled.
+    /// Not of these: they have enough waiting here or no room, or are disabled.
     pub(crate) behind: Vec<FunctionKey>,
 }
 
@@ -51,7 +53,12 @@ impl Shell {
         let free = self.settings.max_instances.saturating_sub(self.instances.len());
         let offered: u32 = self.instances.keys().map(|id| self.engine.room(*id)).sum();
         let waiting: usize = self.pools.values().map(Pool::waiting).sum();
-        let behind = self.pools.iter().filter(|(_, pool)| pool.waiting() > 0 && !self.has_room(pool));
+        // What was given back for want of room does not come before there is some.
+        let enough = |key: &Arc<FunctionKey>, pool: &Pool| {
+            let given_back = pool.waiting() > 0 || self.given_back.contains(key);
+            given_back && !self.has_room(pool) || self.crowded_out.contains(key)
+        };
+        let behind = self.pools.iter().filter(|(key, pool)| enough(key, pool));
         let disabled = self.functions.values().filter(|function| function.max_instances == 0);
         let behind = behind.map(|(key, _)| key).chain(disabled.map(|function| &function.key));
         Room {
@@ -127,16 +134,7 @@ impl Nodes {
             unknown.insert(row.function);
             return Ok(());
         }
-        let ran = if row.attempts > 0 { Status::Fail } else { Status::Discard };
-        let settlement = Settlement {
-            request: row.request,
-            status: ran,
-            error_code: i32::from(crate::codes::NO_FUNCTION),
-            error_message: "function metadata is not found".to_owned(),
-            ended_ms: now_ms(),
-            tail: false,
-            next: None,
-        };
+        let settlement = never_here(&row, Outcome::Failed(codes::NO_FUNCTION));
         self.shared.settle(settlement).await.map(drop)
     }
 }

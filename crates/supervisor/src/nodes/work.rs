@@ -12,12 +12,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Nodes,
-    claims::Claimed,
-    lease::{Lease, hurry},
-    parts::Performing,
-};
+use super::{Nodes, claims::Claimed, lease::Lease, owned::WAITS_HERE, parts::Performing};
 use crate::handle::Handle;
 
 /// How often what this node owns by the store is compared with what it has: a request that a lost answer left is owed
@@ -62,6 +57,8 @@ struct Worker {
     unknown: HashSet<FunctionKey>,
     /// What the last look for lost requests found that the shell did not know.
     suspects: HashSet<RequestId>,
+    /// Closes receipts of nodes that are gone, since the last renewal that told of some.
+    adopting: Option<JoinHandle<()>>,
     /// The changes of functions that the last renewal told of.
     functions: Option<i64>,
     end: CancellationToken,
@@ -77,6 +74,7 @@ impl Nodes {
             performing: Performing::new(),
             unknown: HashSet::new(),
             suspects: HashSet::new(),
+            adopting: None,
             functions: None,
             end: end.clone(),
         };
@@ -90,6 +88,8 @@ impl Worker {
         let mut due = Due { parts: true, claim: true };
         let mut lost = interval_at(Instant::now() + LOOK_FOR_LOST, LOOK_FOR_LOST);
         lost.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut long = interval_at(Instant::now() + WAITS_HERE, WAITS_HERE);
+        long.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             if due.parts {
                 due.parts = self.begin_parts().await.is_err();
@@ -111,6 +111,11 @@ impl Worker {
                         tracing::debug!(%error, "what this node owns could not be looked through");
                     }
                 }
+                _ = long.tick(), if self.nodes.accepts() => {
+                    if let Err(error) = self.nodes.give_back(&self.handle, &mut self.suspects).await {
+                        tracing::warn!(%error, "what waits here for a place could not be given back");
+                    }
+                }
                 () = self.nodes.work.notified() => due.claim = true,
                 () = std::future::ready(()), if go_on => {}
             }
@@ -130,7 +135,7 @@ impl Worker {
                 self.nodes.waiting.store(true, Ordering::Relaxed);
                 *due = Due { parts: true, claim: true };
                 self.functions_changed();
-                hurry(&self.nodes.hurry);
+                self.nodes.hurry.notify_one(); // the connection came back
             }
             // The store has been closed, and with it everything ends.
             Err(broadcast::error::RecvError::Closed) => self.end.cancel(),
@@ -140,6 +145,9 @@ impl Worker {
     /// A renewal told of these, whether or not a notification did.
     fn beat(&mut self, beat: Beat) {
         self.performing.begin(&self.nodes, &self.handle, beat.parts);
+        if beat.orphans && self.adopting.as_ref().is_none_or(JoinHandle::is_finished) {
+            self.adopting = Some(tokio::spawn(Arc::clone(&self.nodes).adopt()));
+        }
         if beat.waiting {
             self.nodes.waiting.store(true, Ordering::Relaxed);
         }
