@@ -58,7 +58,8 @@
 //! | table | key | else |
 //! |---|---|---|
 //! | `quell_schema` | | the version of the tables, and the oldest program that works with them |
-//! | `nodes` | node | epoch, state, lease by the server's clock, endpoint, version |
+//! | `nodes` | node | epoch, state, lease by the server's clock, endpoint, version, labels |
+//! | `functions` | | also the labels that its node must have |
 //! | `groups` | node | the number of the node's last transaction |
 //! | `changes` | `functions`, `credentials` | how often they changed |
 //! | `invocations` | | also the owner (none: it waits in the shared queue) and the root of its tree |
@@ -80,6 +81,7 @@ mod functions;
 mod invocations;
 mod labels;
 mod migrate;
+mod node_labels;
 mod postgres;
 mod reader;
 mod receipts;
@@ -92,6 +94,7 @@ mod writer;
 pub use embedded::Embedded;
 pub use labels::Labels;
 pub use migrate::{Copied, copy};
+pub use node_labels::NodeLabels;
 pub use postgres::Postgres;
 pub use record::*;
 pub use shared::{

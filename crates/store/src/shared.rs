@@ -14,6 +14,8 @@
 //!   [`Shared::claim`] it. Only its owner changes it, but for a fence. Within one life a node's writes are carried out in the order in which
 //!   they were made, each by one connection after the last one's fate is known: so none of them can meet a request that the node
 //!   gave back and has for the second time. (The simulation has a version for each change of owner instead.)
+//! - A function may ask for labels of its node. A claim of a node takes nothing of a function that asks for one which that node's row
+//!   does not have; what a node got otherwise (it accepted it, or the function changed) and may not run it gives back.
 //! - An answer that is lost says nothing. A repeated write is told the same as the first: a release says what is *still*
 //!   the node's, not what went just now. A claim or an accept that nobody heard of leaves requests with a node that does not
 //!   know them: the node looks through what it owns from time to time, and takes up what it did not know at two looks in a row.
@@ -36,7 +38,7 @@
 use cancel::{CancelId, Level, RequestId, Scope};
 use tokio::sync::broadcast;
 
-use crate::{FunctionFilter, FunctionKey, InvocationRecord, Labels, Status, Store, StoreFuture};
+use crate::{FunctionFilter, FunctionKey, InvocationRecord, Labels, NodeLabels, Status, Store, StoreFuture};
 
 /// A node as it introduces itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +49,8 @@ pub struct Joining {
     pub version: String,
     /// How long its lease is from each renewal on, in milliseconds.
     pub lease_ms: u32,
+    /// What functions may ask of their nodes, and it has.
+    pub labels: NodeLabels,
 }
 
 /// How a node stands.
@@ -81,6 +85,8 @@ pub struct NodeRow {
     pub owns: u64,
     /// When it joined.
     pub joined_ms: i64,
+    /// What functions may ask of their nodes, and it has.
+    pub labels: NodeLabels,
 }
 
 /// What a renewal found.
@@ -281,7 +287,7 @@ pub trait Shared: Store {
     /// parts are closed. Resolves with how many went back.
     fn leave(&self) -> StoreFuture<u64>;
     /// Takes requests out of the shared queue, in the order of acceptance within each function, fair between functions;
-    /// without payloads. None of a fenced one.
+    /// without payloads. None of a fenced one, and none of a function that asks for labels which this node does not have.
     fn claim(&self, claim: Claim) -> StoreFuture<Vec<InvocationRecord>>;
     /// Gives requests of this node that never ran in its hands back into the shared queue. Those that are fenced
     /// stay; resolves with those that are no longer this node's, whether they went now or by an earlier call whose
@@ -304,6 +310,9 @@ pub trait Shared: Store {
     /// shared queue (what was fenced is settled as cancelled instead), and marks its open parts as
     /// [`PartState::NodeLost`]. False if its lease is not over, or another node was first.
     fn take_over(&self, node: String) -> StoreFuture<bool>;
+    /// Functions that have requests in the shared queue and ask for labels which no live node has: the first of them, at
+    /// most `limit`.
+    fn unplaceable(&self, limit: u32) -> StoreFuture<Vec<(FunctionKey, NodeLabels)>>;
     /// All nodes there are, by name.
     fn nodes(&self) -> StoreFuture<Vec<NodeRow>>;
     /// A subtree as the store knows it: the request and those below it that are not over, with their owners.

@@ -10,17 +10,14 @@ use super::{
     group::{TELL_QUEUE, id},
     invocations::{COLUMNS, read},
 };
-use crate::{Claim, InvocationRecord};
+use crate::{Claim, FunctionKey, InvocationRecord, NodeLabels};
 
 /// Functions looked at for one claim: more than this many wait for the next one, whose oldest come first.
 const FUNCTIONS: i64 = 1_024;
 
-/// Takes requests out of the shared queue. `free` walks from function to function by the index, so that a long queue of
-/// one costs the others nothing; of each the oldest are taken, and of those the first of every function before the
-/// second of any.
-pub(crate) async fn claim(db: &Db, node: &str, claim: &Claim) -> Result<Vec<InvocationRecord>, Fault> {
-    let sql = format!(
-        "WITH RECURSIVE free AS (
+/// Functions that have requests in the queue. Walks from one to the next by the index, so that a long queue of one costs the
+/// others nothing.
+const FREE: &str = "free AS (
              (SELECT project, package, name, version FROM invocations WHERE owner IS NULL AND status = 0
               ORDER BY project, package, name, version LIMIT 1)
              UNION ALL
@@ -30,7 +27,13 @@ pub(crate) async fn claim(db: &Db, node: &str, claim: &Claim) -> Result<Vec<Invo
                    AND (i.project, i.package, i.name, i.version)
                      > (free.project, free.package, free.name, free.version)
                  ORDER BY i.project, i.package, i.name, i.version LIMIT 1) next
-         ), wanted AS (
+         )";
+
+/// Takes requests out of the shared queue: none of a function that asks for labels which the node does not have; of each the oldest are taken, and of those the first of every function before the
+/// second of any.
+pub(crate) async fn claim(db: &Db, node: &str, claim: &Claim) -> Result<Vec<InvocationRecord>, Fault> {
+    let sql = format!(
+        "WITH RECURSIVE {FREE}, wanted AS (
              SELECT free.*, head.seq FROM free, LATERAL (
                  SELECT i.seq FROM invocations i WHERE i.owner IS NULL AND i.status = 0
                    AND (i.project, i.package, i.name, i.version)
@@ -38,6 +41,11 @@ pub(crate) async fn claim(db: &Db, node: &str, claim: &Claim) -> Result<Vec<Invo
                  ORDER BY i.seq LIMIT 1) head
              WHERE (free.project, free.package, free.name, free.version) NOT IN (
                  SELECT * FROM unnest($4::text[], $5::text[], $6::text[], $7::text[]))
+               AND NOT EXISTS (
+                 SELECT 1 FROM functions f, nodes n
+                 WHERE (f.project, f.package, f.name, f.version)
+                     = (free.project, free.package, free.name, free.version)
+                   AND n.node = $1 AND NOT f.node_labels <@ n.labels)
              ORDER BY head.seq LIMIT {FUNCTIONS}
          ), locked AS MATERIALIZED (
              SELECT w.project, w.package, w.name, w.version, oldest.seq FROM wanted w, LATERAL (
@@ -57,11 +65,30 @@ pub(crate) async fn claim(db: &Db, node: &str, claim: &Claim) -> Result<Vec<Invo
          SELECT {COLUMNS} FROM claimed i ORDER BY i.seq"
     );
     let (limit, each) = (i64::from(claim.limit), i64::from(claim.each.min(claim.limit)));
-    let part = |part: fn(&crate::FunctionKey) -> &str| claim.not.iter().map(part).collect::<Vec<_>>();
+    let part = |part: fn(&FunctionKey) -> &str| claim.not.iter().map(part).collect::<Vec<_>>();
     let (projects, packages) = (part(|key| &key.project), part(|key| &key.package));
     let (names, versions) = (part(|key| &key.name), part(|key| &key.version));
     let claimed = rows(db, &sql, &[&node, &limit, &each, &projects, &packages, &names, &versions]).await?;
     claimed.iter().map(read).collect()
+}
+
+/// Functions that have requests in the queue and ask for labels which no live node has.
+pub(crate) async fn unplaceable(db: &Db, limit: u32) -> Result<Vec<(FunctionKey, NodeLabels)>, Fault> {
+    let select = format!(
+        "WITH RECURSIVE {FREE}
+         SELECT f.project, f.package, f.name, f.version, f.node_labels
+         FROM free JOIN functions f USING (project, package, name, version)
+         WHERE NOT EXISTS (SELECT 1 FROM nodes n WHERE n.state = 0 AND n.lease_until > clock_timestamp()
+                             AND f.node_labels <@ n.labels)
+           AND f.node_labels <> '{{}}'
+         ORDER BY 1, 2, 3, 4 LIMIT $1"
+    );
+    let read = |row: &Row| {
+        let (project, package) = (row.try_get(0)?, row.try_get(1)?);
+        let key = FunctionKey { project, package, name: row.try_get(2)?, version: row.try_get(3)? };
+        Ok((key, NodeLabels::kept(row.try_get(4)?)))
+    };
+    rows(db, &select, &[&i64::from(limit)]).await?.iter().map(read).collect()
 }
 
 /// Gives requests back that never ran in this node's hands.

@@ -11,21 +11,23 @@ use super::{
     parts::{self, tell_reported},
     writer::may_be_large,
 };
-use crate::{Beat, Joining, NodeRow, NodeState, PartState, StoreError};
+use crate::{Beat, Joining, NodeLabels, NodeRow, NodeState, PartState, StoreError};
 
 /// Begins a life: the epoch rises, and a transaction of an older life that is open is waited for.
 pub(crate) async fn join(db: &Db, node: &str, joining: &Joining) -> Result<i64, Fault> {
     row(db, "SELECT 1 FROM nodes WHERE node = $1 FOR UPDATE", &[&node]).await?;
-    let upsert = "INSERT INTO nodes (node, epoch, state, endpoint, version, lease_ms, joined_ms, lease_until)
-                  VALUES ($1, 1, 0, $2, $3, $4, $5, clock_timestamp() + $4::bigint * interval '1 millisecond')
+    let upsert = "INSERT INTO nodes (node, epoch, state, endpoint, version, lease_ms, joined_ms, lease_until, labels)
+                  VALUES ($1, 1, 0, $2, $3, $4, $5, clock_timestamp() + $4::bigint * interval '1 millisecond', $6)
                   ON CONFLICT (node) DO UPDATE
                   SET epoch = nodes.epoch + 1, state = 0, endpoint = excluded.endpoint, version = excluded.version,
-                      lease_ms = excluded.lease_ms, joined_ms = excluded.joined_ms, lease_until = excluded.lease_until
+                      lease_ms = excluded.lease_ms, joined_ms = excluded.joined_ms, lease_until = excluded.lease_until,
+                      labels = excluded.labels
                   RETURNING epoch";
-    let Joining { endpoint, version, lease_ms } = joining;
+    let Joining { endpoint, version, lease_ms, labels } = joining;
+    let labels = labels.to_vec();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
-    let joined = row(db, upsert, &[&node, endpoint, version, &i64::from(*lease_ms), &now]).await?;
+    let joined = row(db, upsert, &[&node, endpoint, version, &i64::from(*lease_ms), &now, &labels]).await?;
     let group =
         "INSERT INTO groups (node, number) VALUES ($1, 0) ON CONFLICT (node) DO UPDATE SET number = 0";
     execute(db, group, &[&node]).await?;
@@ -139,7 +141,8 @@ async fn close_parts(db: &Db, node: &str, state: PartState, why: &str) -> Result
 pub(crate) async fn all(db: &Db) -> Result<Vec<NodeRow>, Fault> {
     let select = "SELECT n.node, n.epoch, n.state, n.endpoint, n.version,
                          (extract(epoch FROM n.lease_until - clock_timestamp()) * 1000)::bigint,
-                         (SELECT count(*) FROM invocations i WHERE i.owner = n.node AND i.status IN (0, 1)), n.joined_ms
+                         (SELECT count(*) FROM invocations i WHERE i.owner = n.node AND i.status IN (0, 1)), n.joined_ms,
+                         n.labels
                   FROM nodes n ORDER BY n.node";
     rows(db, select, &[]).await?.iter().map(read).collect()
 }
@@ -160,5 +163,6 @@ fn read(row: &Row) -> Result<NodeRow, Fault> {
         lease_left_ms: row.try_get(5)?,
         owns: row.try_get::<_, i64>(6)?.cast_unsigned(),
         joined_ms: row.try_get(7)?,
+        labels: NodeLabels::kept(row.try_get(8)?),
     })
 }

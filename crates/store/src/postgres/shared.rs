@@ -12,8 +12,8 @@ use super::{
     store::dropped,
 };
 use crate::{
-    Beat, Claim, ElsewherePage, ElsewhereQuery, Fence, Fenced, InvocationRecord, Joining, News, NodeRow,
-    Part, PartState, Shared, StoreError, StoreFuture,
+    Beat, Claim, ElsewherePage, ElsewhereQuery, Fence, Fenced, FunctionKey, InvocationRecord, Joining, News,
+    NodeLabels, NodeRow, Part, PartState, Shared, StoreError, StoreFuture,
 };
 
 impl Shared for Postgres {
@@ -109,6 +109,10 @@ impl Shared for Postgres {
         self.alone(Needs::NoCheck, move |db, epoch| {
             Box::pin(async move { nodes::take_over(db, &me, epoch, &node).await })
         })
+    }
+
+    fn unplaceable(&self, limit: u32) -> StoreFuture<Vec<(FunctionKey, NodeLabels)>> {
+        self.read(move |db| Box::pin(async move { claims::unplaceable(db, limit).await }))
     }
 
     fn nodes(&self) -> StoreFuture<Vec<NodeRow>> {

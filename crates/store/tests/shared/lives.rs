@@ -222,9 +222,9 @@ async fn a_newer_database_is_refused_unless_it_says_that_this_program_may() {
     let home = home();
     drop(home.open(0));
     let sql = |text: &'static str| crate::server::sql(&home.config, text);
-    sql("UPDATE quell_schema SET version = 2");
+    sql("UPDATE quell_schema SET version = version + 1");
     drop(home.open(0));
-    sql("UPDATE quell_schema SET version = 3, oldest_program = 2");
+    sql("UPDATE quell_schema SET version = version + 1, oldest_program = version");
     match Postgres::connect(&home.config, None, None, name(0), home.folders[0].path()).err() {
         Some(StoreError::Unopenable(why)) => assert!(why.contains("newer program"), "{why}"),
         other => panic!("{other:?}"),

@@ -25,6 +25,7 @@ mod lost;
 mod model;
 #[path = "../embedded/order.rs"]
 mod order;
+mod placement;
 #[path = "../embedded/results.rs"]
 mod results;
 #[path = "../embedded/samples.rs"]

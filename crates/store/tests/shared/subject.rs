@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use store::{Joining, Postgres, Shared as _, StoreError, StoreFuture};
+use store::{Joining, NodeLabels, Postgres, Shared as _, StoreError, StoreFuture};
 use tempfile::TempDir;
 
 use crate::server;
@@ -36,7 +36,7 @@ pub(crate) fn name(number: usize) -> String {
 
 /// How a node of the tests introduces itself.
 pub(crate) fn joining(lease_ms: u32) -> Joining {
-    Joining { endpoint: "http://here:1".into(), version: "0".into(), lease_ms }
+    Joining { endpoint: "http://here:1".into(), version: "0".into(), lease_ms, labels: NodeLabels::default() }
 }
 
 impl Home {
