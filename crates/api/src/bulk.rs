@@ -261,7 +261,8 @@ pub(crate) async fn requests(
     let after = number(query.marker.as_deref(), "marker")?.unwrap_or(0) as u64;
     let limit = number(query.limit.as_deref(), "limit")?.unwrap_or(100).clamp(1, MAX_LISTED);
     let selection = selection(&api, &caller, &wanted, None)?;
-    let page = api.handle.list(selection, after, limit).await.map_err(unselected)?;
+    let mut page = api.handle.list(selection, after, limit).await.map_err(unselected)?;
+    api.explain_waiting(&caller.project, &mut page.requests).await;
     if page.count == 0 {
         must_be_there(&api, &caller, &wanted)?;
     }

@@ -32,8 +32,8 @@ impl NodeLabels {
         }
     }
 
-    /// What the store has of them. Whoever wrote it had looked at each.
-    pub(crate) fn kept(mut labels: Vec<String>) -> Self {
+    /// What was kept of them. Whoever kept it had looked at each.
+    pub fn kept(mut labels: Vec<String>) -> Self {
         labels.sort_unstable();
         Self(labels.into())
     }

@@ -71,7 +71,7 @@ async fn what_no_live_node_may_run_is_told_until_one_may() {
             plain.accept(queued(id, name)).await.unwrap();
         }
         let lacking = (key("f"), labels(&["gpu", "zone=b"]));
-        assert_eq!(plain.unplaceable(9).await.unwrap(), [lacking.clone()]);
+        assert_eq!(plain.unplaceable(9).await.unwrap(), std::slice::from_ref(&lacking));
         gpu.drain().await.unwrap(); // it takes nothing new
         assert_eq!(plain.unplaceable(9).await.unwrap(), [lacking.clone(), (key("g"), labels(&["gpu"]))]);
         assert_eq!(plain.unplaceable(1).await.unwrap(), [lacking]);

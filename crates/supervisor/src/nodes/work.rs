@@ -60,6 +60,8 @@ struct Worker {
     handle: Handle,
     performing: Performing,
     unknown: HashSet<FunctionKey>,
+    /// Functions that were told of as waiting for labels that no node has.
+    unplaceable: HashSet<FunctionKey>,
     /// What the last look for lost requests found that the shell did not know.
     suspects: HashSet<RequestId>,
     /// The changes of functions that the last renewal told of.
@@ -76,6 +78,7 @@ impl Nodes {
             handle,
             performing: Performing::new(),
             unknown: HashSet::new(),
+            unplaceable: HashSet::new(),
             suspects: HashSet::new(),
             functions: None,
             end: end.clone(),
@@ -94,6 +97,7 @@ impl Worker {
             if due.parts {
                 due.parts = self.begin_parts().await.is_err();
             }
+            self.nodes.give_back().await;
             if due.claim && self.nodes.accepts() && self.nodes.waiting.load(Ordering::Relaxed) {
                 due.claim = self.claim().await;
             }
@@ -109,6 +113,9 @@ impl Worker {
                 _ = lost.tick() => {
                     if let Err(error) = self.nodes.look_for_lost(&self.handle, &mut self.suspects).await {
                         tracing::debug!(%error, "what this node owns could not be looked through");
+                    }
+                    if let Err(error) = self.nodes.look_for_unplaceable(&mut self.unplaceable).await {
+                        tracing::debug!(%error, "what no node may run could not be looked for");
                     }
                 }
                 () = self.nodes.work.notified() => due.claim = true,
@@ -174,6 +181,9 @@ impl Worker {
 
     /// Claims once; whether to claim again at once.
     async fn claim(&mut self) -> bool {
+        if self.nodes.read_again.swap(false, Ordering::Relaxed) {
+            self.unknown.clear();
+        }
         match self.nodes.claim(&self.handle, &mut self.unknown).await {
             Ok(Claimed::Some) => true,
             Ok(Claimed::Nothing) => {
