@@ -94,11 +94,7 @@ async fn a_request_waits_for_a_node_with_its_labels_and_a_caller_is_told_which_n
         assert_eq!((status, code.as_str()), (503, "FSS.0503"), "{message}");
         assert!(message.contains("fast, gpu") && message.contains("no live node has them"), "{message}");
     }
-    assert!(
-        quell(&shared.folders[0].path().to_owned(), &["tree", &request])
-            .await
-            .contains("needs fast,gpu (no node)")
-    );
+    assert!(quell(shared.folders[0].path(), &["tree", &request]).await.contains("needs fast,gpu (no node)"));
     fast.logs("no live node has the labels it asks for");
     assert_eq!(owners(&plain).await, [""; 0], "nobody took what nobody may run");
 
