@@ -65,7 +65,7 @@
 //! | `invocations` | | also the owner (none: it waits in the shared queue) and the root of its tree |
 //! | `above` | request, above | what a request hangs below, up to the next asynchronous one |
 //! | `fences` | | also whether it is over all below |
-//! | `receipts`, `bulks` | | also the node whose they are |
+//! | `receipts`, `bulks` | | also the node whose they are; of a bulk cancel, that it was called off on another one |
 //! | `parts` | part | what a cancel wants of which node, and what became of it |
 //! | `waits` | cancel, part | parts of other cancels that a cancel waits for |
 
@@ -99,7 +99,7 @@ pub use postgres::Postgres;
 pub use record::*;
 pub use shared::{
     Beat, Claim, Elsewhere, ElsewherePage, ElsewhereQuery, Fence, Fenced, Joining, News, NodeRow, NodeState,
-    Part, PartState, Shared,
+    Part, PartState, Shared, SharedBulk,
 };
 pub use store::{Store, StoreError, StoreFuture, Told};
 pub use writer::StoreMetrics;

@@ -38,7 +38,9 @@
 use cancel::{CancelId, Level, RequestId, Scope};
 use tokio::sync::broadcast;
 
-use crate::{FunctionFilter, FunctionKey, InvocationRecord, Labels, NodeLabels, Status, Store, StoreFuture};
+use crate::{
+    BulkRecord, FunctionFilter, FunctionKey, InvocationRecord, Labels, NodeLabels, Status, Store, StoreFuture,
+};
 
 /// A node as it introduces itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +100,10 @@ pub struct Beat {
     pub parts: Vec<Part>,
     /// Whether requests wait in the shared queue that could run now.
     pub waiting: bool,
+    /// Bulk cancels of this node, by project and key, that were called off on another one and that it has not ended since.
+    pub called_off: Vec<(String, String)>,
+    /// Whether there is something to do of a bulk cancel whose node is gone.
+    pub abandoned: bool,
     /// Rises with every change of functions, aliases or asynchronous configurations by any node.
     pub functions: i64,
     /// Rises with every change of credentials by any node.
@@ -156,6 +162,15 @@ pub struct ElsewherePage {
     pub rows: Vec<Elsewhere>,
     /// How many match in all, wherever the page begins.
     pub total: u64,
+}
+
+/// A bulk cancel, and whose it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedBulk {
+    /// As it is kept.
+    pub record: BulkRecord,
+    /// The node that carries it out, or did.
+    pub node: String,
 }
 
 /// A cancel that is asked for on a node that does not hold its target.
@@ -266,6 +281,8 @@ pub enum News {
     Functions,
     /// Credentials changed.
     Credentials,
+    /// A bulk cancel of this node was called off on another one.
+    Bulks,
     /// The connection was lost and is back: whatever was told meanwhile was missed.
     Again,
 }
@@ -310,6 +327,17 @@ pub trait Shared: Store {
     /// shared queue (what was fenced is settled as cancelled instead), and marks its open parts as
     /// [`PartState::NodeLost`]. False if its lease is not over, or another node was first.
     fn take_over(&self, node: String) -> StoreFuture<bool>;
+    /// The bulk cancel of this key, whichever node began it.
+    fn bulk(&self, project: String, key: String) -> StoreFuture<Option<SharedBulk>>;
+    /// Bulk cancels of a project, of all nodes: the newest first, at most `limit`.
+    fn bulks_of(&self, project: String, limit: u32) -> StoreFuture<Vec<SharedBulk>>;
+    /// Keeps how a bulk cancel of this node stands, for whoever asks another one. Nothing if it is over or called off.
+    fn note_bulk(&self, project: String, key: String, body: String) -> StoreFuture<()>;
+    /// Calls a bulk cancel off, whose it may be: from then on nobody takes it up, and its node stops when it hears of it
+    /// ([`Beat::called_off`]). False if nothing was left to do of it, or there is none.
+    fn call_off_bulk(&self, project: String, key: String, body: String) -> StoreFuture<bool>;
+    /// Makes bulk cancels this node's whose own nodes left or are fenced, and of which there is something to do: these.
+    fn adopt_bulks(&self) -> StoreFuture<Vec<BulkRecord>>;
     /// Functions that have requests in the shared queue and ask for labels which no live node has: the first of them, at
     /// most `limit`.
     fn unplaceable(&self, limit: u32) -> StoreFuture<Vec<(FunctionKey, NodeLabels)>>;

@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio_postgres::Row;
 
 use super::{
+    bulks,
     connection::{Db, execute, row, rows},
     fault::Fault,
     group::TELL_QUEUE,
@@ -50,6 +51,8 @@ pub(crate) async fn renew(db: &Db, node: &str, epoch: i64) -> Result<Beat, Fault
         lapsed: lapsed.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?,
         parts: parts::open(db, node).await?,
         waiting: waiting(db).await?,
+        called_off: bulks::called_off(db, node).await?,
+        abandoned: bulks::are_abandoned(db).await?,
         ..Beat::default()
     };
     for row in &changed {

@@ -6,14 +6,14 @@ use cancel::{CancelId, RequestId};
 use tokio::sync::broadcast;
 
 use super::{
-    Postgres, cancels, claims, nodes, parts,
+    Postgres, bulks, cancels, claims, nodes, parts,
     queue::{Change, Needs},
     selects,
     store::dropped,
 };
 use crate::{
-    Beat, Claim, ElsewherePage, ElsewhereQuery, Fence, Fenced, FunctionKey, InvocationRecord, Joining, News,
-    NodeLabels, NodeRow, Part, PartState, Shared, StoreError, StoreFuture,
+    Beat, BulkRecord, Claim, ElsewherePage, ElsewhereQuery, Fence, Fenced, FunctionKey, InvocationRecord,
+    Joining, News, NodeLabels, NodeRow, Part, PartState, Shared, SharedBulk, StoreError, StoreFuture,
 };
 
 impl Shared for Postgres {
@@ -113,6 +113,32 @@ impl Shared for Postgres {
 
     fn unplaceable(&self, limit: u32) -> StoreFuture<Vec<(FunctionKey, NodeLabels)>> {
         self.read(move |db| Box::pin(async move { claims::unplaceable(db, limit).await }))
+    }
+
+    fn bulk(&self, project: String, key: String) -> StoreFuture<Option<SharedBulk>> {
+        self.read(move |db| Box::pin(async move { bulks::one(db, &project, &key).await }))
+    }
+
+    fn bulks_of(&self, project: String, limit: u32) -> StoreFuture<Vec<SharedBulk>> {
+        self.read(move |db| Box::pin(async move { bulks::of_project(db, &project, limit).await }))
+    }
+
+    fn note_bulk(&self, project: String, key: String, body: String) -> StoreFuture<()> {
+        let node = Arc::clone(&self.node);
+        self.alone(Needs::Life, move |db, _| {
+            Box::pin(async move { bulks::note(db, &node, &project, &key, &body).await })
+        })
+    }
+
+    fn call_off_bulk(&self, project: String, key: String, body: String) -> StoreFuture<bool> {
+        self.alone(Needs::Life, move |db, _| {
+            Box::pin(async move { bulks::call_off(db, &project, &key, &body).await })
+        })
+    }
+
+    fn adopt_bulks(&self) -> StoreFuture<Vec<BulkRecord>> {
+        let node = Arc::clone(&self.node);
+        self.alone(Needs::Life, move |db, _| Box::pin(async move { bulks::adopt(db, &node).await }))
     }
 
     fn nodes(&self) -> StoreFuture<Vec<NodeRow>> {

@@ -132,6 +132,8 @@ impl Worker {
                 due.claim = true;
             }
             Ok(News::Functions) => self.functions_changed(),
+            // The next renewal tells which.
+            Ok(News::Bulks) => hurry(&self.nodes.hurry),
             Ok(News::Reported(_) | News::Credentials) => {}
             Ok(News::Again) | Err(broadcast::error::RecvError::Lagged(_)) => {
                 self.nodes.waiting.store(true, Ordering::Relaxed);
@@ -152,6 +154,15 @@ impl Worker {
         }
         if self.functions.replace(beat.functions).is_some_and(|known| known != beat.functions) {
             self.functions_changed();
+        }
+        if beat.abandoned || !beat.called_off.is_empty() {
+            let (nodes, handle) = (Arc::clone(&self.nodes), self.handle.clone());
+            tokio::spawn(async move {
+                handle.called_off_elsewhere(beat.called_off).await;
+                if beat.abandoned {
+                    handle.adopt_bulks(&nodes).await;
+                }
+            });
         }
         for node in beat.lapsed {
             let nodes = Arc::clone(&self.nodes);
