@@ -110,6 +110,10 @@ async fn what_a_person_would_type_first_is_refused_with_what_to_write() {
             "quell.toml:2:1: metrics_listen and listen are both 127.0.0.1:1: give one of them another port",
         ),
         (
+            "lease_s = 20",
+            "quell.toml:1:1: it needs store beside it: a node with a store of its own has no lease",
+        ),
+        (
             "log_total_mib = 1\nlog_instance_mib = 2",
             "log_instance_mib is 2, more than log_total_mib, which is 1",
         ),

@@ -251,6 +251,27 @@ async fn whoever_found_no_room_to_start_gets_it_when_another_has_started() {
 }
 
 #[tokio::test]
+async fn a_full_node_makes_room_with_what_becomes_idle_for_who_waits_already() {
+    let (node, bell) = (TestNode::start_with(&["--max-instances", "1"]).await, Bell::hang().await);
+    node.deploy_probe("f", 1, 1, json!({})).await;
+    node.deploy("g", PLAIN, json!({})).await;
+    let busy = node.invoke("f", &json!({ "do": "wait", "port": bell.port, "tag": "busy" }));
+    let mut ring = bell.ring().await;
+    let waits = node.invoke("g", &json!({}));
+    within("it waits", async {
+        while node.view().await["requests"].as_array().unwrap().len() < 2 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    ring.release().await;
+    assert_eq!(within("the first", busy).await.unwrap().status, 200);
+    let reply = within("the one that waits", waits).await.unwrap();
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn a_full_node_makes_room_with_others_and_not_with_reserved_instances() {
     let node = TestNode::start_with(&["--max-instances", "2"]).await;
     for function in ["f", "g", "h"] {

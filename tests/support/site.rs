@@ -15,7 +15,8 @@ pub struct Site {
     pub database: Postgres,
     machines: Vec<Machine>,
     bridge: String,
-    lease: &'static str,
+    /// Of the nodes that are started from here on.
+    pub lease: &'static str,
 }
 
 /// One machine: a network namespace with one wire, and a data folder.
@@ -51,6 +52,11 @@ impl Site {
 
     /// Starts the node of a machine, or starts it again.
     pub async fn start(&self, machine: usize, options: &[&str]) -> TestNode {
+        TestNode::start_by(self.command(machine, options), self.machines[machine].folder.path()).await
+    }
+
+    /// What starts it.
+    pub fn command(&self, machine: usize, options: &[&str]) -> Command {
         let at = &self.machines[machine];
         let listen = format!("{}:7171", at.address);
         let url = self.database.url();
@@ -69,7 +75,7 @@ impl Site {
             .stdin(std::process::Stdio::null())
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::piped());
-        TestNode::start_by(command, at.folder.path()).await
+        command
     }
 
     pub fn folder(&self, machine: usize) -> PathBuf {

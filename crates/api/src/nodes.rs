@@ -38,6 +38,9 @@ pub struct SharedNode {
     pub version: String,
     /// How long its lease is still, by the database's clock, in milliseconds; negative: over.
     pub lease_left_ms: i64,
+    /// How long its lease is from each renewal on, in milliseconds: all nodes should have the same (`lease_s`).
+    #[serde(default)]
+    pub lease_ms: u32,
     /// Requests that it has and that are not over.
     pub owns: u64,
     /// When its present life began.
@@ -62,6 +65,7 @@ impl From<NodeRow> for SharedNode {
             endpoint: row.endpoint,
             version: row.version,
             lease_left_ms: row.lease_left_ms,
+            lease_ms: row.lease_ms,
             owns: row.owns,
             joined_ms: row.joined_ms,
             labels: row.labels.to_vec(),

@@ -254,14 +254,17 @@ pub(crate) async fn start(args: &NodeSettings) -> anyhow::Result<Running> {
 async fn start_with(
     args: &NodeSettings,
     handed: Option<std::net::TcpListener>,
-    signals: Option<&mut EndSignals>,
+    mut signals: Option<&mut EndSignals>,
 ) -> anyhow::Result<Option<Running>> {
     let tls = Tls::of(args)?;
     let data = data_folder::made(&args.data)?;
-    let Some(opened) = stores::open(args, &data, signals).await? else { return Ok(None) };
+    let Some(opened) = stores::open(args, &data, signals.as_deref_mut()).await? else { return Ok(None) };
     let store = Arc::clone(&opened.store);
     let nodes = stores::nodes_of(&opened, args);
     let listeners = Listeners::bind(args, tls, handed)?;
+    if !stores::alone(&opened, &listeners.endpoint(), &data, signals).await? {
+        return Ok(None);
+    }
     let open = OpenListener::bind(args.metrics_listen)?;
     let (address, status) = (listeners.address(), listeners.status());
     let (images, chosen) = runtimes(args, &data)?;
@@ -278,7 +281,8 @@ async fn start_with(
     // Whatever an older life of this node left is proven ended: now it may own what it runs.
     let mut lease = match (&nodes, clock) {
         (Some(nodes), Some(clock)) => {
-            Some(nodes.join(stores::lease(args, listeners.endpoint())?, clock).await?)
+            let settings = stores::lease(args, listeners.endpoint())?;
+            Some(stores::join(nodes, settings, clock, &data).await?)
         }
         _ => None,
     };

@@ -4,8 +4,8 @@ use std::{fs, io::Write as _, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use cluster::Timing;
-use store::{Embedded, Postgres, Shared, Store, StoreError};
-use supervisor::{LeaseSettings, Nodes};
+use store::{Embedded, Namesake, Postgres, Shared, Store, StoreError};
+use supervisor::{Lease, LeaseSettings, Nodes, group::LeaseClock};
 
 use crate::{data_folder, settings::NodeSettings, signals::EndSignals};
 
@@ -134,6 +134,73 @@ pub(crate) async fn reachable(shared: &dyn Shared) {
     while let Err(error) = shared.nodes().await {
         tracing::debug!(%error, "the database does not answer yet");
         tokio::time::sleep(TRY_AGAIN).await;
+    }
+}
+
+/// Resolves when no other node holds the lease of this one's name: with an older life of this folder there is nothing to
+/// wait for, with one of another machine (or of this one before it was started anew) for the end of its lease. False: it was
+/// ended meanwhile. To be called before anything of that name is touched here.
+///
+/// # Errors
+/// When that node renews its lease: it lives, and one of the two folders is a copy. Or the database does not answer.
+pub(crate) async fn alone(
+    opened: &Opened,
+    endpoint: &str,
+    data: &Path,
+    mut signals: Option<&mut EndSignals>,
+) -> anyhow::Result<bool> {
+    let Some(shared) = &opened.shared else { return Ok(true) };
+    let mut first: Option<i64> = None;
+    while let Some(other) = shared.namesake(endpoint.to_owned()).await? {
+        match first {
+            Some(first) if other.until_us > first => return Err(copied(&opened.name, data, &other)),
+            Some(_) => {}
+            None => {
+                tracing::warn!(
+                    node = opened.name,
+                    endpoint = other.endpoint,
+                    left_ms = other.left_ms,
+                    "a node with this one's name holds its lease: waiting for its end, or a sign of life of it"
+                );
+                first = Some(other.until_us);
+            }
+        }
+        let left = Duration::from_millis(u64::try_from(other.left_ms).unwrap_or_default() + 1);
+        let ended = async {
+            match &mut signals {
+                Some(signals) => signals.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(left.min(TRY_AGAIN)) => {} // nothing tells when a lease is over
+            () = ended => return Ok(false),
+        }
+    }
+    Ok(true)
+}
+
+/// What to say of two nodes of one name.
+pub(crate) fn copied(name: &str, data: &Path, other: &Namesake) -> anyhow::Error {
+    anyhow::anyhow!(
+        "another node with this one's name, {name}, is alive at {}: one of the two data folders is a copy of the other. \
+         Where this one is the copy, remove {} and start it again, and it is a node of its own",
+        other.endpoint,
+        data.join(NAME_FILE).display()
+    )
+}
+
+/// Joins the others.
+pub(crate) async fn join(
+    nodes: &Arc<Nodes>,
+    settings: LeaseSettings,
+    clock: LeaseClock,
+    data: &Path,
+) -> anyhow::Result<Lease> {
+    match nodes.join(settings, clock).await {
+        // It has joined since this one looked.
+        Err(StoreError::Namesake(other)) => Err(copied(&nodes.shared().node(), data, &other)),
+        joined => Ok(joined?),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions, Permissions},
     io,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -16,6 +16,8 @@ use crate::{StoreError, fault::unopenable};
 
 const DATABASE: &str = "quell.db";
 const LOCK: &str = "lock";
+/// Another number at each start of the machine.
+const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 /// Payloads and code may hold secrets; SQLite gives its log the mode of the database.
 const FILE_MODE: u32 = 0o600;
 const FOLDER_MODE: u32 = 0o700;
@@ -38,6 +40,20 @@ pub(crate) fn lock(dir: &Path) -> Result<File, StoreError> {
         Err(Errno::WOULDBLOCK) => Err(StoreError::Locked(dir.display().to_string())),
         Err(error) => Err(unopenable(&path, error)),
     }
+}
+
+/// Names the one place in the world where this lock can be held: this file, on this machine since it was started. Whoever
+/// holds it knows that no other process of that place lives. Empty where the machine does not say when it was started.
+pub(crate) fn place(lock: &File) -> io::Result<String> {
+    let boot = match fs::read_to_string(BOOT) {
+        Ok(text) => text.trim().to_owned(),
+        Err(error) => {
+            tracing::warn!(%error, "{BOOT} cannot be read: a copy of this data folder is known by its endpoint alone");
+            return Ok(String::new());
+        }
+    };
+    let file = lock.metadata()?;
+    Ok(format!("{boot} {:x}:{}", file.dev(), file.ino()))
 }
 
 /// The same, with an empty database file where there is none.

@@ -98,8 +98,8 @@ pub use node_labels::NodeLabels;
 pub use postgres::Postgres;
 pub use record::*;
 pub use shared::{
-    Beat, Claim, Elsewhere, ElsewherePage, ElsewhereQuery, Fence, Fenced, Joining, News, NodeRow, NodeState,
-    Part, PartState, Shared, SharedBulk,
+    Beat, Claim, Elsewhere, ElsewherePage, ElsewhereQuery, Fence, Fenced, Joining, Namesake, News, NodeRow,
+    NodeState, Part, PartState, Shared, SharedBulk,
 };
 pub use store::{Store, StoreError, StoreFuture, Told};
 pub use writer::StoreMetrics;

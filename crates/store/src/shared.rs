@@ -14,6 +14,8 @@
 //!   [`Shared::claim`] it. Only its owner changes it, but for a fence. Within one life a node's writes are carried out in the order in which
 //!   they were made, each by one connection after the last one's fate is known: so none of them can meet a request that the node
 //!   gave back and has for the second time. (The simulation has a version for each change of owner instead.)
+//! - A name is one node's. Who joins says where its data folder is (the machine since its start, the file of its lock), and does
+//!   not take the name from a node elsewhere that holds its lease. An older life of the same place is over: its lock is held.
 //! - A function may ask for labels of its node. A claim of a node takes nothing of a function that asks for one which that node's row
 //!   does not have; what a node got otherwise (it accepted it, or the function changed) and may not run it gives back.
 //! - An answer that is lost says nothing. A repeated write is told the same as the first: a release says what is *still*
@@ -39,7 +41,8 @@ use cancel::{CancelId, Level, RequestId, Scope};
 use tokio::sync::broadcast;
 
 use crate::{
-    BulkRecord, FunctionFilter, FunctionKey, InvocationRecord, Labels, NodeLabels, Status, Store, StoreFuture,
+    BulkRecord, FunctionFilter, FunctionKey, InvocationRecord, Labels, NodeLabels, ReceiptRecord, Status,
+    Store, StoreFuture,
 };
 
 /// A node as it introduces itself.
@@ -53,6 +56,22 @@ pub struct Joining {
     pub lease_ms: u32,
     /// What functions may ask of their nodes, and it has.
     pub labels: NodeLabels,
+}
+
+/// Another node that has this one's name: one of the two data folders is a copy, or this one's machine was started anew
+/// within a lease.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "another node with this node's name is alive at {endpoint}, or was {left_ms} ms before its lease is over"
+)]
+pub struct Namesake {
+    /// Where its API is.
+    pub endpoint: String,
+    /// How long its lease still is, in milliseconds.
+    pub left_ms: i64,
+    /// When its lease ends, by the database's clock, in microseconds since the Unix epoch. Later than at the last look: it
+    /// was renewed meanwhile, so that node lives.
+    pub until_us: i64,
 }
 
 /// How a node stands.
@@ -83,6 +102,8 @@ pub struct NodeRow {
     pub version: String,
     /// How long its lease still is by the database's clock, in milliseconds; negative: over.
     pub lease_left_ms: i64,
+    /// How long its lease is from each renewal on, in milliseconds. All nodes should have the same.
+    pub lease_ms: u32,
     /// Requests that it owns and that are not over.
     pub owns: u64,
     /// When it joined.
@@ -100,6 +121,8 @@ pub struct Beat {
     pub parts: Vec<Part>,
     /// Whether requests wait in the shared queue that could run now.
     pub waiting: bool,
+    /// Whether receipts are open of nodes that are gone: they can be [adopted](Shared::adopt).
+    pub orphans: bool,
     /// Bulk cancels of this node, by project and key, that were called off on another one and that it has not ended since.
     pub called_off: Vec<(String, String)>,
     /// Whether there is something to do of a bulk cancel whose node is gone.
@@ -294,7 +317,13 @@ pub trait Shared: Store {
     /// Begins a life of this node: raises its epoch (an older life that still writes gets
     /// [`StoreError::Lapsed`](crate::StoreError::Lapsed) from then on) and takes its lease. Requests that
     /// an older life owned, and that nobody took over, are still this node's. Resolves with the epoch.
+    ///
+    /// [`StoreError::Namesake`](crate::StoreError::Namesake) while a node of this name holds its lease that is not an older life
+    /// of this one: its data folder is another, or it was on a machine that has been started since. (An older life of the
+    /// same folder is over, as its lock is ours.)
     fn join(&self, joining: Joining) -> StoreFuture<i64>;
+    /// Whoever keeps this node from joining with this endpoint, if anybody does.
+    fn namesake(&self, endpoint: String) -> StoreFuture<Option<Namesake>>;
     /// Extends the lease. [`StoreError::Lapsed`](crate::StoreError::Lapsed) if it was taken away.
     fn renew(&self) -> StoreFuture<Beat>;
     /// Says that this node takes nothing new.
@@ -327,6 +356,9 @@ pub trait Shared: Store {
     /// shared queue (what was fenced is settled as cancelled instead), and marks its open parts as
     /// [`PartState::NodeLost`]. False if its lease is not over, or another node was first.
     fn take_over(&self, node: String) -> StoreFuture<bool>;
+    /// Takes open receipts of nodes that left or were taken over, the oldest first and at most so many: from then on they are as
+    /// if this node had opened them, and a next life of that node has none of them. Whoever adopts them closes them.
+    fn adopt(&self, limit: u32) -> StoreFuture<Vec<ReceiptRecord>>;
     /// The bulk cancel of this key, whichever node began it.
     fn bulk(&self, project: String, key: String) -> StoreFuture<Option<SharedBulk>>;
     /// Bulk cancels of a project, of all nodes: the newest first, at most `limit`.

@@ -5,7 +5,7 @@ use std::{future::Future, path::PathBuf, pin::Pin, sync::Arc};
 use bytes::Bytes;
 use cancel::{CancelId, RequestId};
 
-use crate::{record::*, writer::StoreMetrics};
+use crate::{record::*, shared::Namesake, writer::StoreMetrics};
 
 /// The future of a store call. Dropping it abandons the wait, not the write: what was asked for is
 /// still carried out, in the order of the asking.
@@ -43,6 +43,9 @@ pub enum StoreError {
     /// This node's lease was taken away: nothing was written, and nothing of this life will be.
     #[error("this node's lease is over")]
     Lapsed,
+    /// Another node has this node's name and holds its lease: this one did not join.
+    #[error("{0}")]
+    Namesake(Namesake),
     /// This form of the store does not do that; who does instead.
     #[error("{0}")]
     Unsupported(String),

@@ -315,6 +315,10 @@ pub(crate) enum Message {
         rows: Vec<InvocationRecord>,
         respond: oneshot::Sender<Vec<InvocationRecord>>,
     },
+    /// Lets go what has waited here for a place for long, for other nodes to run; what that is.
+    GiveBack {
+        respond: oneshot::Sender<Vec<RequestId>>,
+    },
     /// Refuses a request from now on, unless it is here already; whether it is refused.
     Ban {
         request: RequestId,

@@ -60,6 +60,10 @@ impl Pool {
         self.waiting.values().next().copied()
     }
 
+    pub(crate) fn in_order(&self) -> impl Iterator<Item = RequestId> {
+        self.waiting.values().copied()
+    }
+
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.len()
     }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use store::{Store, StoreError};
+use store::{ReceiptRecord, Store, StoreError};
 use utoipa::ToSchema;
 
 use crate::{nodes::Nodes, shell::now_ms};
@@ -47,7 +47,7 @@ pub struct Receipt {
     pub fenced_ms: i64,
     /// When the fence was durable.
     pub recorded_ms: Option<i64>,
-    /// When the answer was ready; where `took_us` is null, when the next life of the node closed it instead.
+    /// When the answer was ready; where `took_us` is null, when the next life of the node, or another node, closed it instead.
     pub closed_ms: Option<i64>,
     /// From the fence to the answer, in microseconds, by the monotonic clock; null where the node ended before.
     pub took_us: Option<u64>,
@@ -120,7 +120,8 @@ pub struct TouchedRequest {
     /// Its wire code once settled; `None` while it waits again or is stuck.
     pub code: Option<u16>,
     /// `never_started`, `acknowledged`, `reaped`, `fenced_only`, `answered`, `requeued`, `stuck` or
-    /// `node_ended`: the node went away, and what it ran was ended before its next life began.
+    /// `node_ended`: the node went away, and what it ran was ended before its next life began. Or `lease_over`: it did not come back,
+    /// and what it ran ended with its lease.
     pub evidence: Option<String>,
     /// When.
     pub settled_ms: Option<i64>,
@@ -185,25 +186,52 @@ pub(crate) async fn close_interrupted(
             return Ok(());
         }
         for record in page {
-            let body = match serde_json::from_str::<Receipt>(&record.body) {
-                Ok(mut receipt) => {
-                    receipt.interrupted(swept);
-                    if let Some(nodes) = nodes
-                        && nodes.close_interrupted(record.cancel, &receipt).await?
-                    {
-                        left.insert(record.cancel);
-                        continue;
-                    }
-                    serde_json::to_string(&receipt).unwrap_or(record.body)
-                }
-                Err(error) => {
-                    tracing::error!(cancel = %record.cancel, %error, "a receipt cannot be read; it stays as it is");
-                    record.body
-                }
-            };
-            store.update_receipt(record.cancel, body).await?;
+            let gone = if swept { Gone::Swept } else { Gone::Unproven };
+            if !close_one(store, nodes, &record, gone).await? {
+                left.insert(record.cancel);
+            }
         }
     }
+}
+
+/// What became of what a node ran that is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gone {
+    /// Its next life has ended what was left.
+    Swept,
+    /// Nothing proves that it ended.
+    Unproven,
+    /// It ended with that node's lease, or before the node left.
+    LeaseOver,
+}
+
+/// Closes the receipt of a cancel that its node did not bring to its end. False: other nodes are at it still, and a task of
+/// `nodes` closes it when they are through.
+///
+/// # Errors
+/// When the store cannot be read or written: asked for again it does the same.
+pub(crate) async fn close_one(
+    store: &dyn Store,
+    nodes: Option<&Arc<Nodes>>,
+    record: &ReceiptRecord,
+    gone: Gone,
+) -> Result<bool, StoreError> {
+    let body = match serde_json::from_str::<Receipt>(&record.body) {
+        Ok(mut receipt) => {
+            receipt.interrupted(gone);
+            if let Some(nodes) = nodes
+                && nodes.close_interrupted(record.cancel, &receipt).await?
+            {
+                return Ok(false);
+            }
+            serde_json::to_string(&receipt).unwrap_or_else(|_| record.body.clone())
+        }
+        Err(error) => {
+            tracing::error!(cancel = %record.cancel, %error, "a receipt cannot be read; it stays as it is");
+            record.body.clone()
+        }
+    };
+    store.update_receipt(record.cancel, body).await.map(|()| true)
 }
 
 impl Receipt {
@@ -224,17 +252,24 @@ impl Receipt {
         self.parts = parts;
     }
 
-    /// The node ended before this cancel did, and its next life has begun.
-    fn interrupted(&mut self, swept: bool) {
+    /// The node ended before this cancel did, and its next life has begun, or another node closes it.
+    fn interrupted(&mut self, gone: Gone) {
         self.closed_ms = Some(now_ms());
         // It was read from the store, so it was durable: since then at the earliest.
         self.recorded_ms.get_or_insert(self.fenced_ms);
-        let result = if swept { "stopped" } else { "interrupted" };
+        let stuck = self.requests.iter().any(|row| row.evidence.as_deref() == Some("stuck"));
+        let result = match gone {
+            Gone::Swept => "stopped",
+            // What no kill could end, the end of a lease did not either.
+            Gone::LeaseOver if !stuck => "stopped",
+            Gone::LeaseOver | Gone::Unproven => "interrupted",
+        };
         result.clone_into(&mut self.result);
+        let ran = if gone == Gone::LeaseOver { "lease_over" } else { "node_ended" };
         for row in self.requests.iter_mut().filter(|row| row.evidence.is_none()) {
             // What no runtime held when the fence fell was given to none after it.
             let waited = matches!(row.found.as_str(), "queued" | "placed");
-            row.evidence = Some(if waited { "never_started" } else { "node_ended" }.to_owned());
+            row.evidence = Some(if waited { "never_started" } else { ran }.to_owned());
             row.code.get_or_insert(cancel::CODE_CANCELED);
         }
     }
@@ -243,6 +278,29 @@ impl Receipt {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_receipt_of_a_node_that_is_gone_says_what_is_known_of_what_it_ran() {
+        for (gone, evidence, result, word) in [
+            (Gone::Swept, None, "stopped", "node_ended"),
+            (Gone::Unproven, None, "interrupted", "node_ended"),
+            (Gone::LeaseOver, None, "stopped", "lease_over"),
+            (Gone::LeaseOver, Some("stuck"), "interrupted", "lease_over"),
+        ] {
+            let row = |found: &str, evidence: Option<&str>| TouchedRequest {
+                found: found.to_owned(),
+                evidence: evidence.map(str::to_owned),
+                ..TouchedRequest::default()
+            };
+            let requests = vec![row("running", None), row("queued", None), row("running", evidence)];
+            let mut receipt = Receipt { requests, result: "running".to_owned(), ..Receipt::default() };
+            receipt.interrupted(gone);
+            let said: Vec<_> = receipt.requests.iter().map(|row| row.evidence.as_deref().unwrap()).collect();
+            assert_eq!(said, [word, "never_started", evidence.unwrap_or(word)], "{gone:?}");
+            assert_eq!((receipt.result.as_str(), receipt.took_us), (result, None), "{gone:?}");
+            assert!(receipt.closed_ms.is_some() && receipt.recorded_ms.is_some());
+        }
+    }
 
     #[test]
     fn a_receipt_says_no_more_than_holds_on_every_node() {
@@ -282,7 +340,7 @@ mod tests {
         };
         for (swept, result) in [(true, "stopped"), (false, "interrupted")] {
             let mut receipt = open.clone();
-            receipt.interrupted(swept);
+            receipt.interrupted(if swept { Gone::Swept } else { Gone::Unproven });
             assert_eq!((receipt.result.as_str(), receipt.closed_ms.is_some()), (result, true));
             let told: Vec<_> =
                 receipt.requests.iter().map(|row| (row.evidence.as_deref(), row.code)).collect();

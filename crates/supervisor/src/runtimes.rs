@@ -314,6 +314,7 @@ impl Shell {
                 instance.idle_timer = Some(timer);
                 instance.idle_since = Some(Instant::now());
             }
+            self.look_again_for_room(); // on a full node it may be ended for them
         }
     }
 

@@ -102,6 +102,8 @@ pub(crate) struct Shell {
     pub(crate) dirty: HashSet<Arc<FunctionKey>>,
     /// Those that wanted an instance when the node had no room to start one.
     pub(crate) crowded_out: HashSet<Arc<FunctionKey>>,
+    /// Functions of which requests were given back to other nodes, and that have had no room here since.
+    pub(crate) given_back: HashSet<Arc<FunctionKey>>,
     pub(crate) counters: Counters,
     pub(crate) metrics: Arc<Metrics>,
     /// Of each version of a function there is, in this life.
@@ -177,6 +179,7 @@ impl Shell {
             functions: HashMap::new(),
             dirty: HashSet::new(),
             crowded_out: HashSet::new(),
+            given_back: HashSet::new(),
             counters: Counters::default(),
             metrics: parts.metrics,
             settled_of: SettledOf::default(),
@@ -280,6 +283,7 @@ impl Shell {
             Message::Unwritten(write, error) => self.unwritten(write, &error),
             Message::Rewritten { done, left } => self.rewritten(done, left),
             Message::Claimed { rows, respond } => self.claimed(rows, respond),
+            Message::GiveBack { respond } => self.give_back(respond),
             Message::Ban { request, respond } => drop(respond.send(self.ban(request))),
             Message::Ask(question) => self.look(question),
             Message::LogAsked { of, project, respond } => self.log_asked(of, project, respond),

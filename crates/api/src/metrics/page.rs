@@ -227,6 +227,11 @@ fn among_nodes(page: &mut Page<'_, '_>, nodes: &Nodes) -> Written {
         metrics.claimed.get(),
     )?;
     page.counter(
+        "quell_node_given_back",
+        "Requests that found no place here in time, and were given back for any node to run",
+        metrics.given_back.get(),
+    )?;
+    page.counter(
         "quell_node_takeovers",
         "Nodes whose lease was over, and whose work this one took away",
         metrics.takeovers.get(),

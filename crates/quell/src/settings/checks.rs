@@ -3,7 +3,7 @@
 use supervisor::http::Certificates;
 
 use super::{
-    Mistakes, SETTINGS, Setting,
+    Mistakes, NodeSettings, SETTINGS, Setting,
     given::{Loaded, Origin},
 };
 use crate::runtime_user::RuntimeUser;
@@ -44,6 +44,13 @@ pub(super) fn check(loaded: &Loaded, mistakes: &mut Mistakes) {
         } else if let Err(error) = std::fs::File::open(file) {
             mistakes.add(place(loaded, key), format!("{} cannot be read: {error}", file.display()));
         }
+    }
+    // The default in a file, as in one made of the example, promises nothing that does not hold.
+    if settings.store.is_none() && settings.lease != NodeSettings::default().lease {
+        mistakes.add(
+            place(loaded, "lease_s"),
+            "it needs store beside it: a node with a store of its own has no lease",
+        );
     }
     let root = nix::unistd::geteuid().is_root();
     if let (RuntimeUser::Number(user), false) = (settings.runtime_user, root) {

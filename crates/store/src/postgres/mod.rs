@@ -80,6 +80,8 @@ const DROPPED: Duration = Duration::from_secs(60);
 /// [`Store::close`](crate::Store::close) blocks until all that was asked for is written, or failed.
 pub struct Postgres {
     node: Arc<str>,
+    /// Where its data folder is.
+    place: Arc<str>,
     epoch: Epoch,
     queue: Queue,
     metrics: Arc<StoreMetrics>,
@@ -122,6 +124,7 @@ impl Postgres {
             return Err(StoreError::Unopenable(format!("{node:?} is no name of a node")));
         }
         let lock = folder::lock(dir)?;
+        let place = folder::place(&lock).map_err(|error| unopenable(dir, error))?;
         let connector = Connector::new(config, password, authority)?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(2)
@@ -140,7 +143,7 @@ impl Postgres {
                 return Err(error);
             }
         };
-        Self::started(runtime, connector, *db, pool, node.into(), lock)
+        Self::started(runtime, connector, *db, pool, (node.into(), place.into()), lock)
     }
 
     fn started(
@@ -148,7 +151,7 @@ impl Postgres {
         connector: Connector,
         db: Db,
         pool: Pool,
-        node: Arc<str>,
+        (node, place): (Arc<str>, Arc<str>),
         lock: File,
     ) -> Result<Self, StoreError> {
         let handle = runtime.handle().clone();
@@ -174,6 +177,7 @@ impl Postgres {
         handle.spawn(listener.run(listening));
         let store = Self {
             node,
+            place,
             epoch,
             queue,
             metrics,

@@ -12,28 +12,59 @@ use super::{
     parts::{self, tell_reported},
     writer::may_be_large,
 };
-use crate::{Beat, Joining, NodeLabels, NodeRow, NodeState, PartState, StoreError};
+use crate::{Beat, Joining, Namesake, NodeLabels, NodeRow, NodeState, PartState, StoreError};
+
+/// Whether a life may begin at this place ($2) and endpoint ($3) under a name that is known: nobody holds its lease, or an
+/// older life of that place does, which is over. Where a program of the last version joined, or a machine does not say when
+/// it was started, the endpoint has to do.
+const MAY_JOIN: &str = "(nodes.state NOT IN (0, 1) OR nodes.lease_until < clock_timestamp()
+    OR CASE WHEN '' IN (nodes.place, $2::text) THEN nodes.endpoint = $3::text ELSE nodes.place = $2::text END)";
 
 /// Begins a life: the epoch rises, and a transaction of an older life that is open is waited for.
-pub(crate) async fn join(db: &Db, node: &str, joining: &Joining) -> Result<i64, Fault> {
+pub(crate) async fn join(db: &Db, node: &str, place: &str, joining: &Joining) -> Result<i64, Fault> {
     row(db, "SELECT 1 FROM nodes WHERE node = $1 FOR UPDATE", &[&node]).await?;
-    let upsert = "INSERT INTO nodes (node, epoch, state, endpoint, version, lease_ms, joined_ms, lease_until, labels)
-                  VALUES ($1, 1, 0, $2, $3, $4, $5, clock_timestamp() + $4::bigint * interval '1 millisecond', $6)
-                  ON CONFLICT (node) DO UPDATE
-                  SET epoch = nodes.epoch + 1, state = 0, endpoint = excluded.endpoint, version = excluded.version,
-                      lease_ms = excluded.lease_ms, joined_ms = excluded.joined_ms, lease_until = excluded.lease_until,
-                      labels = excluded.labels
-                  RETURNING epoch";
+    let upsert = format!(
+        "INSERT INTO nodes (node, epoch, state, place, endpoint, version, lease_ms, joined_ms, lease_until, labels)
+         VALUES ($1, 1, 0, $2, $3, $4, $5, $6, clock_timestamp() + $5::bigint * interval '1 millisecond', $7)
+         ON CONFLICT (node) DO UPDATE
+         SET epoch = nodes.epoch + 1, state = 0, place = excluded.place, endpoint = excluded.endpoint,
+             version = excluded.version, lease_ms = excluded.lease_ms, joined_ms = excluded.joined_ms,
+             lease_until = excluded.lease_until, labels = excluded.labels
+         WHERE {MAY_JOIN} RETURNING epoch"
+    );
     let Joining { endpoint, version, lease_ms, labels } = joining;
     let labels = labels.to_vec();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
-    let joined = row(db, upsert, &[&node, endpoint, version, &i64::from(*lease_ms), &now, &labels]).await?;
+    let lease_ms = i64::from(*lease_ms);
+    let joined = row(db, &upsert, &[&node, &place, endpoint, version, &lease_ms, &now, &labels]).await?;
+    let Some(joined) = joined else {
+        return Err(match namesake(db, node, place, endpoint).await? {
+            Some(other) => StoreError::Namesake(other).into(),
+            // Its lease has ended between the two looks: asked for again it is given.
+            None => Fault::Gone("the lease of another node with this name has just ended".into()),
+        });
+    };
     let group =
         "INSERT INTO groups (node, number) VALUES ($1, 0) ON CONFLICT (node) DO UPDATE SET number = 0";
     execute(db, group, &[&node]).await?;
-    let joined = joined.ok_or_else(|| Fault::Gone("joining made no row".into()))?;
     Ok(joined.try_get(0)?)
+}
+
+/// Whoever keeps a node of this name from joining at this place.
+pub(crate) async fn namesake(
+    db: &Db,
+    node: &str,
+    place: &str,
+    endpoint: &str,
+) -> Result<Option<Namesake>, Fault> {
+    let select = format!(
+        "SELECT endpoint, (extract(epoch FROM lease_until - clock_timestamp()) * 1000)::bigint,
+                (extract(epoch FROM lease_until) * 1000000)::bigint
+         FROM nodes WHERE node = $1 AND NOT {MAY_JOIN}"
+    );
+    let Some(row) = row(db, &select, &[&node, &place, &endpoint]).await? else { return Ok(None) };
+    Ok(Some(Namesake { endpoint: row.try_get(0)?, left_ms: row.try_get(1)?, until_us: row.try_get(2)? }))
 }
 
 /// Extends the lease, and looks around. On a connection of the readers: it must not wait behind writes.
@@ -47,10 +78,12 @@ pub(crate) async fn renew(db: &Db, node: &str, epoch: i64) -> Result<Beat, Fault
                   WHERE node <> $1 AND state IN (0, 1) AND lease_until < clock_timestamp() ORDER BY node";
     let lapsed = rows(db, lapsed, &[&node]).await?;
     let changed = rows(db, "SELECT name, n FROM changes", &[]).await?;
+    let (waiting, orphans) = left_over(db).await?;
     let mut beat = Beat {
         lapsed: lapsed.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?,
         parts: parts::open(db, node).await?,
-        waiting: waiting(db).await?,
+        waiting,
+        orphans,
         called_off: bulks::called_off(db, node).await?,
         abandoned: bulks::are_abandoned(db).await?,
         ..Beat::default()
@@ -65,11 +98,13 @@ pub(crate) async fn renew(db: &Db, node: &str, epoch: i64) -> Result<Beat, Fault
     Ok(beat)
 }
 
-async fn waiting(db: &Db) -> Result<bool, Fault> {
-    let waiting = "SELECT EXISTS (SELECT 1 FROM invocations WHERE owner IS NULL AND status = 0
-                       AND not_before_ms <= (extract(epoch FROM clock_timestamp()) * 1000)::bigint)";
-    let found = row(db, waiting, &[]).await?;
-    Ok(found.map(|row| row.try_get(0)).transpose()?.unwrap_or_default())
+/// Whether requests wait that nobody has, and whether receipts are open that nobody closes.
+async fn left_over(db: &Db) -> Result<(bool, bool), Fault> {
+    let left = "SELECT EXISTS (SELECT 1 FROM invocations WHERE owner IS NULL AND status = 0
+                    AND not_before_ms <= (extract(epoch FROM clock_timestamp()) * 1000)::bigint),
+                EXISTS (SELECT 1 FROM receipts r JOIN nodes n ON n.node = r.node WHERE r.open AND n.state IN (2, 3))";
+    let Some(found) = row(db, left, &[]).await? else { return Ok((false, false)) };
+    Ok((found.try_get(0)?, found.try_get(1)?))
 }
 
 /// Says that this node takes nothing new.
@@ -145,7 +180,7 @@ pub(crate) async fn all(db: &Db) -> Result<Vec<NodeRow>, Fault> {
     let select = "SELECT n.node, n.epoch, n.state, n.endpoint, n.version,
                          (extract(epoch FROM n.lease_until - clock_timestamp()) * 1000)::bigint,
                          (SELECT count(*) FROM invocations i WHERE i.owner = n.node AND i.status IN (0, 1)), n.joined_ms,
-                         n.labels
+                         n.lease_ms, n.labels
                   FROM nodes n ORDER BY n.node";
     rows(db, select, &[]).await?.iter().map(read).collect()
 }
@@ -166,6 +201,7 @@ fn read(row: &Row) -> Result<NodeRow, Fault> {
         lease_left_ms: row.try_get(5)?,
         owns: row.try_get::<_, i64>(6)?.cast_unsigned(),
         joined_ms: row.try_get(7)?,
-        labels: NodeLabels::kept(row.try_get(8)?),
+        lease_ms: u32::try_from(row.try_get::<_, i64>(8)?).unwrap_or(u32::MAX),
+        labels: NodeLabels::kept(row.try_get(9)?),
     })
 }

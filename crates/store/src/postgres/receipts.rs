@@ -92,6 +92,23 @@ pub(crate) async fn open(db: &Db, node: &str, limit: u32) -> Result<Vec<ReceiptR
     rows(db, &select, &[&node, &i64::from(limit)]).await?.iter().map(read).collect()
 }
 
+/// Takes open receipts of nodes that are gone. Their rows are held, so that none of them joins meanwhile; whatever is held by somebody
+/// else is left to the next time, as nothing here may wait.
+pub(crate) async fn adopt(db: &Db, node: &str, limit: u32) -> Result<Vec<ReceiptRecord>, Fault> {
+    let adopt = format!(
+        "WITH gone AS MATERIALIZED (
+             SELECT n.node FROM nodes n
+             WHERE n.state IN (2, 3) AND EXISTS (SELECT 1 FROM receipts r WHERE r.open AND r.node = n.node)
+             FOR KEY SHARE SKIP LOCKED
+         ), oldest AS MATERIALIZED (
+             SELECT r.seq FROM receipts r JOIN gone ON gone.node = r.node WHERE r.open
+             ORDER BY r.seq LIMIT $2 FOR UPDATE OF r SKIP LOCKED
+         )
+         UPDATE receipts r SET node = $1 FROM oldest WHERE r.seq = oldest.seq RETURNING {COLUMNS}"
+    );
+    rows(db, &adopt, &[&node, &i64::from(limit)]).await?.iter().map(read).collect()
+}
+
 pub(crate) async fn of(db: &Db, request: RequestId) -> Result<Option<ReceiptRecord>, Fault> {
     let first = "SELECT cancel FROM fences WHERE request = $1 ORDER BY seq LIMIT 1";
     match row(db, first, &[&id(request)]).await? {

@@ -8,12 +8,13 @@ use tokio::sync::broadcast;
 use super::{
     Postgres, bulks, cancels, claims, nodes, parts,
     queue::{Change, Needs},
-    selects,
+    receipts, selects,
     store::dropped,
 };
 use crate::{
     Beat, BulkRecord, Claim, ElsewherePage, ElsewhereQuery, Fence, Fenced, FunctionKey, InvocationRecord,
-    Joining, News, NodeLabels, NodeRow, Part, PartState, Shared, SharedBulk, StoreError, StoreFuture,
+    Joining, Namesake, News, NodeLabels, NodeRow, Part, PartState, ReceiptRecord, Shared, SharedBulk,
+    StoreError, StoreFuture,
 };
 
 impl Shared for Postgres {
@@ -22,15 +23,20 @@ impl Shared for Postgres {
     }
 
     fn join(&self, joining: Joining) -> StoreFuture<i64> {
-        let (node, epoch) = (Arc::clone(&self.node), Arc::clone(&self.epoch));
+        let (node, place, epoch) = (Arc::clone(&self.node), Arc::clone(&self.place), Arc::clone(&self.epoch));
         // In the writer's turn: what was asked for before belongs to the life before.
         let then = move |joined: &i64| epoch.store(*joined, Ordering::Release);
         self.queue.alone(
             Needs::NoCheck,
             None,
-            move |db, _| Box::pin(async move { nodes::join(db, &node, &joining).await }),
+            move |db, _| Box::pin(async move { nodes::join(db, &node, &place, &joining).await }),
             then,
         )
+    }
+
+    fn namesake(&self, endpoint: String) -> StoreFuture<Option<Namesake>> {
+        let (node, place) = (Arc::clone(&self.node), Arc::clone(&self.place));
+        self.read(move |db| Box::pin(async move { nodes::namesake(db, &node, &place, &endpoint).await }))
     }
 
     fn renew(&self) -> StoreFuture<Beat> {
@@ -139,6 +145,11 @@ impl Shared for Postgres {
     fn adopt_bulks(&self) -> StoreFuture<Vec<BulkRecord>> {
         let node = Arc::clone(&self.node);
         self.alone(Needs::Life, move |db, _| Box::pin(async move { bulks::adopt(db, &node).await }))
+    }
+
+    fn adopt(&self, limit: u32) -> StoreFuture<Vec<ReceiptRecord>> {
+        let node = Arc::clone(&self.node);
+        self.alone(Needs::Life, move |db, _| Box::pin(async move { receipts::adopt(db, &node, limit).await }))
     }
 
     fn nodes(&self) -> StoreFuture<Vec<NodeRow>> {

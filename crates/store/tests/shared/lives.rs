@@ -2,8 +2,8 @@
 
 use cancel::{CancelId, RequestId};
 use store::{
-    Claim, NewInvocation, NodeState, PartState, Placement, Postgres, Shared as _, Status, Store as _,
-    StoreError,
+    Claim, Joining, NewInvocation, NodeState, PartState, Placement, Postgres, Shared as _, Status,
+    Store as _, StoreError,
 };
 
 use crate::{samples::*, subject::*};
@@ -34,12 +34,12 @@ async fn before_it_joins_a_node_writes_only_what_belongs_to_no_node() {
 #[tokio::test]
 async fn a_second_life_ends_the_first_and_has_what_it_owned() {
     let home = home();
-    let first = home.node(0);
+    let first = home.open(0);
     soon(async {
+        // A lease of no length is over at once: it sleeps.
+        first.join(joining(0)).await.unwrap();
         first.accept(invocation(1)).await.unwrap();
-        // The same node from a copy of its folder: it could be anywhere.
-        let elsewhere = tempfile::tempdir().unwrap();
-        let second = Postgres::connect(&home.config, None, None, name(0), elsewhere.path()).unwrap();
+        let second = copy_of(&home, 1);
         assert_eq!(second.join(joining(60_000)).await, Ok(2));
         assert_eq!(first.accept(invocation(2)).await, Err(StoreError::Lapsed));
         assert_eq!(first.settle(settlement(1, Status::Success, 5)).await, Err(StoreError::Lapsed));
@@ -51,6 +51,83 @@ async fn a_second_life_ends_the_first_and_has_what_it_owned() {
         assert_eq!(mine.iter().map(|row| row.request.0).collect::<Vec<_>>(), [1]);
     })
     .await;
+}
+
+/// The node 0 from a copy of its folder: it could be anywhere.
+fn copy_of(home: &Home, folder: usize) -> Postgres {
+    Postgres::connect(&home.config, None, None, name(0), home.folders[folder].path()).unwrap()
+}
+
+#[tokio::test]
+async fn a_copy_of_a_folder_does_not_join_as_long_as_its_node_holds_its_lease() {
+    let home = home();
+    let (node, copy) = (home.node(0), copy_of(&home, 1));
+    soon(async {
+        // By its folder, whatever endpoint it has; two machines behind one name may have the same.
+        for endpoint in ["http://here:1", "http://there:1"] {
+            let found = copy.namesake(endpoint.to_owned()).await.unwrap().unwrap();
+            assert_eq!(found.endpoint, "http://here:1");
+            assert!((1..=60_000).contains(&found.left_ms), "{found:?}");
+            let joining = Joining { endpoint: endpoint.to_owned(), ..joining(60_000) };
+            assert!(matches!(copy.join(joining).await, Err(StoreError::Namesake(_))));
+        }
+        assert_eq!(node.namesake("http://anywhere:1".to_owned()).await, Ok(None), "it is itself");
+        node.renew().await.unwrap();
+        node.accept(invocation(1)).await.unwrap();
+        node.drain().await.unwrap();
+        let before = copy.namesake(String::new()).await.unwrap().unwrap();
+        node.renew().await.unwrap();
+        let after = copy.namesake(String::new()).await.unwrap().unwrap();
+        assert!(after.until_us > before.until_us, "what is renewed shows: {before:?} {after:?}");
+        node.leave().await.unwrap();
+        assert_eq!(copy.join(joining(60_000)).await, Ok(3), "nobody has the name");
+        assert!(
+            matches!(node.join(joining(60_000)).await, Err(StoreError::Namesake(_))),
+            "now that is the node"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_that_was_killed_joins_again_at_once_at_any_endpoint() {
+    let home = home();
+    drop(home.node(0));
+    let again = home.open(0);
+    soon(async {
+        let joining = Joining { endpoint: "http://here:2".to_owned(), ..joining(60_000) };
+        assert_eq!(again.namesake(joining.endpoint.clone()).await, Ok(None));
+        assert_eq!(again.join(joining).await, Ok(2));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_of_the_last_version_is_known_by_its_endpoint() {
+    let home = home();
+    drop(home.node(0));
+    // The tables as that version made them, and its join.
+    crate::server::sql(
+        &home.config,
+        "ALTER TABLE nodes DROP COLUMN place, DROP COLUMN labels; ALTER TABLE functions DROP COLUMN node_labels;
+         ALTER TABLE bulks DROP COLUMN called_off; DROP INDEX bulks_running;
+         UPDATE quell_schema SET version = 1, oldest_program = 1;",
+    );
+    let node = home.open(0);
+    let old_join = "INSERT INTO nodes (node, epoch, state, endpoint, version, lease_ms, joined_ms, lease_until)
+         VALUES ('00000000000000000000000000000000', 1, 0, 'http://here:1', '0', 60000, 5, clock_timestamp() + interval '60 s')
+         ON CONFLICT (node) DO UPDATE
+         SET epoch = nodes.epoch + 1, state = 0, endpoint = excluded.endpoint, version = excluded.version,
+             lease_ms = excluded.lease_ms, joined_ms = excluded.joined_ms, lease_until = excluded.lease_until";
+    crate::server::sql(&home.config, old_join);
+    soon(async {
+        let elsewhere = Joining { endpoint: "http://there:1".into(), ..joining(60_000) };
+        assert!(matches!(node.join(elsewhere).await, Err(StoreError::Namesake(_))));
+        assert_eq!(node.join(joining(60_000)).await, Ok(3));
+    })
+    .await;
+    // And it goes on beside this one.
+    crate::server::sql(&home.config, old_join);
 }
 
 #[tokio::test]
@@ -194,6 +271,48 @@ async fn what_one_node_keeps_for_itself_another_does_not_see() {
         assert_eq!((b.open_receipts(9).await.unwrap(), b.bulks().await.unwrap()), (vec![], vec![]));
         assert_eq!((a.open_receipts(9).await.unwrap().len(), a.bulks().await.unwrap().len()), (1, 1));
         assert!(b.receipt(CancelId(9)).await.unwrap().is_some());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn open_receipts_of_nodes_that_are_gone_are_adopted_once_and_are_not_theirs_any_more() {
+    let home = home();
+    let (left, lost, a, b) = (home.node(0), home.open(1), home.node(2), home.node(3));
+    let ids = |mut rows: Vec<store::ReceiptRecord>| {
+        rows.sort_by_key(|row| row.cancel.0);
+        rows.into_iter().map(|row| row.cancel.0).collect::<Vec<_>>()
+    };
+    soon(async {
+        lost.join(joining(60_000)).await.unwrap();
+        for id in [1, 2] {
+            left.record_cancel(receipt(id, &[id])).await.unwrap();
+        }
+        for id in 11..=15 {
+            lost.record_cancel(receipt(id, &[id])).await.unwrap();
+        }
+        a.record_cancel(receipt(21, &[21])).await.unwrap();
+        lost.update_receipt(CancelId(11), "{}".into()).await.unwrap();
+        assert!(!a.renew().await.unwrap().orphans, "everybody is there");
+        assert_eq!(a.adopt(100).await, Ok(vec![]));
+        left.drain().await.unwrap();
+        assert_eq!(a.adopt(100).await, Ok(vec![]), "it drains, and may close them");
+        left.leave().await.unwrap();
+        lost.join(joining(0)).await.unwrap();
+        assert_eq!(ids(a.adopt(100).await.unwrap()), [1, 2], "of who left");
+        assert_eq!(a.take_over(name(1)).await, Ok(true));
+        assert!(b.renew().await.unwrap().orphans);
+        let (one, other) = tokio::join!(a.adopt(2), b.adopt(2));
+        let adopted = [one.unwrap(), other.unwrap(), a.adopt(100).await.unwrap()].concat();
+        assert_eq!(ids(adopted), [12, 13, 14, 15], "each once, and none that was closed");
+        assert!(!b.renew().await.unwrap().orphans);
+        // They come back.
+        left.join(joining(60_000)).await.unwrap();
+        lost.join(joining(60_000)).await.unwrap();
+        assert_eq!((left.open_receipts(100).await, lost.open_receipts(100).await), (Ok(vec![]), Ok(vec![])));
+        b.update_receipt(CancelId(1), "{\"closed\":1}".into()).await.unwrap();
+        let own = [a.open_receipts(100).await.unwrap(), b.open_receipts(100).await.unwrap()].concat();
+        assert_eq!(ids(own), [2, 12, 13, 14, 15, 21], "those of the adopters, until they are closed");
     })
     .await;
 }

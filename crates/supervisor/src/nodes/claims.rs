@@ -31,7 +31,7 @@ const MAX_NOT: usize = 1_000;
 pub(crate) struct Room {
     /// So many requests.
     pub(crate) places: usize,
-    /// Not of these: they have enough waiting here, or are disabled.
+    /// Not of these: they have enough waiting here or no room, or are disabled.
     pub(crate) behind: Vec<FunctionKey>,
 }
 
@@ -55,7 +55,12 @@ impl Shell {
         let free = self.settings.max_instances.saturating_sub(self.instances.len());
         let offered: u32 = self.instances.keys().map(|id| self.engine.room(*id)).sum();
         let waiting: usize = self.pools.values().map(Pool::waiting).sum();
-        let behind = self.pools.iter().filter(|(_, pool)| pool.waiting() > 0 && !self.has_room(pool));
+        // What was given back for want of room does not come before there is some.
+        let enough = |key: &Arc<FunctionKey>, pool: &Pool| {
+            let given_back = pool.waiting() > 0 || self.given_back.contains(key);
+            given_back && !self.has_room(pool) || self.crowded_out.contains(key)
+        };
+        let behind = self.pools.iter().filter(|(key, pool)| enough(key, pool));
         // What asks for labels that are not here is not given out by the store.
         let is_disabled = |function: &&Arc<FunctionSpec>| function.max_instances == 0;
         let disabled = self.functions.values().filter(is_disabled).filter(|of| !self.lacks_labels(of));
@@ -123,7 +128,7 @@ impl Nodes {
     }
 
     /// Gives back what the shell has let go of.
-    pub(super) async fn give_back(&self) {
+    pub(super) async fn give_back_misplaced(&self) {
         let left = std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner));
         if left.is_empty() {
             return;

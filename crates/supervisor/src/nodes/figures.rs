@@ -20,6 +20,8 @@ pub struct NodesMetrics {
     pub parts: Each<Counter, 5>,
     /// Requests that were taken out of the shared queue; one that was given back and taken again counts twice.
     pub claimed: Counter,
+    /// Requests that found no place here within a second of their claim or acceptance, and were given back.
+    pub given_back: Counter,
     /// Nodes whose lease was over, and whose work this one took away.
     pub takeovers: Counter,
     /// Functions of which requests wait for labels that no live node has, when that was looked at last.
@@ -33,6 +35,7 @@ impl NodesMetrics {
         Self {
             parts: Each::new(RESULTS),
             claimed: Counter::default(),
+            given_back: Counter::default(),
             takeovers: Counter::default(),
             unplaceable: AtomicU64::new(0),
             run_until_us: AtomicU64::new(0),

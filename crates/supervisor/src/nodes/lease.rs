@@ -7,7 +7,7 @@ use std::{
 };
 
 use cluster::{Act, Ask, Failure, Membership, Timing, Why};
-use store::{Beat, Joining, NodeLabels, StoreError};
+use store::{Beat, Joining, NodeLabels, NodeState, StoreError};
 use tokio::{
     sync::{Notify, mpsc, oneshot},
     task::{JoinHandle, JoinSet},
@@ -22,6 +22,8 @@ use crate::group::LeaseClock;
 pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Renewals whose findings wait to be worked through. A later one has all that an earlier one found.
 const BEATS: usize = 4;
+/// Nodes with another lease that are named.
+const NAMED: usize = 10;
 /// Where nothing is due: looked at once more, for no reason but that a task should not sleep for ever.
 const LONGEST_REST: Duration = Duration::from_secs(3_600);
 
@@ -81,6 +83,7 @@ impl Nodes {
             return Err(StoreError::Closed); // cannot be: a new member's first act is to join
         };
         let lease_ms = u32::try_from(timing.lease.as_millis()).unwrap_or(u32::MAX);
+        self.compare_leases(lease_ms).await;
         let epoch = self.shared.join(Joining { endpoint, version, lease_ms, labels }).await?;
         if !membership.joined(now(), ask, epoch) {
             return Err(StoreError::Lapsed);
@@ -97,6 +100,31 @@ impl Nodes {
             }
         });
         Ok(Lease { lost, beats, end, task })
+    }
+}
+
+impl Nodes {
+    /// Says so if other nodes have another length of their leases: each node's work is taken over after its own, whatever
+    /// whoever waits for it reckons with.
+    async fn compare_leases(&self, own_ms: u32) {
+        let nodes = match self.shared.nodes().await {
+            Ok(nodes) => nodes,
+            Err(error) => return tracing::debug!(%error, "the leases of the other nodes are not known"),
+        };
+        let own = self.shared.node();
+        let others = nodes.into_iter().filter(|node| {
+            let there = matches!(node.state, NodeState::Live | NodeState::Draining);
+            there && node.node != own && node.lease_ms != own_ms
+        });
+        for other in others.take(NAMED) {
+            tracing::warn!(
+                node = other.node,
+                endpoint = other.endpoint,
+                lease_s = f64::from(other.lease_ms) / 1_000.0,
+                own_lease_s = f64::from(own_ms) / 1_000.0,
+                "another node has another lease_s than this one: give all nodes the same"
+            );
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod claims;
 mod elsewhere;
 mod figures;
 mod lease;
+mod orphans;
 mod owned;
 mod parts;
 mod trees;

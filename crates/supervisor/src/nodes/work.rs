@@ -16,6 +16,7 @@ use super::{
     Nodes,
     claims::Claimed,
     lease::{Lease, hurry},
+    owned::WAITS_HERE,
     parts::Performing,
 };
 use crate::handle::Handle;
@@ -64,6 +65,8 @@ struct Worker {
     unplaceable: HashSet<FunctionKey>,
     /// What the last look for lost requests found that the shell did not know.
     suspects: HashSet<RequestId>,
+    /// Closes receipts of nodes that are gone, since the last renewal that told of some.
+    adopting: Option<JoinHandle<()>>,
     /// The changes of functions that the last renewal told of.
     functions: Option<i64>,
     end: CancellationToken,
@@ -80,6 +83,7 @@ impl Nodes {
             unknown: HashSet::new(),
             unplaceable: HashSet::new(),
             suspects: HashSet::new(),
+            adopting: None,
             functions: None,
             end: end.clone(),
         };
@@ -93,11 +97,13 @@ impl Worker {
         let mut due = Due { parts: true, claim: true };
         let mut lost = interval_at(Instant::now() + LOOK_FOR_LOST, LOOK_FOR_LOST);
         lost.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut long = interval_at(Instant::now() + WAITS_HERE, WAITS_HERE);
+        long.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             if due.parts {
                 due.parts = self.begin_parts().await.is_err();
             }
-            self.nodes.give_back().await;
+            self.nodes.give_back_misplaced().await;
             if due.claim && self.nodes.accepts() && self.nodes.waiting.load(Ordering::Relaxed) {
                 due.claim = self.claim().await;
             }
@@ -116,6 +122,11 @@ impl Worker {
                     }
                     if let Err(error) = self.nodes.look_for_unplaceable(&mut self.unplaceable).await {
                         tracing::debug!(%error, "what no node may run could not be looked for");
+                    }
+                }
+                _ = long.tick(), if self.nodes.accepts() => {
+                    if let Err(error) = self.nodes.give_back(&self.handle, &mut self.suspects).await {
+                        tracing::warn!(%error, "what waits here for a place could not be given back");
                     }
                 }
                 () = self.nodes.work.notified() => due.claim = true,
@@ -149,6 +160,9 @@ impl Worker {
     /// A renewal told of these, whether or not a notification did.
     fn beat(&mut self, beat: Beat) {
         self.performing.begin(&self.nodes, &self.handle, beat.parts);
+        if beat.orphans && self.adopting.as_ref().is_none_or(JoinHandle::is_finished) {
+            self.adopting = Some(tokio::spawn(Arc::clone(&self.nodes).adopt()));
+        }
         if beat.waiting {
             self.nodes.waiting.store(true, Ordering::Relaxed);
         }
