@@ -110,10 +110,6 @@ async fn what_a_person_would_type_first_is_refused_with_what_to_write() {
             "quell.toml:2:1: metrics_listen and listen are both 127.0.0.1:1: give one of them another port",
         ),
         (
-            "lease_s = 20",
-            "quell.toml:1:1: it needs store beside it: a node with a store of its own has no lease",
-        ),
-        (
             "log_total_mib = 1\nlog_instance_mib = 2",
             "log_instance_mib is 2, more than log_total_mib, which is 1",
         ),
@@ -126,6 +122,22 @@ async fn what_a_person_would_type_first_is_refused_with_what_to_write() {
         }
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "{text}: nothing was made");
     }
+}
+
+#[tokio::test]
+async fn a_lease_without_a_store_to_hold_it_in_is_a_mistake_unless_it_is_the_default() {
+    let (folder, _) = written("lease_s = 10");
+    let (code, _, err) = quell(folder.path(), &["config", "check"], &[]).await;
+    assert_eq!(code, 0, "as in a file made of the example: {err}");
+    let why = "it needs store beside it: a node with a store of its own has no lease";
+    for (args, variables, place) in [
+        (&["serve", "--lease", "20"][..], &[][..], "--lease"),
+        (&["serve"], &[("QUELL_LEASE_S", "20")], "QUELL_LEASE_S"),
+    ] {
+        let (code, _, err) = quell(folder.path(), args, variables).await;
+        assert!(code == 2 && err.contains(&format!("{place}: {why}")), "{code} {err}");
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing was made");
 }
 
 #[tokio::test]

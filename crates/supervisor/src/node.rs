@@ -8,13 +8,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use cancel::RequestId;
+use cancel::{Outcome, RequestId};
 use store::{FunctionKey, InvocationRecord, Settlement, Status, Store, StoreError};
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     bulk::{self, Bulks},
+    codes,
     credentials::AttemptCredentials,
     doors::Doors,
     group::Spawner,
@@ -24,6 +25,7 @@ use crate::{
     message::{Arrival, Kept, Message, Mode},
     metrics::Metrics,
     nodes::Nodes,
+    perform::wire_status,
     receipt, runtime_api,
     settings::{INBOX, Settings},
     shell::{Parts, Shell, now_ms},
@@ -161,20 +163,8 @@ impl Node {
             after = Some(last.request);
             for row in page {
                 let request = row.request;
-                let settle = |status, code: u16, message: &str| {
-                    store.settle(Settlement {
-                        request,
-                        status,
-                        error_code: i32::from(code),
-                        error_message: message.to_owned(),
-                        ended_ms: now_ms(),
-                        tail: false,
-                        next: None,
-                    })
-                };
-                let ran = if row.attempts > 0 { Status::Fail } else { Status::Discard };
                 if row.fenced_by.is_some() {
-                    settle(ran, cancel::CODE_CANCELED, "function invocation canceled").await?;
+                    store.settle(never_here(&row, Outcome::Canceled)).await?;
                     recovered.settled_canceled += 1;
                 } else if let Some(function) = functions.get(&row.function) {
                     let given_up = is_given_up(&row);
@@ -192,7 +182,7 @@ impl Node {
                         false => recovered.requeued += 1,
                     }
                 } else {
-                    settle(ran, crate::codes::NO_FUNCTION, "function metadata is not found").await?;
+                    store.settle(never_here(&row, Outcome::Failed(codes::NO_FUNCTION))).await?;
                     recovered.discarded += 1;
                 }
             }
@@ -257,6 +247,19 @@ pub(crate) fn taken_up(
         trace: None,
     };
     Arrival { invocation, mode: Mode::Kept(kept) }
+}
+
+/// The last form of a row that ends without ever having come to the engine of this life: it was cancelled, or its function is gone.
+pub(crate) fn never_here(row: &InvocationRecord, outcome: Outcome) -> Settlement {
+    Settlement {
+        request: row.request,
+        status: wire_status(outcome, row.attempts > 0).1,
+        error_code: i32::from(outcome.code()),
+        error_message: codes::message(outcome).to_owned(),
+        ended_ms: now_ms(),
+        tail: false,
+        next: None,
+    }
 }
 
 /// The nearest request above that is taken up, and those on the way to it that are over: a tree holds

@@ -422,7 +422,7 @@ pub(crate) fn error_message(body: &[u8]) -> Option<String> {
 }
 
 /// The state of the wire (DESIGN section 4): what never ran is DISCARD, else FAIL or SUCCESS.
-fn wire_status(outcome: Outcome, ran: bool) -> (&'static str, Status) {
+pub(crate) fn wire_status(outcome: Outcome, ran: bool) -> (&'static str, Status) {
     match (outcome, ran) {
         (Outcome::Returned, _) => ("SUCCESS", Status::Success),
         // It was tried: an instance was started for it, and that failed.

@@ -309,12 +309,16 @@ impl Shell {
             return self.clear_idle(id);
         }
         if instance.idle_timer.is_none() {
+            let key = Arc::clone(&instance.function.key);
             let timer = self.set_timer(Timer::Idle(id), limit);
             if let Some(instance) = self.instances.get_mut(&id) {
                 instance.idle_timer = Some(timer);
                 instance.idle_since = Some(Instant::now());
             }
-            self.look_again_for_room(); // on a full node it may be ended for them
+            // On a full node it may be ended for who waits, unless it has work of its own in a moment.
+            if self.pools.get(&key).is_none_or(|pool| pool.waiting() == 0) {
+                self.look_again_for_room();
+            }
         }
     }
 

@@ -5,16 +5,18 @@ use std::{
     sync::{Arc, PoisonError},
 };
 
-use store::{Claim, FunctionKey, InvocationRecord, Settlement, Status, StoreError};
+use cancel::Outcome;
+use store::{Claim, FunctionKey, InvocationRecord, StoreError};
 use tokio::sync::oneshot;
 
 use super::Nodes;
 use crate::{
+    codes,
     handle::Handle,
     message::{Message, Question},
-    node::taken_up,
+    node::{never_here, taken_up},
     pool::Pool,
-    shell::{Shell, now_ms},
+    shell::Shell,
     spec::FunctionSpec,
 };
 
@@ -151,16 +153,7 @@ impl Nodes {
             unknown.insert(row.function);
             return Ok(());
         }
-        let ran = if row.attempts > 0 { Status::Fail } else { Status::Discard };
-        let settlement = Settlement {
-            request: row.request,
-            status: ran,
-            error_code: i32::from(crate::codes::NO_FUNCTION),
-            error_message: "function metadata is not found".to_owned(),
-            ended_ms: now_ms(),
-            tail: false,
-            next: None,
-        };
+        let settlement = never_here(&row, Outcome::Failed(codes::NO_FUNCTION));
         self.shared.settle(settlement).await.map(drop)
     }
 }

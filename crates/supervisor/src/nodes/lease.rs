@@ -9,7 +9,7 @@ use std::{
 use cluster::{Act, Ask, Failure, Membership, Timing, Why};
 use store::{Beat, Joining, NodeLabels, NodeState, StoreError};
 use tokio::{
-    sync::{Notify, mpsc, oneshot},
+    sync::{mpsc, oneshot},
     task::{JoinHandle, JoinSet},
     time::{Instant, sleep_until},
 };
@@ -201,9 +201,4 @@ impl Keeper {
         self.nodes.metrics.may_run_until(self.membership.run_until().unwrap_or_default());
         self.nodes.accepts.store(self.membership.accepts_new(now), Ordering::Relaxed);
     }
-}
-
-/// Wakes whoever renews: a connection came back.
-pub(super) fn hurry(notify: &Notify) {
-    notify.notify_one();
 }

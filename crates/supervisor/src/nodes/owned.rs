@@ -7,17 +7,18 @@ use std::{
     time::Duration,
 };
 
-use cancel::RequestId;
-use store::{InvocationRecord, Settlement, Status, StoreError};
+use cancel::{Outcome, RequestId};
+use store::{InvocationRecord, StoreError};
 use tokio::sync::oneshot;
 
 use super::Nodes;
 use crate::{
     handle::Handle,
     message::{Message, Question},
+    node::never_here,
     pool::Pool,
     request::Request,
-    shell::{Shell, now_ms},
+    shell::Shell,
 };
 
 /// Requests that are remembered as refused: those that were being stopped while an answer was on its way.
@@ -179,15 +180,6 @@ impl Nodes {
 
     /// Settles a request that is cancelled and that this node owns without ever having had it.
     pub(super) async fn settle_canceled(&self, row: &InvocationRecord) -> Result<bool, StoreError> {
-        let settlement = Settlement {
-            request: row.request,
-            status: if row.attempts > 0 { Status::Fail } else { Status::Discard },
-            error_code: i32::from(cancel::CODE_CANCELED),
-            error_message: "function invocation canceled".to_owned(),
-            ended_ms: now_ms(),
-            tail: false,
-            next: None,
-        };
-        self.shared.settle(settlement).await
+        self.shared.settle(never_here(row, Outcome::Canceled)).await
     }
 }

@@ -12,13 +12,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Nodes,
-    claims::Claimed,
-    lease::{Lease, hurry},
-    owned::WAITS_HERE,
-    parts::Performing,
-};
+use super::{Nodes, claims::Claimed, lease::Lease, owned::WAITS_HERE, parts::Performing};
 use crate::handle::Handle;
 
 /// How often what this node owns by the store is compared with what it has: a request that a lost answer left is owed
@@ -144,13 +138,13 @@ impl Worker {
             }
             Ok(News::Functions) => self.functions_changed(),
             // The next renewal tells which.
-            Ok(News::Bulks) => hurry(&self.nodes.hurry),
+            Ok(News::Bulks) => self.nodes.hurry.notify_one(),
             Ok(News::Reported(_) | News::Credentials) => {}
             Ok(News::Again) | Err(broadcast::error::RecvError::Lagged(_)) => {
                 self.nodes.waiting.store(true, Ordering::Relaxed);
                 *due = Due { parts: true, claim: true };
                 self.functions_changed();
-                hurry(&self.nodes.hurry);
+                self.nodes.hurry.notify_one(); // the connection came back
             }
             // The store has been closed, and with it everything ends.
             Err(broadcast::error::RecvError::Closed) => self.end.cancel(),
