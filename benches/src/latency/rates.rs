@@ -52,7 +52,14 @@ async fn members(server: &Postgres, database: &str, count: usize) -> anyhow::Res
         let (dir, name) = (tempfile::tempdir()?, uuid::Uuid::new_v4().simple().to_string());
         let store = store::Postgres::connect(&server.url(database), None, None, name, dir.path())?;
         let endpoint = "http://127.0.0.1:1".to_owned();
-        store.join(Joining { endpoint, version: "bench".to_owned(), lease_ms: LEASE_MS }).await?;
+        store
+            .join(Joining {
+                endpoint,
+                version: "bench".to_owned(),
+                lease_ms: LEASE_MS,
+                labels: store::NodeLabels::default(),
+            })
+            .await?;
         members.push(Member { store, _dir: dir });
     }
     Ok(Arc::new(members))

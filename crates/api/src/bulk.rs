@@ -191,15 +191,13 @@ fn refused(why: BulkRefusal) -> ApiError {
     let message = why.to_string();
     match why {
         BulkRefusal::NotSelected(why) => unselected(why),
-        BulkRefusal::OtherAsk(_) | BulkRefusal::OtherNode => {
-            ApiError::new(StatusCode::CONFLICT, "FSS.0409", message)
-        }
+        BulkRefusal::OtherAsk(_) => ApiError::new(StatusCode::CONFLICT, "FSS.0409", message),
         BulkRefusal::TooManyRunning => ApiError::busy(message),
         BulkRefusal::Store(error) => ApiError::from(error),
     }
 }
 
-/// How a cancel of many stands.
+/// How a cancel of many stands, whichever node of a store has it.
 #[utoipa::path(get, path = "/quell/v1/cancels/bulk/{key}", tag = "cancels", params(("key" = String, Path, description = "as it was given")), responses((status = 200, body = Bulk), Refusals))]
 pub(crate) async fn one(
     State(api): State<Arc<Api>>,
@@ -207,7 +205,7 @@ pub(crate) async fn one(
     head: Head,
 ) -> Result<Json<Bulk>, ApiError> {
     let caller = api.any_caller(&head, Right::Read)?;
-    let bulk = api.handle.bulk(&caller.project, &key);
+    let bulk = api.handle.bulk(&caller.project, &key).await?;
     bulk.map(Json).ok_or_else(|| ApiError::not_found("bulk cancel"))
 }
 
@@ -233,7 +231,7 @@ pub(crate) struct BulkList {
 #[utoipa::path(get, path = "/quell/v1/cancels/bulk", tag = "cancels", responses((status = 200, body = BulkList), Refusals))]
 pub(crate) async fn list(State(api): State<Arc<Api>>, head: Head) -> Result<Json<BulkList>, ApiError> {
     let caller = api.any_caller(&head, Right::Read)?;
-    Ok(Json(BulkList { bulks: api.handle.bulks(&caller.project) }))
+    Ok(Json(BulkList { bulks: api.handle.bulks(&caller.project).await? }))
 }
 
 /// Which live requests.
@@ -261,7 +259,8 @@ pub(crate) async fn requests(
     let after = number(query.marker.as_deref(), "marker")?.unwrap_or(0) as u64;
     let limit = number(query.limit.as_deref(), "limit")?.unwrap_or(100).clamp(1, MAX_LISTED);
     let selection = selection(&api, &caller, &wanted, None)?;
-    let page = api.handle.list(selection, after, limit).await.map_err(unselected)?;
+    let mut page = api.handle.list(selection, after, limit).await.map_err(unselected)?;
+    api.explain_waiting(&caller.project, &mut page.requests).await;
     if page.count == 0 {
         must_be_there(&api, &caller, &wanted)?;
     }

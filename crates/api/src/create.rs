@@ -39,6 +39,7 @@ pub(crate) async fn create(
     let code = code::read(&fields)?.named_for(&config.runtime);
     (config.code_type, config.code_filename) = (code.kind, code.filename);
     api.image(&config.runtime)?;
+    api.must_be_placeable(&config, None)?;
     let now = jiff::Timestamp::now().as_millisecond();
     let record = FunctionRecord {
         key,

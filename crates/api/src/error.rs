@@ -94,9 +94,10 @@ impl From<InvokeError> for ApiError {
                 Self::busy(format!("api is busy now: {message}"))
             }
             InvokeError::Disabled => Self::new(StatusCode::BAD_REQUEST, "FSS.150434", message),
-            InvokeError::Store(_) | InvokeError::Stopping | InvokeError::NoLease => {
-                Self::unavailable(message)
-            }
+            InvokeError::Store(_)
+            | InvokeError::Stopping
+            | InvokeError::NoLease
+            | InvokeError::LacksLabels { .. } => Self::unavailable(message),
             InvokeError::Stuck(_) => Self::internal(message),
         }
     }

@@ -168,6 +168,7 @@ async fn update(
     let (config, code) = change(&Fields(&object), &before)?;
     let config = config.remembering(&before);
     api.image(&config.runtime)?;
+    api.must_be_placeable(&config, Some(&before))?;
     let now = jiff::Timestamp::now().as_millisecond();
     record.revision = (record.revision + 1).max(now.cast_unsigned());
     record.modified_ms = now;

@@ -58,7 +58,7 @@ pub(crate) async fn invoke(
     let invocation = Invocation { labels, log, ..invocation(request, serving, payload, &caller, &head) };
     let mut response = match api.handle.invoke(invocation).await {
         Ok(completion) => answer(request, &completion, wrapped, &function),
-        Err(error) => refused(error),
+        Err(error) => refused(&api, error).await,
     };
     set(&mut response, CFF_REQUEST_ID, &request.to_string());
     set(&mut response, REQUEST_ID, &request.to_string());
@@ -80,7 +80,7 @@ pub(crate) async fn invoke_async(
     let invocation = Invocation { labels, ..invocation(request, serving, payload, &caller, &head) };
     let mut response = match api.handle.invoke_async(invocation).await {
         Ok(()) => (StatusCode::ACCEPTED, Json(json!({ "request_id": request.to_string() }))).into_response(),
-        Err(error) => refused(error),
+        Err(error) => refused(&api, error).await,
     };
     set(&mut response, REQUEST_ID, &request.to_string());
     Ok(response)
@@ -209,9 +209,13 @@ fn figures(completion: &Completion, memory: u32) -> Figures {
     }
 }
 
-fn refused(error: InvokeError) -> Response {
+async fn refused(api: &Api, error: InvokeError) -> Response {
     let canceled = error == InvokeError::ParentCanceled;
-    let mut response = ApiError::from(error).into_response();
+    let error = match error {
+        InvokeError::LacksLabels { asked, missing } => api.placed_elsewhere(&asked, &missing).await,
+        error => error.into(),
+    };
+    let mut response = error.into_response();
     if canceled {
         set(&mut response, ERROR_CODE, &cancel::CODE_CANCELED.to_string());
     }

@@ -33,6 +33,7 @@ mod named;
 mod nodes;
 mod openapi;
 mod package;
+mod placement;
 mod quell;
 mod quotas;
 mod refusals;

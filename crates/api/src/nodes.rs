@@ -45,6 +45,9 @@ pub struct SharedNode {
     pub owns: u64,
     /// When its present life began.
     pub joined_ms: i64,
+    /// What functions may ask of their nodes, and it has; empty where a node of an earlier version does not say.
+    #[serde(default)]
+    pub labels: Vec<String>,
 }
 
 impl From<NodeRow> for SharedNode {
@@ -65,6 +68,7 @@ impl From<NodeRow> for SharedNode {
             lease_ms: row.lease_ms,
             owns: row.owns,
             joined_ms: row.joined_ms,
+            labels: row.labels.to_vec(),
         }
     }
 }

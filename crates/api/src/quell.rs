@@ -28,18 +28,21 @@ use crate::{
 #[utoipa::path(get, path = "/quell/v1/node", tag = "node", responses((status = 200, body = NodeView), Refusals))]
 pub(crate) async fn node(State(api): State<Arc<Api>>, head: Head) -> Result<Json<NodeView>, ApiError> {
     let caller = api.any_caller(&head, Right::Read)?;
-    let view = api.handle.node(Some(caller.project)).await;
-    view.map(Json).ok_or_else(|| ApiError::unavailable("the node has ended"))
+    let view = api.handle.node(Some(caller.project.clone())).await;
+    let mut view = view.ok_or_else(|| ApiError::unavailable("the node has ended"))?;
+    api.explain_waiting(&caller.project, &mut view.requests).await;
+    Ok(Json(view))
 }
 
 /// The tree of a request, if all of it is the caller's: children are always of the same project.
 async fn own_tree(api: &Api, caller: &Caller, id: &str) -> Result<(RequestId, TreeView), ApiError> {
     let request = RequestId::parse(id).ok_or_else(|| ApiError::not_found("request"))?;
-    let node = api.handle.tree(request).await.ok_or_else(|| ApiError::not_found("request"))?;
-    if node.project != caller.project {
+    let mut tree = api.handle.tree(request).await.ok_or_else(|| ApiError::not_found("request"))?;
+    if tree.project != caller.project {
         return Err(ApiError::not_found("request"));
     }
-    Ok((request, node))
+    api.explain_waiting(&caller.project, &mut tree.requests).await;
+    Ok((request, tree))
 }
 
 /// The live tree a request is in.

@@ -6,7 +6,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use store::FunctionRecord;
+use store::{FunctionRecord, NodeLabels};
 use supervisor::{AsyncPolicy, FunctionSpec, Network, OnDisconnect, PreStop, RuntimeImage};
 
 use crate::{
@@ -76,6 +76,9 @@ pub(crate) struct QuellOptions {
     /// Instances are forked from a process that has imported the code, where that is possible.
     #[serde(default)]
     fork_server: bool,
+    /// A node must have all of these to run it. A store that nodes share reads them, by this name, of what is kept.
+    #[serde(default)]
+    node_labels: Vec<String>,
 }
 
 fn auto() -> String {
@@ -92,6 +95,7 @@ impl Default for QuellOptions {
             start_timeout_s: DEFAULT_START_S,
             network: auto(),
             fork_server: false,
+            node_labels: Vec::new(),
         }
     }
 }
@@ -277,6 +281,7 @@ impl FunctionConfig {
             max_instances: u32::try_from(self.max_instances).unwrap_or(u32::MAX), // -1: unlimited
             reserved: self.reserved,
             fork_server: self.quell.fork_server,
+            node_labels: self.node_labels(),
             grace: Duration::from_millis(self.quell.grace_ms),
             on_grace: match self.quell.on_grace_expired.as_str() {
                 "kill" => cancel::OnGrace::Kill,
@@ -297,6 +302,11 @@ impl FunctionConfig {
             },
             asynchronous,
         }
+    }
+
+    /// The labels that a node must have to run it.
+    pub(crate) fn node_labels(&self) -> NodeLabels {
+        NodeLabels::kept(self.quell.node_labels.clone())
     }
 
     /// Millicores (`functiongraph.md` 2.5: memory / 128 * 100 + 200).
@@ -447,6 +457,7 @@ fn options(fields: &Fields<'_>, before: Option<&FunctionConfig>) -> Result<Quell
         "start_timeout_s",
         "network",
         "fork_server",
+        "node_labels",
     ];
     // Our own object: a misspelt option here would be a promise silently not kept.
     if let Some(unknown) = given.0.keys().find(|name| !known.contains(&name.as_str())) {
@@ -475,7 +486,21 @@ fn options(fields: &Fields<'_>, before: Option<&FunctionConfig>) -> Result<Quell
                 return Err(bad("FSS.0400", format!("quell.fork_server {other} is not true or false")));
             }
         },
+        node_labels: node_labels(&given)?.unwrap_or(kept.node_labels),
     })
+}
+
+/// The labels that a node must have: in order, each once.
+fn node_labels(given: &Fields<'_>) -> Result<Option<Vec<String>>, ApiError> {
+    let wrong = |why: String| bad("FSS.0400", format!("quell.node_labels: {why}"));
+    let Some(value) = given.get("node_labels") else { return Ok(None) };
+    let list = value.as_array().ok_or_else(|| wrong(format!("{value} is not a list of texts")))?;
+    let text = |label: &Value| {
+        let text = label.as_str().map(str::to_owned);
+        text.ok_or_else(|| wrong(format!("{label} is not a text")))
+    };
+    let labels = list.iter().map(text).collect::<Result<Vec<_>, _>>()?;
+    Ok(Some(NodeLabels::new(labels).map_err(wrong)?.to_vec()))
 }
 
 #[cfg(test)]
@@ -522,6 +547,9 @@ mod tests {
             (json!({ "quell": { "grace": 3 } }), "FSS.0400"),
             (json!({ "quell": { "on_collateral": "both" } }), "FSS.0400"),
             (json!({ "quell": { "fork_server": "yes" } }), "FSS.0400"),
+            (json!({ "quell": { "node_labels": "gpu" } }), "FSS.0400"),
+            (json!({ "quell": { "node_labels": ["gpu", 7] } }), "FSS.0400"),
+            (json!({ "quell": { "node_labels": ["gpu,zone=a"] } }), "FSS.0400"),
         ] {
             let error = read(body(change.clone())).unwrap_err();
             assert_eq!((error.status.as_u16(), error.code.as_str()), (400, code), "{change}: {error}");
@@ -535,12 +563,16 @@ mod tests {
             "pre_stop_handler": "index.leave",
             "pre_stop_timeout": 90,
             "strategy_config": { "concurrency": 5, "concurrent_num": 7 },
-            "quell": { "grace_ms": 10, "on_grace_expired": "kill" },
+            "quell": { "grace_ms": 10, "on_grace_expired": "kill", "node_labels": ["zone=a", "gpu", "gpu"] },
         })))
         .unwrap();
         let second =
             FunctionConfig::read(&Fields(body(json!({ "timeout": 9 })).as_object().unwrap()), Some(&first))
                 .unwrap();
-        assert_eq!(second, FunctionConfig { timeout: 9, ..first });
+        assert_eq!(first.quell.node_labels, ["gpu", "zone=a"]);
+        assert_eq!(second, FunctionConfig { timeout: 9, ..first.clone() });
+        let none = body(json!({ "timeout": 9, "quell": { "node_labels": [] } }));
+        let third = FunctionConfig::read(&Fields(none.as_object().unwrap()), Some(&first)).unwrap();
+        assert!(third.node_labels().is_empty() && third.quell.grace_ms == 10);
     }
 }

@@ -4,6 +4,7 @@ use std::{borrow::Cow, collections::BTreeMap, fs, path::Path};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+use store::NodeLabels;
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -76,6 +77,8 @@ enum Kind {
     Truth,
     /// A table of texts.
     Texts,
+    /// A list of labels of nodes.
+    NodeLabels,
     /// The table of [`QUELL`].
     Options,
 }
@@ -99,7 +102,7 @@ const KEYS: [(&str, Kind); 15] = [
 ];
 
 /// Keys of the table `[quell]`; what they may be is for the node to say.
-const QUELL: [(&str, Kind); 7] = [
+const QUELL: [(&str, Kind); 8] = [
     ("grace_ms", Kind::Count),
     ("on_grace_expired", Kind::Text),
     ("on_collateral", Kind::Text),
@@ -107,6 +110,7 @@ const QUELL: [(&str, Kind); 7] = [
     ("start_timeout_s", Kind::Count),
     ("network", Kind::Text),
     ("fork_server", Kind::Truth),
+    ("node_labels", Kind::NodeLabels),
 ];
 
 /// What must be there, and a line that says it.
@@ -291,10 +295,33 @@ fn look_at(
                 }
             }
         }
+        (Kind::NodeLabels, DeValue::Array(labels)) => look_at_labels(&name, labels, at, wrong),
+        (Kind::NodeLabels, _) => is_none("a list of labels", ": write [\"gpu\", \"zone=a\"]".to_owned()),
         (Kind::Options, DeValue::Table(options)) => {
             options.iter().for_each(|(inner, value)| look_at(&QUELL, "quell.", inner, value, wrong));
         }
         (Kind::Texts | Kind::Options, _) => is_none("a table", format!(": it begins with a line [{name}]")),
+    }
+}
+
+/// Every label that is none, each with its place; and whether there are too many.
+fn look_at_labels(name: &str, labels: &[Spanned<DeValue<'_>>], at: Option<usize>, wrong: &mut Wrong) {
+    let mut good = Vec::new();
+    for label in labels {
+        let place = Some(label.span().start);
+        match label.get_ref() {
+            DeValue::String(text) => match NodeLabels::new([text]) {
+                Ok(_) => good.push(text),
+                Err(why) => wrong.push((place, format!("{name}: {why}"))),
+            },
+            other => {
+                let what = format!("{name}: {} is not a text: texts stand in double quotes", found(other));
+                wrong.push((place, what));
+            }
+        }
+    }
+    if let Err(why) = NodeLabels::new(good) {
+        wrong.push((at, format!("{name}: {why}")));
     }
 }
 
@@ -326,6 +353,31 @@ mod tests {
         ] {
             assert!(told.contains(said), "{said}: {told}");
         }
+    }
+
+    #[test]
+    fn every_label_that_is_none_is_told_with_its_place() {
+        let head = "runtime = \"r\"\nhandler = \"index.handler\"\ntimeout = 3\n[quell]\n";
+        let told = refused(&format!("{head}node_labels = [\"gpu\", \"a b\", 3, \"-\"]\n"));
+        for said in [
+            "wrong in 3 places",
+            "function.toml:5:23: quell.node_labels: \"a b\" is no label of a node",
+            "function.toml:5:30: quell.node_labels: the number 3 is not a text",
+            "function.toml:5:33: quell.node_labels: \"-\" is no label",
+        ] {
+            assert!(told.contains(said), "{said}: {told}");
+        }
+        let told = refused(&format!("{head}node_labels = \"gpu\"\n"));
+        assert!(
+            told.contains("5:15: quell.node_labels: the text \"gpu\" is not a list of labels: write ["),
+            "{told}"
+        );
+        let many: Vec<String> = (0..17).map(|at| format!("\"l{at}\"")).collect();
+        let told = refused(&format!("{head}node_labels = [{}]\n", many.join(", ")));
+        assert!(told.contains("5:15: quell.node_labels: 17 labels; there may be 16"), "{told}");
+        let text = format!("{head}node_labels = [\"zone=a\", \"gpu\"]\n");
+        let config = FunctionFile::parse(Path::new("function.toml"), &text).unwrap().config();
+        assert_eq!(config["quell"], json!({ "node_labels": ["zone=a", "gpu"] }));
     }
 
     #[test]

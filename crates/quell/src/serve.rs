@@ -16,11 +16,12 @@ use api::{Api, ApiSettings, NodeKey, RateLimits, Secrets};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use store::{Shared, Store};
 use supervisor::{
-    Handle, Lease, LogSettings, Lost, Node, Recovered, RequestRow, RuntimeImage, Settings, Tunable, Working,
+    Handle, Lease, LogSettings, Lost, Node, Nodes, Recovered, RequestRow, RuntimeImage, Settings, Tunable,
+    Working,
     group::{Containment, HelperProgram, Isolation, LeaseClock, Spawner, Swept},
     http,
 };
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -223,6 +224,7 @@ fn node_settings(args: &NodeSettings, data: &Path, listeners: &Listeners) -> Set
             keep: days(args.keep_days),
         }),
         api_endpoint: listeners.runtime_endpoint(),
+        node_labels: args.node_labels.clone(),
         ..Settings::default()
     };
     settings.tune(tunable(args));
@@ -295,7 +297,7 @@ async fn start_with(
     }
     let working = match (&nodes, &mut lease) {
         (Some(nodes), Some(lease)) => {
-            tokio::spawn(follow_functions(Arc::clone(&api), nodes.function_changes()));
+            tokio::spawn(follow_functions(Arc::clone(&api), Arc::clone(nodes)));
             Some(nodes.work(node.handle.clone(), lease))
         }
         _ => None,
@@ -327,10 +329,12 @@ async fn start_with(
 }
 
 /// Reads functions again whenever another node may have changed them; ends with the node.
-async fn follow_functions(api: Arc<Api>, mut changes: watch::Receiver<u64>) {
+async fn follow_functions(api: Arc<Api>, nodes: Arc<Nodes>) {
+    let mut changes = nodes.function_changes();
     while changes.changed().await.is_ok() {
-        if let Err(error) = api.load_again().await {
-            tracing::warn!(%error, "what other nodes changed of functions could not be read");
+        match api.load_again().await {
+            Ok(()) => nodes.functions_read(),
+            Err(error) => tracing::warn!(%error, "what other nodes changed of functions could not be read"),
         }
     }
 }

@@ -215,7 +215,8 @@ pub(crate) fn lease(args: &NodeSettings, endpoint: String) -> anyhow::Result<Lea
     let margin = (args.lease * 3 / 10).max(Duration::from_secs(1) + args.lease / 100);
     let timing = Timing { lease: args.lease, heartbeat: args.lease / RENEWALS, margin };
     let timing = timing.checked().context("lease_s")?;
-    Ok(LeaseSettings { timing, endpoint, version: env!("CARGO_PKG_VERSION").to_owned() })
+    let (version, labels) = (env!("CARGO_PKG_VERSION").to_owned(), args.node_labels.clone());
+    Ok(LeaseSettings { timing, endpoint, version, labels })
 }
 
 fn fresh_name() -> String {

@@ -58,13 +58,14 @@
 //! | table | key | else |
 //! |---|---|---|
 //! | `quell_schema` | | the version of the tables, and the oldest program that works with them |
-//! | `nodes` | node | epoch, state, lease by the server's clock, endpoint, version |
+//! | `nodes` | node | epoch, state, lease by the server's clock, endpoint, version, labels |
+//! | `functions` | | also the labels that its node must have |
 //! | `groups` | node | the number of the node's last transaction |
 //! | `changes` | `functions`, `credentials` | how often they changed |
 //! | `invocations` | | also the owner (none: it waits in the shared queue) and the root of its tree |
 //! | `above` | request, above | what a request hangs below, up to the next asynchronous one |
 //! | `fences` | | also whether it is over all below |
-//! | `receipts`, `bulks` | | also the node whose they are |
+//! | `receipts`, `bulks` | | also the node whose they are; of a bulk cancel, that it was called off on another one |
 //! | `parts` | part | what a cancel wants of which node, and what became of it |
 //! | `waits` | cancel, part | parts of other cancels that a cancel waits for |
 
@@ -80,6 +81,7 @@ mod functions;
 mod invocations;
 mod labels;
 mod migrate;
+mod node_labels;
 mod postgres;
 mod reader;
 mod receipts;
@@ -92,11 +94,12 @@ mod writer;
 pub use embedded::Embedded;
 pub use labels::Labels;
 pub use migrate::{Copied, copy};
+pub use node_labels::NodeLabels;
 pub use postgres::Postgres;
 pub use record::*;
 pub use shared::{
     Beat, Claim, Elsewhere, ElsewherePage, ElsewhereQuery, Fence, Fenced, Joining, Namesake, News, NodeRow,
-    NodeState, Part, PartState, Shared,
+    NodeState, Part, PartState, Shared, SharedBulk,
 };
 pub use store::{Store, StoreError, StoreFuture, Told};
 pub use writer::StoreMetrics;

@@ -16,6 +16,8 @@
 //!   gave back and has for the second time. (The simulation has a version for each change of owner instead.)
 //! - A name is one node's. Who joins says where its data folder is (the machine since its start, the file of its lock), and does
 //!   not take the name from a node elsewhere that holds its lease. An older life of the same place is over: its lock is held.
+//! - A function may ask for labels of its node. A claim of a node takes nothing of a function that asks for one which that node's row
+//!   does not have; what a node got otherwise (it accepted it, or the function changed) and may not run it gives back.
 //! - An answer that is lost says nothing. A repeated write is told the same as the first: a release says what is *still*
 //!   the node's, not what went just now. A claim or an accept that nobody heard of leaves requests with a node that does not
 //!   know them: the node looks through what it owns from time to time, and takes up what it did not know at two looks in a row.
@@ -39,7 +41,8 @@ use cancel::{CancelId, Level, RequestId, Scope};
 use tokio::sync::broadcast;
 
 use crate::{
-    FunctionFilter, FunctionKey, InvocationRecord, Labels, ReceiptRecord, Status, Store, StoreFuture,
+    BulkRecord, FunctionFilter, FunctionKey, InvocationRecord, Labels, NodeLabels, ReceiptRecord, Status,
+    Store, StoreFuture,
 };
 
 /// A node as it introduces itself.
@@ -51,6 +54,8 @@ pub struct Joining {
     pub version: String,
     /// How long its lease is from each renewal on, in milliseconds.
     pub lease_ms: u32,
+    /// What functions may ask of their nodes, and it has.
+    pub labels: NodeLabels,
 }
 
 /// Another node that has this one's name: one of the two data folders is a copy, or this one's machine was started anew
@@ -103,6 +108,8 @@ pub struct NodeRow {
     pub owns: u64,
     /// When it joined.
     pub joined_ms: i64,
+    /// What functions may ask of their nodes, and it has.
+    pub labels: NodeLabels,
 }
 
 /// What a renewal found.
@@ -116,6 +123,10 @@ pub struct Beat {
     pub waiting: bool,
     /// Whether receipts are open of nodes that are gone: they can be [adopted](Shared::adopt).
     pub orphans: bool,
+    /// Bulk cancels of this node, by project and key, that were called off on another one and that it has not ended since.
+    pub called_off: Vec<(String, String)>,
+    /// Whether there is something to do of a bulk cancel whose node is gone.
+    pub abandoned: bool,
     /// Rises with every change of functions, aliases or asynchronous configurations by any node.
     pub functions: i64,
     /// Rises with every change of credentials by any node.
@@ -174,6 +185,15 @@ pub struct ElsewherePage {
     pub rows: Vec<Elsewhere>,
     /// How many match in all, wherever the page begins.
     pub total: u64,
+}
+
+/// A bulk cancel, and whose it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedBulk {
+    /// As it is kept.
+    pub record: BulkRecord,
+    /// The node that carries it out, or did.
+    pub node: String,
 }
 
 /// A cancel that is asked for on a node that does not hold its target.
@@ -284,6 +304,8 @@ pub enum News {
     Functions,
     /// Credentials changed.
     Credentials,
+    /// A bulk cancel of this node was called off on another one.
+    Bulks,
     /// The connection was lost and is back: whatever was told meanwhile was missed.
     Again,
 }
@@ -311,7 +333,7 @@ pub trait Shared: Store {
     /// parts are closed. Resolves with how many went back.
     fn leave(&self) -> StoreFuture<u64>;
     /// Takes requests out of the shared queue, in the order of acceptance within each function, fair between functions;
-    /// without payloads. None of a fenced one.
+    /// without payloads. None of a fenced one, and none of a function that asks for labels which this node does not have.
     fn claim(&self, claim: Claim) -> StoreFuture<Vec<InvocationRecord>>;
     /// Gives requests of this node that never ran in its hands back into the shared queue. Those that are fenced
     /// stay; resolves with those that are no longer this node's, whether they went now or by an earlier call whose
@@ -337,6 +359,20 @@ pub trait Shared: Store {
     /// Takes open receipts of nodes that left or were taken over, the oldest first and at most so many: from then on they are as
     /// if this node had opened them, and a next life of that node has none of them. Whoever adopts them closes them.
     fn adopt(&self, limit: u32) -> StoreFuture<Vec<ReceiptRecord>>;
+    /// The bulk cancel of this key, whichever node began it.
+    fn bulk(&self, project: String, key: String) -> StoreFuture<Option<SharedBulk>>;
+    /// Bulk cancels of a project, of all nodes: the newest first, at most `limit`.
+    fn bulks_of(&self, project: String, limit: u32) -> StoreFuture<Vec<SharedBulk>>;
+    /// Keeps how a bulk cancel of this node stands, for whoever asks another one. Nothing if it is over or called off.
+    fn note_bulk(&self, project: String, key: String, body: String) -> StoreFuture<()>;
+    /// Calls a bulk cancel off, whose it may be: from then on nobody takes it up, and its node stops when it hears of it
+    /// ([`Beat::called_off`]). False if nothing was left to do of it, or there is none.
+    fn call_off_bulk(&self, project: String, key: String, body: String) -> StoreFuture<bool>;
+    /// Makes bulk cancels this node's whose own nodes left or are fenced, and of which there is something to do: these.
+    fn adopt_bulks(&self) -> StoreFuture<Vec<BulkRecord>>;
+    /// Functions that have requests in the shared queue and ask for labels which no live node has: the first of them, at
+    /// most `limit`.
+    fn unplaceable(&self, limit: u32) -> StoreFuture<Vec<(FunctionKey, NodeLabels)>>;
     /// All nodes there are, by name.
     fn nodes(&self) -> StoreFuture<Vec<NodeRow>>;
     /// A subtree as the store knows it: the request and those below it that are not over, with their owners.

@@ -148,6 +148,7 @@ impl Shell {
         if !recovered && invocation.function.max_instances == 0 {
             return Err(InvokeError::Disabled);
         }
+        self.may_run_here(invocation, mode)?;
         if !recovered && self.waiting_bytes + invocation.payload.len() > self.settings.max_waiting_bytes {
             return Err(InvokeError::Busy("the events that wait fill the memory set aside for them"));
         }
@@ -270,6 +271,9 @@ impl Shell {
     /// Whether a request that is being accepted had better run on whichever node has room first: it would wait here.
     fn is_for_any_node(&self, id: RequestId) -> bool {
         let Some(request) = self.requests.get(&id).filter(|_| self.nodes.is_some()) else { return false };
+        if self.lacks_labels(&request.function) {
+            return true;
+        }
         let full = self.instances.len() >= self.settings.max_instances;
         match self.pools.get(&request.function.key) {
             Some(pool) => {
@@ -345,7 +349,8 @@ impl Shell {
             }
         }
         // Behind a full function nothing comes of a look: who makes room looks then.
-        if self.pools.get(&known.key).is_some_and(|pool| self.has_room(pool)) {
+        let comes_of_it = |pool: &Pool| self.has_room(pool) || self.lacks_labels(&pool.function);
+        if self.pools.get(&known.key).is_some_and(comes_of_it) {
             self.dirty.insert(Arc::clone(&known.key));
         }
     }
@@ -358,6 +363,7 @@ impl Shell {
 
     /// Places what can be placed of one function, and starts what may be started.
     pub(crate) fn schedule(&mut self, key: &Arc<FunctionKey>) {
+        self.let_go_of_waiting(key);
         // Each round places a request or starts an instance; both run out.
         while let Some(pool) = self.pools.get(key) {
             let offers: Vec<Offer> = pool.instances.iter().filter_map(|id| self.offer(*id)).collect();
@@ -459,7 +465,7 @@ impl Shell {
     }
 
     pub(crate) fn function_changed(&mut self, function: Arc<FunctionSpec>) {
-        let key = Arc::clone(&function.key);
+        let (key, function) = (Arc::clone(&function.key), self.as_here(function));
         self.functions.insert(Arc::clone(&key), Arc::clone(&function));
         self.fork_servers.let_go(&key, function.fork_server.then_some(function.revision));
         if function.reserved > 0 {

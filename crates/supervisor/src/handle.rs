@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use cancel::{CancelId, Cause, Level, Outcome, RequestId, Scope};
-use store::{FunctionFilter, FunctionKey, Labels, StoreError};
+use store::{FunctionFilter, FunctionKey, Labels, NodeLabels, StoreError};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -99,6 +99,14 @@ pub enum InvokeError {
     /// Too many live requests under one root, on the node, or too many bytes waiting.
     #[error("too many requests: {0}")]
     Busy(&'static str),
+    /// The function asks for labels of its node that this one does not have.
+    #[error("function asks for a node with the labels {asked}; this one does not have {missing}")]
+    LacksLabels {
+        /// What it asks for.
+        asked: NodeLabels,
+        /// What of that is not here.
+        missing: NodeLabels,
+    },
     /// The function takes no requests (its maximum of instances is 0).
     #[error("function is disabled")]
     Disabled,
@@ -209,6 +217,7 @@ pub struct Handle {
     pub(crate) logs: Option<Logs>,
     pub(crate) bulks: Bulks,
     pub(crate) nodes: Option<Arc<Nodes>>,
+    pub(crate) node_labels: NodeLabels,
 }
 
 /// What a node has room for.
@@ -282,6 +291,11 @@ impl Handle {
     /// The other nodes, where several share the store.
     pub fn nodes(&self) -> Option<&Arc<Nodes>> {
         self.nodes.as_ref()
+    }
+
+    /// What functions may ask of their nodes, and this one has.
+    pub fn node_labels(&self) -> &NodeLabels {
+        &self.node_labels
     }
 
     /// What such a cancel would do now; `Err` is the answer it would get at once. Where several nodes share a store, of what

@@ -39,6 +39,7 @@ mod own_network;
 mod payloads;
 mod peer;
 mod perform;
+mod placement;
 mod pool;
 mod ports;
 mod pre_stop;
@@ -83,5 +84,6 @@ pub use spec::{AsyncPolicy, FunctionSpec, Network, OnDisconnect, PreStop, Runtim
 pub use trace::TraceContext;
 pub use view::{
     ForkServerRow, InstanceCount, InstanceRow, NodeView, PlanRow, PlanView, ProcessRow, RequestRow, TreeView,
+    WaitsFor,
 };
 pub use watch::{Changes, MAX_PROJECT_WATCHERS, MAX_WATCHERS, WATCH_HEARTBEAT, WatchError, Watcher};

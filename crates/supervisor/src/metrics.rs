@@ -50,7 +50,7 @@ const ANSWERS: [&str; 9] = [
     "too_many_askers",
     "node_ended",
 ];
-const REFUSALS: [&str; 9] = [
+const REFUSALS: [&str; 10] = [
     "stopping",
     "disabled",
     "parent_canceled",
@@ -59,6 +59,7 @@ const REFUSALS: [&str; 9] = [
     "too_many",
     "not_stored",
     "no_lease",
+    "lacks_labels",
     "other",
 ];
 const RESULTS: [&str; 4] = ["stopped", "draining", "unkillable", "not_recorded"];
@@ -113,7 +114,7 @@ pub struct Metrics {
     /// Requests that were taken up from an earlier life. They are in no other count of what was accepted.
     pub taken_up: Counter,
     /// Invocations that were refused, by why.
-    pub refused: Each<Counter, 9>,
+    pub refused: Each<Counter, 10>,
     /// Attempts that failed or lost their instance, and whose request waits again.
     pub requeued: Counter,
     /// What askers of cancels were told.
@@ -213,6 +214,7 @@ impl Metrics {
             InvokeError::TooDeep(_) => "too_deep",
             InvokeError::Busy(_) => "too_many",
             InvokeError::Disabled => "disabled",
+            InvokeError::LacksLabels { .. } => "lacks_labels",
             InvokeError::Store(_) => "not_stored",
             InvokeError::Stopping => "stopping",
             InvokeError::NoLease => "no_lease",

@@ -106,6 +106,7 @@ impl Node {
             metrics: Arc::clone(&metrics),
             bulks: Bulks::default(),
             nodes: nodes.clone(),
+            node_labels: settings.node_labels.clone(),
         };
         let end = CancellationToken::new();
         let serving = Serving {

@@ -60,7 +60,10 @@ impl Shell {
             hops: request.hops + 1,
             labels: Labels::default(),
             lineage: Lineage::default(),
-            placement: Placement::Here,
+            placement: match self.nodes.is_some() && self.lacks_labels(to) {
+                true => Placement::Anywhere,
+                false => Placement::Here,
+            },
         })
     }
 
@@ -81,6 +84,9 @@ impl Shell {
 
     /// A result has made another request, durably: it is taken up like one of an earlier life.
     pub(crate) fn handed_on(&mut self, next: NewInvocation) {
+        if let Some(nodes) = self.nodes.as_ref().filter(|_| next.placement == Placement::Anywhere) {
+            return nodes.waits();
+        }
         let NewInvocation { request, function, created_ms, hops, .. } = next;
         let Some(function) = self.functions.get(&function).map(Arc::clone) else {
             return tracing::warn!(%request, "its function is gone; the next life settles it");

@@ -65,6 +65,7 @@ impl SeenRequest {
             created_ms: self.created_ms,
             started_ms: self.started_ms,
             node: None,
+            waits_for: None,
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cancel::Bounds;
+use store::NodeLabels;
 
 use crate::{logs::LogSettings, spans::Spans};
 
@@ -83,6 +84,8 @@ pub struct Settings {
     pub spans: Option<Spans>,
     /// Bounds of the request tree.
     pub bounds: Bounds,
+    /// What functions may ask of their nodes, and this one has.
+    pub node_labels: NodeLabels,
     /// Where runtimes reach the node's own API, `http://host:port`.
     pub api_endpoint: String,
 }
@@ -119,6 +122,7 @@ impl Default for Settings {
             logs: None,
             spans: None,
             bounds: Bounds::default(),
+            node_labels: NodeLabels::default(),
             api_endpoint: String::new(),
         }
     }

@@ -316,7 +316,10 @@ impl Shell {
             Timer::Load(request) => self.load(request),
             Timer::Reserve(function) => self.reserve_again(function),
             Timer::Count => self.count_all_instances(),
-            Timer::Ages => self.give_up_all_old(),
+            Timer::Ages => {
+                self.give_up_all_old();
+                self.look_again_at_misplaced();
+            }
             Timer::Rewrite => self.rewrite(),
             Timer::Forget => self.forget_old(),
             Timer::Start(instance) => self.start_limit_passed(instance),

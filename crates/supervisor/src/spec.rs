@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use cancel::{OnCollateral, OnGrace};
-use store::FunctionKey;
+use store::{FunctionKey, NodeLabels};
 
 /// How a kind of runtime is started; one folder under `runtime-images/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,6 +143,8 @@ pub struct FunctionSpec {
     pub on_disconnect: OnDisconnect,
     /// Which network its instances are in.
     pub network: Network,
+    /// The labels that a node must have to run it.
+    pub node_labels: NodeLabels,
     /// What becomes of its asynchronous requests. May change without a new revision.
     pub asynchronous: AsyncPolicy,
 }

@@ -51,6 +51,18 @@ pub struct RequestRow {
     /// The node that has it, if that is another than the one that was asked; in a list over all nodes that one too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// What it waits for beside room, where its function asks for labels of its node and no node has it yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<WaitsFor>,
+}
+
+/// A node that a request waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WaitsFor {
+    /// The labels it must have.
+    pub node_labels: Vec<String>,
+    /// How many live nodes have all of them; `null` where that cannot be read.
+    pub live_nodes: Option<u32>,
 }
 
 /// A tree from its root, parents before children.

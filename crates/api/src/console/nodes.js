@@ -4,7 +4,7 @@ import { may, read, Refused, said } from './api.js';
 import { make, table } from './element.js';
 import { badge } from './words.js';
 
-const HEADS = ['Name', 'State', 'Lease left', 'Requests', 'Version', 'Endpoint'];
+const HEADS = ['Name', 'State', 'Lease left', 'Requests', 'Version', 'Endpoint', 'Labels'];
 /** A state in the colour of another word. */
 const LIKE = { live: 'ready', draining: 'draining', fenced: 'quarantined', left: 'settled' };
 
@@ -28,6 +28,7 @@ function panel({ this: asked, nodes }) {
     String(row.owns),
     row.version,
     row.endpoint,
+    row.labels.join(', '),
   ]);
   return framed(make('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-labelledby': 'nodes-title' },
     table(HEADS, rows)));

@@ -210,6 +210,12 @@ fn among_nodes(page: &mut Page<'_, '_>, nodes: &Nodes) -> Written {
         float(u64::from(nodes.accepts())),
     )?;
     let metrics = nodes.metrics();
+    page.gauge(
+        "quell_nodes_unplaceable_functions",
+        "Functions of which requests wait for labels that no live node has, at most a hundred",
+        None,
+        float(metrics.unplaceable_functions()),
+    )?;
     page.counters(
         "quell_node_parts",
         "Parts of cancels that reach over nodes which were carried out here and reported",

@@ -8,6 +8,7 @@ use std::{
 };
 
 use clap::ValueEnum;
+use store::NodeLabels;
 use toml::{Value, de::DeValue};
 use tracing_subscriber::EnvFilter;
 
@@ -470,5 +471,66 @@ impl Field for Vec<PathBuf> {
 
     fn kind(&self, _: Range) -> String {
         "a list of paths".to_owned()
+    }
+}
+
+impl Field for NodeLabels {
+    fn read_text(&mut self, texts: &[&OsStr], _: Range) -> Result<(), String> {
+        let texts: Option<Vec<&str>> = texts.iter().map(|text| text.to_str()).collect();
+        let texts = texts.ok_or("it is not UTF-8")?;
+        // Nothing at all is none; between two commas something must be.
+        let given = texts.iter().filter(|text| !text.trim().is_empty());
+        *self = Self::new(given.flat_map(|text| text.split(',').map(str::trim)))?;
+        Ok(())
+    }
+
+    fn read_toml(&mut self, value: &DeValue<'_>, _: &Path, _: Range) -> Result<(), String> {
+        let list = value
+            .as_array()
+            .ok_or_else(|| format!("{} is not a list of texts: [\"...\"] is expected", found(value)))?;
+        let text = |value: &toml::Spanned<DeValue<'_>>| {
+            let text = value.get_ref().as_str().map(str::to_owned);
+            text.ok_or_else(|| format!("{} is not a text in quotes", found(value.get_ref())))
+        };
+        *self = Self::new(list.iter().map(text).collect::<Result<Vec<_>, _>>()?)?;
+        Ok(())
+    }
+
+    fn shown(&self) -> Option<String> {
+        let all: Vec<String> = self.iter().map(quoted).collect();
+        Some(format!("[{}]", all.join(", ")))
+    }
+
+    fn kind(&self, _: Range) -> String {
+        "a list of labels, such as [\"gpu\", \"zone=a\"]".to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_of_a_node_have_commas_between_them_where_they_are_one_text() {
+        let any = (f64::MIN, f64::MAX);
+        let read = |texts: &[&str]| {
+            let mut labels = NodeLabels::default();
+            let texts: Vec<&OsStr> = texts.iter().map(OsStr::new).collect();
+            labels.read_text(&texts, any).map(|()| labels.shown().unwrap())
+        };
+        assert_eq!(read(&[""]).unwrap(), "[]");
+        assert_eq!(read(&["zone=a, gpu", "fast"]).unwrap(), "[\"fast\", \"gpu\", \"zone=a\"]");
+        assert!(read(&["gpu,,fast"]).unwrap_err().contains("\"\" is no label"));
+        assert!(read(&["the gpu"]).unwrap_err().contains("\"the gpu\" is no label"));
+        let toml = |text: &str| {
+            let mut labels = NodeLabels::default();
+            let table = toml::de::DeTable::parse(text).unwrap();
+            let value = table.get_ref().values().next().unwrap().get_ref().clone();
+            labels.read_toml(&value, Path::new("."), any).map(|()| labels.shown().unwrap())
+        };
+        assert_eq!(toml("x = [\"gpu\", \"zone=a\"]").unwrap(), "[\"gpu\", \"zone=a\"]");
+        assert!(toml("x = \"gpu\"").unwrap_err().contains("is not a list"));
+        assert!(toml("x = [\"gpu\", 3]").unwrap_err().contains("the number 3 is not a text"));
+        assert!(toml("x = [\"-\"]").unwrap_err().contains("is no label of a node"));
     }
 }

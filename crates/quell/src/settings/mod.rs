@@ -15,6 +15,7 @@ mod table;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::ValueEnum;
+use store::NodeLabels;
 use supervisor::LogSettings;
 
 #[cfg(feature = "otlp")]
@@ -41,6 +42,7 @@ pub(crate) struct NodeSettings {
     pub(crate) store_password_file: Option<PathBuf>,
     pub(crate) store_ca: Option<PathBuf>,
     pub(crate) lease: Duration,
+    pub(crate) node_labels: NodeLabels,
     pub(crate) images: Vec<PathBuf>,
     pub(crate) listen: SocketAddr,
     pub(crate) metrics_listen: Option<SocketAddr>,
@@ -81,6 +83,7 @@ impl Default for NodeSettings {
             store_password_file: None,
             store_ca: None,
             lease: Duration::from_secs(10),
+            node_labels: NodeLabels::default(),
             images: Vec::new(),
             listen: SocketAddr::from(([127, 0, 0, 1], 7171)),
             metrics_listen: None,

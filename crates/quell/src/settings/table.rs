@@ -140,6 +140,18 @@ pub(crate) static SETTINGS: &[Setting] = &[
         at: at!(lease),
     },
     Setting {
+        key: "node_labels",
+        flag: "node-labels",
+        help: "What this node has that others may not, such as [\"gpu\", \"zone=a\"]: functions that ask for labels \
+               (quell.node_labels) run on nodes that have all of them. At most 16. The variable and the flag have commas \
+               between them, and the flag may be given more than once",
+        why: "a function that asks for nothing runs anywhere",
+        unit: "",
+        range: ANY,
+        reload: Reload::Restart("a node joins once"),
+        at: at!(node_labels),
+    },
+    Setting {
         key: "listen",
         flag: "listen",
         help: "The address of the API. Before you leave loopback: tls_cert and tls_key, or a TLS proxy in front",

@@ -114,10 +114,17 @@ pub(crate) fn show_tree(tree: &TreeView) {
     }
 }
 
-/// The instance that a request is on, or the node if that is another one.
+/// The instance that a request is on, or the node if that is another one, or what a node must have.
 fn place(row: &RequestRow) -> String {
     let node = row.node.as_ref().map(|node| format!("node {}", node.get(..8).unwrap_or(node)));
-    row.instance.clone().or(node).unwrap_or_default()
+    row.instance.clone().or(node).or_else(|| waits_for(row)).unwrap_or_default()
+}
+
+/// The labels of a node that a request waits for, and whether there is one.
+fn waits_for(row: &RequestRow) -> Option<String> {
+    let wanted = row.waits_for.as_ref()?;
+    let nobody = if wanted.live_nodes == Some(0) { " (no node)" } else { "" };
+    Some(format!("needs {}{nobody}", wanted.node_labels.join(",")))
 }
 
 /// How old a request is; of one that is over and forgotten nobody knows.
@@ -197,7 +204,7 @@ pub(super) fn requests_table(rows: &[RequestRow], nodes: bool) -> Vec<String> {
         .iter()
         .map(|row| {
             let parent = row.parent.clone().unwrap_or_else(|| "-".to_owned());
-            let instance = row.instance.clone().unwrap_or_default();
+            let instance = row.instance.clone().or_else(|| waits_for(row)).unwrap_or_default();
             let function = output::function(&row.function, &row.version);
             let age = age(row, now);
             [row.request_id.clone(), function, state(row), age, instance, parent, output::labels(&row.labels)]
@@ -254,7 +261,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_age_of_what_is_over_and_forgotten_is_no_number() {
+    fn what_is_not_known_of_a_request_is_no_number_and_what_it_waits_for_is_said() {
         let row = |created: Value| -> RequestRow {
             let row = json!({
                 "request_id": "a", "parent": null, "depth": 0, "function": "", "state": "settled", "code": 0,
@@ -265,5 +272,12 @@ mod tests {
         assert_eq!(age(&row(Value::Null), 90_000), "");
         assert_eq!(age(&row(json!(1)), 90_001), "90s");
         assert_eq!(state(&row(Value::Null)), "settled 0");
+        let waits = |live_nodes| {
+            let node_labels = vec!["gpu".to_owned(), "zone=a".to_owned()];
+            let waits_for = Some(supervisor::WaitsFor { node_labels, live_nodes });
+            place(&RequestRow { waits_for, ..row(Value::Null) })
+        };
+        assert_eq!(waits(Some(0)), "needs gpu,zone=a (no node)");
+        assert_eq!(waits(None), "needs gpu,zone=a");
     }
 }

@@ -37,10 +37,11 @@ pub(crate) async fn nodes(node: &NodeArgs) -> anyhow::Result<ExitCode> {
             node.epoch.to_string(),
             node.version,
             node.endpoint,
+            node.labels.join(", "),
         ]
     });
     output::table(
-        ["NODE", "STATE", "LEASE", "REQUESTS", "EPOCH", "VERSION", "ENDPOINT"],
+        ["NODE", "STATE", "LEASE", "REQUESTS", "EPOCH", "VERSION", "ENDPOINT", "LABELS"],
         &rows.collect::<Vec<_>>(),
     );
     if leases.len() > 1 {

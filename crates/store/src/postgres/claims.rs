@@ -10,23 +10,16 @@ use super::{
     group::{Opening, TELL_QUEUE, id, open_if_queued, prepare_if_queued},
     invocations::{COLUMNS, read},
 };
-use crate::{Claim, InvocationRecord};
+use crate::{Claim, FunctionKey, InvocationRecord, NodeLabels};
 
 /// Functions looked at for one claim: more than this many wait for the next one, whose oldest come first.
 const FUNCTIONS: i64 = 1_024;
 
-/// Takes requests out of the shared queue. `free` walks from function to function by the index, so that a long queue of
-/// one costs the others nothing; of each the oldest are taken, and of those the first of every function before the
-/// second of any.
-pub(crate) async fn claim(
-    db: &Db,
-    opening: Opening<'_>,
-    claim: &Claim,
-) -> Result<Vec<InvocationRecord>, Fault> {
-    let sql = format!(
-        "WITH RECURSIVE free AS (
+/// Functions that have requests in the queue. Walks from one to the next by the index, so that a long queue of one costs the
+/// others nothing. None where the transaction has seen before that there are none.
+const FREE: &str = "free AS (
              (SELECT project, package, name, version FROM invocations
-              WHERE owner IS NULL AND status = 0 AND current_setting('quell.queued') = 'true'
+              WHERE owner IS NULL AND status = 0 AND current_setting('quell.queued', true) IS DISTINCT FROM 'false'
               ORDER BY project, package, name, version LIMIT 1)
              UNION ALL
              SELECT next.* FROM free, LATERAL (
@@ -35,7 +28,17 @@ pub(crate) async fn claim(
                    AND (i.project, i.package, i.name, i.version)
                      > (free.project, free.package, free.name, free.version)
                  ORDER BY i.project, i.package, i.name, i.version LIMIT 1) next
-         ), wanted AS (
+         )";
+
+/// Takes requests out of the shared queue: none of a function that asks for labels which the node does not have; of each the oldest are taken, and of those the first of every function before the
+/// second of any.
+pub(crate) async fn claim(
+    db: &Db,
+    opening: Opening<'_>,
+    claim: &Claim,
+) -> Result<Vec<InvocationRecord>, Fault> {
+    let sql = format!(
+        "WITH RECURSIVE {FREE}, wanted AS (
              SELECT free.*, head.seq FROM free, LATERAL (
                  SELECT i.seq FROM invocations i WHERE i.owner IS NULL AND i.status = 0
                    AND (i.project, i.package, i.name, i.version)
@@ -43,6 +46,11 @@ pub(crate) async fn claim(
                  ORDER BY i.seq LIMIT 1) head
              WHERE (free.project, free.package, free.name, free.version) NOT IN (
                  SELECT * FROM unnest($4::text[], $5::text[], $6::text[], $7::text[]))
+               AND NOT EXISTS (
+                 SELECT 1 FROM functions f, nodes n
+                 WHERE (f.project, f.package, f.name, f.version)
+                     = (free.project, free.package, free.name, free.version)
+                   AND n.node = $1 AND NOT f.node_labels <@ n.labels)
              ORDER BY head.seq LIMIT {FUNCTIONS}
          ), locked AS MATERIALIZED (
              SELECT w.project, w.package, w.name, w.version, oldest.seq FROM wanted w, LATERAL (
@@ -62,7 +70,7 @@ pub(crate) async fn claim(
          SELECT {COLUMNS} FROM claimed i ORDER BY i.seq"
     );
     let (limit, each) = (i64::from(claim.limit), i64::from(claim.each.min(claim.limit)));
-    let part = |part: fn(&crate::FunctionKey) -> &str| claim.not.iter().map(part).collect::<Vec<_>>();
+    let part = |part: fn(&FunctionKey) -> &str| claim.not.iter().map(part).collect::<Vec<_>>();
     let (projects, packages) = (part(|key| &key.project), part(|key| &key.package));
     let (names, versions) = (part(|key| &key.name), part(|key| &key.version));
     prepare_if_queued(db).await?;
@@ -71,6 +79,25 @@ pub(crate) async fn claim(
         &[&opening.node, &limit, &each, &projects, &packages, &names, &versions];
     let ((), claimed) = tokio::try_join!(biased; open_if_queued(db, opening), rows(db, &sql, values))?;
     claimed.iter().map(read).collect()
+}
+
+/// Functions that have requests in the queue and ask for labels which no live node has.
+pub(crate) async fn unplaceable(db: &Db, limit: u32) -> Result<Vec<(FunctionKey, NodeLabels)>, Fault> {
+    let select = format!(
+        "WITH RECURSIVE {FREE}
+         SELECT f.project, f.package, f.name, f.version, f.node_labels
+         FROM free JOIN functions f USING (project, package, name, version)
+         WHERE NOT EXISTS (SELECT 1 FROM nodes n WHERE n.state = 0 AND n.lease_until > clock_timestamp()
+                             AND f.node_labels <@ n.labels)
+           AND f.node_labels <> '{{}}'
+         ORDER BY 1, 2, 3, 4 LIMIT $1"
+    );
+    let read = |row: &Row| {
+        let (project, package) = (row.try_get(0)?, row.try_get(1)?);
+        let key = FunctionKey { project, package, name: row.try_get(2)?, version: row.try_get(3)? };
+        Ok((key, NodeLabels::kept(row.try_get(4)?)))
+    };
+    rows(db, &select, &[&i64::from(limit)]).await?.iter().map(read).collect()
 }
 
 /// Gives requests back that never ran in this node's hands.

@@ -9,7 +9,8 @@ use super::{
     invocations::kept,
 };
 use crate::{
-    AliasRecord, AsyncConfigRecord, FunctionFilter, FunctionKey, FunctionRecord, LATEST, Share, StoreError,
+    AliasRecord, AsyncConfigRecord, FunctionFilter, FunctionKey, FunctionRecord, LATEST, NodeLabels, Share,
+    StoreError,
 };
 
 const COLUMNS: &str =
@@ -55,7 +56,8 @@ pub(crate) async fn publish(db: &Db, record: &FunctionRecord) -> Result<bool, Fa
 
 async fn insert(db: &Db, record: &FunctionRecord) -> Result<(), Fault> {
     let insert = format!(
-        "INSERT INTO functions ({COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING"
+        "INSERT INTO functions ({COLUMNS}, node_labels)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING"
     );
     let FunctionKey { project, package, name, version } = &record.key;
     let (revision, size) = (record.revision.cast_signed(), record.code_size.cast_signed());
@@ -74,6 +76,7 @@ async fn insert(db: &Db, record: &FunctionRecord) -> Result<(), Fault> {
             &size,
             &record.created_ms,
             &record.modified_ms,
+            &NodeLabels::asked_by(&record.config).to_vec(),
         ],
     )
     .await?;
@@ -88,17 +91,16 @@ pub(crate) async fn update(db: &Db, record: &FunctionRecord, code: Option<&[u8]>
     }
     let update = format!(
         "UPDATE functions
-         SET revision = $5, config = $6, code_digest = $7, code_size = $8, modified_ms = $9 WHERE {ONE}"
+         SET revision = $5, config = $6, code_digest = $7, code_size = $8, modified_ms = $9, node_labels = $10
+         WHERE {ONE}"
     );
     let FunctionKey { project, package, name, version } = &record.key;
     let (revision, size) = (record.revision.cast_signed(), record.code_size.cast_signed());
     let (config, digest) = (kept(&record.config), &record.code_digest);
-    execute(
-        db,
-        &update,
-        &[project, package, name, version, &revision, &config, digest, &size, &record.modified_ms],
-    )
-    .await?;
+    let (modified, labels) = (&record.modified_ms, NodeLabels::asked_by(&record.config).to_vec());
+    let values: super::connection::Params<'_> =
+        &[project, package, name, version, &revision, &config, digest, &size, modified, &labels];
+    execute(db, &update, values).await?;
     drop_unused(db, &[before.code_digest]).await?;
     Ok(true)
 }

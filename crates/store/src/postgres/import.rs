@@ -86,7 +86,7 @@ impl Import {
     }
 
     pub(crate) async fn bulk(&self, bulk: &BulkRecord) -> Result<(), StoreError> {
-        super::receipts::begin_bulk(&self.db, &self.node, bulk).await.map_err(Fault::unwritable)
+        super::bulks::begin(&self.db, &self.node, bulk).await.map_err(Fault::unwritable)
     }
 
     /// In the order given.

@@ -27,6 +27,7 @@ use news::Listener;
 use queue::{Change, Needs, Queue};
 use writer::{Epoch, Writer};
 
+mod bulks;
 mod cancels;
 mod claims;
 mod connection;
@@ -74,7 +75,7 @@ const DROPPED: Duration = Duration::from_secs(60);
 ///   connection for notifications is down.
 /// - Facts are shared by all nodes, but `node`, which is this node's name and never stored.
 /// - PostgreSQL has no NUL in its texts: U+FFFD stands for one in messages, labels and bodies.
-/// - Bulk cancels, open receipts and unsettled requests are listed for this node alone.
+/// - [`bulks`](crate::Store::bulks), open receipts and unsettled requests are listed for this node alone.
 ///
 /// It has threads of its own (two): a node that is busy still renews its lease. Dropping it without
 /// [`Store::close`](crate::Store::close) blocks until all that was asked for is written, or failed.

@@ -19,7 +19,8 @@ pub(crate) const KEPT: usize = 1_024;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const MOST_PAUSE: Duration = Duration::from_secs(2);
 
-const LISTEN: &str = "LISTEN quell_parts; LISTEN quell_reported; LISTEN quell_queue; LISTEN quell_functions; LISTEN quell_credentials";
+const LISTEN: &str = "LISTEN quell_parts; LISTEN quell_reported; LISTEN quell_queue; LISTEN quell_functions; LISTEN quell_credentials; \
+                      LISTEN quell_bulks";
 
 /// What hears.
 pub(crate) struct Listener {
@@ -87,6 +88,7 @@ impl Listener {
                 Err(error) => tracing::debug!(%error, "a notification that is not ours"),
             },
             "quell_queue" => self.tell(News::Queue),
+            "quell_bulks" if told.payload() == &*self.node => self.tell(News::Bulks),
             "quell_functions" => self.tell(News::Functions),
             "quell_credentials" => {
                 self.known.forget();

@@ -5,13 +5,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio_postgres::Row;
 
 use super::{
+    bulks,
     connection::{Db, execute, row, rows},
     fault::Fault,
     group::TELL_QUEUE,
     parts::{self, tell_reported},
     writer::may_be_large,
 };
-use crate::{Beat, Joining, Namesake, NodeRow, NodeState, PartState, StoreError};
+use crate::{Beat, Joining, Namesake, NodeLabels, NodeRow, NodeState, PartState, StoreError};
 
 /// Whether a life may begin at this place ($2) and endpoint ($3) under a name that is known: nobody holds its lease, or an
 /// older life of that place does, which is over. Where a program of the last version joined, or a machine does not say when
@@ -23,18 +24,20 @@ const MAY_JOIN: &str = "(nodes.state NOT IN (0, 1) OR nodes.lease_until < clock_
 pub(crate) async fn join(db: &Db, node: &str, place: &str, joining: &Joining) -> Result<i64, Fault> {
     row(db, "SELECT 1 FROM nodes WHERE node = $1 FOR UPDATE", &[&node]).await?;
     let upsert = format!(
-        "INSERT INTO nodes (node, epoch, state, place, endpoint, version, lease_ms, joined_ms, lease_until)
-         VALUES ($1, 1, 0, $2, $3, $4, $5, $6, clock_timestamp() + $5::bigint * interval '1 millisecond')
+        "INSERT INTO nodes (node, epoch, state, place, endpoint, version, lease_ms, joined_ms, lease_until, labels)
+         VALUES ($1, 1, 0, $2, $3, $4, $5, $6, clock_timestamp() + $5::bigint * interval '1 millisecond', $7)
          ON CONFLICT (node) DO UPDATE
          SET epoch = nodes.epoch + 1, state = 0, place = excluded.place, endpoint = excluded.endpoint,
              version = excluded.version, lease_ms = excluded.lease_ms, joined_ms = excluded.joined_ms,
-             lease_until = excluded.lease_until
+             lease_until = excluded.lease_until, labels = excluded.labels
          WHERE {MAY_JOIN} RETURNING epoch"
     );
-    let Joining { endpoint, version, lease_ms } = joining;
+    let Joining { endpoint, version, lease_ms, labels } = joining;
+    let labels = labels.to_vec();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
-    let joined = row(db, &upsert, &[&node, &place, endpoint, version, &i64::from(*lease_ms), &now]).await?;
+    let lease_ms = i64::from(*lease_ms);
+    let joined = row(db, &upsert, &[&node, &place, endpoint, version, &lease_ms, &now, &labels]).await?;
     let Some(joined) = joined else {
         return Err(match namesake(db, node, place, endpoint).await? {
             Some(other) => StoreError::Namesake(other).into(),
@@ -81,6 +84,8 @@ pub(crate) async fn renew(db: &Db, node: &str, epoch: i64) -> Result<Beat, Fault
         parts: parts::open(db, node).await?,
         waiting,
         orphans,
+        called_off: bulks::called_off(db, node).await?,
+        abandoned: bulks::are_abandoned(db).await?,
         ..Beat::default()
     };
     for row in &changed {
@@ -109,7 +114,7 @@ pub(crate) async fn drain(db: &Db, node: &str) -> Result<(), Fault> {
 
 /// Ends this life in order.
 pub(crate) async fn leave(db: &Db, node: &str, epoch: i64) -> Result<u64, Fault> {
-    hold(db, node, epoch, node).await?;
+    hold(db, node, epoch).await?;
     let gone = give_back(db, node).await?;
     close_parts(db, node, PartState::Stopped, "nothing of it ran when the node left").await?;
     execute(db, "UPDATE nodes SET state = 3, epoch = epoch + 1 WHERE node = $1", &[&node]).await?;
@@ -118,7 +123,9 @@ pub(crate) async fn leave(db: &Db, node: &str, epoch: i64) -> Result<u64, Fault>
 
 /// Takes the work of a node away whose lease is over.
 pub(crate) async fn take_over(db: &Db, me: &str, epoch: i64, node: &str) -> Result<bool, Fault> {
-    hold(db, me, epoch, node).await?;
+    if !seize(db, me, epoch, node).await? {
+        return Ok(false);
+    }
     let over = "UPDATE nodes SET state = 2, epoch = epoch + 1
                 WHERE node = $1 AND node <> $2 AND state IN (0, 1) AND lease_until < clock_timestamp()";
     if execute(db, over, &[&node, &me]).await? == 0 {
@@ -130,15 +137,25 @@ pub(crate) async fn take_over(db: &Db, me: &str, epoch: i64, node: &str) -> Resu
     Ok(true)
 }
 
-/// Holds the rows of both nodes alone, if the first is in this life. Transactions of theirs are over then, or wait and
-/// find another epoch. By name: two nodes that take each other over must not wait for each other.
-async fn hold(db: &Db, me: &str, epoch: i64, other: &str) -> Result<(), Fault> {
+/// Holds a node's own row alone, if it is in this life: its transactions are over then.
+async fn hold(db: &Db, node: &str, epoch: i64) -> Result<(), Fault> {
     may_be_large(db).await?;
-    let hold = "SELECT node = $1::text AND epoch = $3::bigint AND state IN (0, 1) FROM nodes WHERE node IN ($1::text, $2::text)
-                ORDER BY node FOR UPDATE";
-    let held = rows(db, hold, &[&me, &other, &epoch]).await?;
-    let held: Vec<bool> = held.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
-    if held.contains(&true) { Ok(()) } else { Err(StoreError::Lapsed.into()) }
+    let hold = "SELECT 1 FROM nodes WHERE node = $1 AND epoch = $2 AND state IN (0, 1) FOR UPDATE";
+    row(db, hold, &[&node, &epoch]).await?.map(drop).ok_or_else(|| StoreError::Lapsed.into())
+}
+
+/// Holds the row of another node alone, if this one is in this life: its transactions are over then, or find another epoch.
+/// False where one of them is open, which a node leaves that hangs or is cut off in the middle: whoever waited for that would
+/// hold up everything this node writes, and a look is taken again at the next heartbeat. This node's own row is held as by any
+/// transaction, so that its lease is extended meanwhile.
+async fn seize(db: &Db, me: &str, epoch: i64, other: &str) -> Result<bool, Fault> {
+    may_be_large(db).await?;
+    let hold = "SELECT 1 FROM nodes WHERE node = $1 AND epoch = $2 AND state IN (0, 1) FOR KEY SHARE";
+    if row(db, hold, &[&me, &epoch]).await?.is_none() {
+        return Err(StoreError::Lapsed.into());
+    }
+    let seize = "SELECT 1 FROM nodes WHERE node = $1 FOR UPDATE SKIP LOCKED";
+    Ok(row(db, seize, &[&other]).await?.is_some())
 }
 
 /// Puts what a node owned back into the shared queue; what was fenced is settled as cancelled. How many went.
@@ -175,7 +192,7 @@ pub(crate) async fn all(db: &Db) -> Result<Vec<NodeRow>, Fault> {
     let select = "SELECT n.node, n.epoch, n.state, n.endpoint, n.version,
                          (extract(epoch FROM n.lease_until - clock_timestamp()) * 1000)::bigint,
                          (SELECT count(*) FROM invocations i WHERE i.owner = n.node AND i.status IN (0, 1)), n.joined_ms,
-                         n.lease_ms
+                         n.lease_ms, n.labels
                   FROM nodes n ORDER BY n.node";
     rows(db, select, &[]).await?.iter().map(read).collect()
 }
@@ -197,5 +214,6 @@ fn read(row: &Row) -> Result<NodeRow, Fault> {
         owns: row.try_get::<_, i64>(6)?.cast_unsigned(),
         joined_ms: row.try_get(7)?,
         lease_ms: u32::try_from(row.try_get::<_, i64>(8)?).unwrap_or(u32::MAX),
+        labels: NodeLabels::kept(row.try_get(9)?),
     })
 }

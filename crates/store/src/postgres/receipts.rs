@@ -10,7 +10,7 @@ use super::{
     group::id,
     invocations::{clamped, kept},
 };
-use crate::{BulkRecord, FunctionFilter, FunctionKey, NewReceipt, ReceiptRecord, StoreError};
+use crate::{FunctionFilter, FunctionKey, NewReceipt, ReceiptRecord};
 
 const COLUMNS: &str = "cancel, target, project, package, name, version, body, created_ms";
 
@@ -185,36 +185,4 @@ fn read(row: &Row) -> Result<ReceiptRecord, Fault> {
         body: row.try_get(6)?,
         created_ms: row.try_get(7)?,
     })
-}
-
-/// Begins a cancel of many.
-pub(crate) async fn begin_bulk(db: &Db, node: &str, bulk: &BulkRecord) -> Result<(), Fault> {
-    let insert = "INSERT INTO bulks (project, key, body, requests, node) VALUES ($1, $2, $3, $4, $5)
-                  ON CONFLICT (project, key) DO NOTHING";
-    let BulkRecord { project, key, body, requests } = bulk;
-    match execute(db, insert, &[project, key, &kept(body), requests, &node]).await? {
-        0 => Err(StoreError::Exists.into()),
-        _ => Ok(()),
-    }
-}
-
-/// Keeps its last form; what there was to do is done.
-pub(crate) async fn end_bulk(db: &Db, project: &str, key: &str, body: &str) -> Result<(), Fault> {
-    let update = "UPDATE bulks SET body = $3, requests = NULL WHERE project = $1 AND key = $2";
-    execute(db, update, &[&project, &key, &kept(body)]).await.map(drop)
-}
-
-pub(crate) async fn forget_bulk(db: &Db, project: &str, key: &str) -> Result<bool, Fault> {
-    let delete = "DELETE FROM bulks WHERE project = $1 AND key = $2";
-    Ok(execute(db, delete, &[&project, &key]).await? > 0)
-}
-
-/// Those that this node began.
-pub(crate) async fn bulks(db: &Db, node: &str) -> Result<Vec<BulkRecord>, Fault> {
-    let select = "SELECT project, key, body, requests FROM bulks WHERE node = $1 ORDER BY seq";
-    let read = |row: &Row| {
-        let (project, key) = (row.try_get(0)?, row.try_get(1)?);
-        Ok(BulkRecord { project, key, body: row.try_get(2)?, requests: row.try_get(3)? })
-    };
-    rows(db, select, &[&node]).await?.iter().map(read).collect()
 }

@@ -15,8 +15,11 @@ struct Step {
 }
 
 /// What takes a database from version n, its place here, to n + 1. Never edit one that was released.
-const STEPS: [Step; 2] =
-    [Step { tables: TABLES, oldest_program: 1 }, Step { tables: PLACES, oldest_program: 1 }];
+const STEPS: [Step; 3] = [
+    Step { tables: TABLES, oldest_program: 1 },
+    Step { tables: PLACES, oldest_program: 1 },
+    Step { tables: PLACEMENT, oldest_program: 1 },
+];
 /// The newest version this program knows.
 const KNOWN: i32 = STEPS.len() as i32;
 /// The lock under which the tables are changed, and under which a store is copied in.
@@ -119,6 +122,16 @@ CREATE TABLE facts (name TEXT COLLATE "C" PRIMARY KEY, value TEXT NOT NULL);
 
 /// Where the data folder of each node is: a copy of it is another place. Empty: a program joined that does not say.
 const PLACES: &str = "ALTER TABLE nodes ADD COLUMN place TEXT NOT NULL DEFAULT '';";
+
+/// Labels of nodes, those that functions ask for, and bulk cancels that are called off on a node which has not begun them. A program
+/// of the version before names its columns: a node of it has no labels, and claims whatever function it is of.
+const PLACEMENT: &str = r#"
+ALTER TABLE nodes ADD COLUMN labels TEXT[] NOT NULL DEFAULT '{}';
+ALTER TABLE functions ADD COLUMN node_labels TEXT[] NOT NULL DEFAULT '{}';
+ALTER TABLE bulks ADD COLUMN called_off BOOLEAN NOT NULL DEFAULT false;
+CREATE INDEX bulks_called_off ON bulks (node) WHERE called_off;
+CREATE INDEX bulks_running ON bulks (node) WHERE requests IS NOT NULL;
+"#;
 
 /// Brings the tables up to date. Whoever is first does it; the others wait for its lock and find it done.
 pub(crate) async fn migrate(db: &Db) -> Result<(), Fault> {

@@ -6,14 +6,15 @@ use cancel::{CancelId, RequestId};
 use tokio::sync::broadcast;
 
 use super::{
-    Postgres, cancels, claims, nodes, parts,
+    Postgres, bulks, cancels, claims, nodes, parts,
     queue::{Change, Needs},
     receipts, selects,
     store::dropped,
 };
 use crate::{
-    Beat, Claim, ElsewherePage, ElsewhereQuery, Fence, Fenced, InvocationRecord, Joining, Namesake, News,
-    NodeRow, Part, PartState, ReceiptRecord, Shared, StoreError, StoreFuture,
+    Beat, BulkRecord, Claim, ElsewherePage, ElsewhereQuery, Fence, Fenced, FunctionKey, InvocationRecord,
+    Joining, Namesake, News, NodeLabels, NodeRow, Part, PartState, ReceiptRecord, Shared, SharedBulk,
+    StoreError, StoreFuture,
 };
 
 impl Shared for Postgres {
@@ -114,6 +115,36 @@ impl Shared for Postgres {
         self.alone(Needs::NoCheck, move |db, opening| {
             Box::pin(async move { nodes::take_over(db, &me, opening.epoch, &node).await })
         })
+    }
+
+    fn unplaceable(&self, limit: u32) -> StoreFuture<Vec<(FunctionKey, NodeLabels)>> {
+        self.read(move |db| Box::pin(async move { claims::unplaceable(db, limit).await }))
+    }
+
+    fn bulk(&self, project: String, key: String) -> StoreFuture<Option<SharedBulk>> {
+        self.read(move |db| Box::pin(async move { bulks::one(db, &project, &key).await }))
+    }
+
+    fn bulks_of(&self, project: String, limit: u32) -> StoreFuture<Vec<SharedBulk>> {
+        self.read(move |db| Box::pin(async move { bulks::of_project(db, &project, limit).await }))
+    }
+
+    fn note_bulk(&self, project: String, key: String, body: String) -> StoreFuture<()> {
+        let node = Arc::clone(&self.node);
+        self.alone(Needs::Life, move |db, _| {
+            Box::pin(async move { bulks::note(db, &node, &project, &key, &body).await })
+        })
+    }
+
+    fn call_off_bulk(&self, project: String, key: String, body: String) -> StoreFuture<bool> {
+        self.alone(Needs::Life, move |db, _| {
+            Box::pin(async move { bulks::call_off(db, &project, &key, &body).await })
+        })
+    }
+
+    fn adopt_bulks(&self) -> StoreFuture<Vec<BulkRecord>> {
+        let node = Arc::clone(&self.node);
+        self.alone(Needs::Life, move |db, _| Box::pin(async move { bulks::adopt(db, &node).await }))
     }
 
     fn adopt(&self, limit: u32) -> StoreFuture<Vec<ReceiptRecord>> {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use cancel::{CancelId, RequestId};
 
 use super::{
-    Postgres, cancels, credentials, functions, invocations,
+    Postgres, bulks, cancels, credentials, functions, invocations,
     queue::{Change, Needs},
     receipts,
 };
@@ -207,20 +207,21 @@ impl Store for Postgres {
 
     fn begin_bulk(&self, bulk: BulkRecord) -> StoreFuture<()> {
         let node = Arc::clone(&self.node);
-        alone!(self, Needs::Life, db => receipts::begin_bulk(db, &node, &bulk))
+        alone!(self, Needs::Life, db => bulks::begin(db, &node, &bulk))
     }
 
     fn end_bulk(&self, project: String, key: String, body: String) -> StoreFuture<()> {
-        alone!(self, Needs::Life, db => receipts::end_bulk(db, &project, &key, &body))
+        let node = Arc::clone(&self.node);
+        alone!(self, Needs::Life, db => bulks::end(db, &node, &project, &key, &body))
     }
 
     fn forget_bulk(&self, project: String, key: String) -> StoreFuture<bool> {
-        alone!(self, Needs::Life, db => receipts::forget_bulk(db, &project, &key))
+        alone!(self, Needs::Life, db => bulks::forget(db, &project, &key))
     }
 
     fn bulks(&self) -> StoreFuture<Vec<BulkRecord>> {
         let node = Arc::clone(&self.node);
-        read!(self, db => receipts::bulks(db, &node))
+        read!(self, db => bulks::of_node(db, &node))
     }
 
     fn put_credential(&self, credential: CredentialRecord) -> StoreFuture<()> {

@@ -1,4 +1,9 @@
-//! The locks of trees, whose numbers all nodes reckon alike.
+//! What nodes lock: trees, by numbers that all of them reckon alike, and each other.
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    process::{Child, Command, Stdio},
+};
 
 use cancel::{Level, RequestId};
 use store::{Fenced, NewInvocation, Shared, Store, StoreError};
@@ -10,20 +15,19 @@ use crate::{
     subject::*,
 };
 
-/// A session that holds the lock of a tree by its number, until it is dropped.
-struct Holding(std::process::Child);
+/// A session that holds what it has locked until it is dropped.
+struct Holding(Child);
 
 impl Holding {
-    fn of(config: &str, number: u32) -> Self {
-        use std::io::{BufRead as _, Write as _};
-        let mut psql = std::process::Command::new(crate::server::programs().join("psql"));
-        let pipe = std::process::Stdio::piped;
-        let mut child = psql.args(["-qAtX", config]).stdin(pipe()).stdout(pipe()).spawn().unwrap();
-        let lock = format!("SELECT pg_advisory_lock({TREES}, {}), 'held';\n", number.cast_signed());
+    fn of(config: &str, lock: &str) -> Self {
+        let mut psql = Command::new(crate::server::programs().join("psql"));
+        let mut child =
+            psql.args(["-qAtX", config]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let lock = format!("\\o /dev/null\nBEGIN; {lock};\n\\o\nSELECT 'held';\n");
         child.stdin.as_mut().unwrap().write_all(lock.as_bytes()).unwrap();
         let mut line = String::new();
-        std::io::BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line, "|held\n");
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "held\n");
         Self(child)
     }
 }
@@ -50,7 +54,8 @@ async fn the_lock_of_a_tree_is_the_same_to_whoever_accepts_fences_and_records() 
             let base = 100 * (nth as u128 + 1);
             a.accept(NewInvocation { request: RequestId(root), ..invocation(base) }).await.unwrap();
             let number = (root ^ (root >> 32) ^ (root >> 64) ^ (root >> 96)) as u32;
-            let holding = Holding::of(&home.config, number);
+            let lock = format!("SELECT pg_advisory_lock({TREES}, {})", number.cast_signed());
+            let holding = Holding::of(&home.config, &lock);
             let accepted = a.accept(child(base + 1, root, &[root]));
             let fenced = b.fence(FenceOf { cancel: base + 2, target: root }.ask());
             let recorded = c.record_cancel(reaching(base + 3, &[base + 4], root, Level::Ask));
@@ -73,6 +78,30 @@ async fn the_lock_of_a_tree_is_the_same_to_whoever_accepts_fences_and_records() 
             assert!(matches!(fenced, Fenced::Stopping { .. }), "{fenced:?}");
             recorded.await.unwrap();
         }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_with_a_transaction_open_is_not_waited_for_by_whoever_would_take_it_over() {
+    let home = home();
+    let (a, b) = (home.node(0), home.open(1));
+    soon(async {
+        b.join(joining(1)).await.unwrap(); // its lease is over at once
+        b.accept(invocation(1)).await.unwrap();
+        // As it is left by a node that hangs in the middle of one.
+        let open = format!("SELECT 1 FROM nodes WHERE node = '{}' FOR KEY SHARE", name(1));
+        let holding = Holding::of(&home.config, &open);
+        assert!(!a.take_over(name(1)).await.unwrap());
+        // What it would have done to whoever waited.
+        a.renew().await.unwrap();
+        a.accept(invocation(2)).await.unwrap();
+        drop(holding);
+        // Its session ends on its own time.
+        while !a.take_over(name(1)).await.unwrap() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(b.accept(invocation(3)).await, Err(StoreError::Lapsed));
     })
     .await;
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "what a test cannot do without ends it")]
 #![allow(clippy::expect_used, reason = "what a test cannot do without ends it")]
 
+mod abroad;
 mod bans;
 #[path = "../embedded/bulks.rs"]
 mod bulks;
@@ -26,6 +27,7 @@ mod lost;
 mod model;
 #[path = "../embedded/order.rs"]
 mod order;
+mod placement;
 #[path = "../embedded/results.rs"]
 mod results;
 #[path = "../embedded/samples.rs"]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use store::{Joining, Postgres, Shared as _, StoreError, StoreFuture};
+use store::{Joining, NodeLabels, Postgres, Shared as _, Store as _, StoreError, StoreFuture};
 use tempfile::TempDir;
 
 use crate::server;
@@ -36,13 +36,20 @@ pub(crate) fn name(number: usize) -> String {
 
 /// How a node of the tests introduces itself.
 pub(crate) fn joining(lease_ms: u32) -> Joining {
-    Joining { endpoint: "http://here:1".into(), version: "0".into(), lease_ms }
+    Joining { endpoint: "http://here:1".into(), version: "0".into(), lease_ms, labels: NodeLabels::default() }
 }
 
 impl Home {
     /// A node that has not joined.
     pub(crate) fn open(&self, number: usize) -> Postgres {
         Postgres::connect(&self.config, None, None, name(number), self.folders[number].path()).unwrap()
+    }
+
+    /// The next life of the first node.
+    pub(crate) async fn again_after(&self, life: Postgres) -> Postgres {
+        life.close().await.unwrap();
+        drop(life);
+        self.node(0)
     }
 
     /// A node with a lease of a minute.

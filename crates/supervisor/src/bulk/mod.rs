@@ -3,8 +3,9 @@
 //!
 //! Each has a key that its asker chose: asking again under it tells how it stands, and never selects anew. What
 //! there is to do is in the store before the asker is told that it begins, so that a new life of the node goes
-//! on with it.
+//! on with it. Where several nodes share the store, `abroad` has the rest.
 
+mod abroad;
 mod plan;
 mod registry;
 mod run;

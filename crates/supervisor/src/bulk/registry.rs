@@ -10,16 +10,16 @@ use std::{
 
 use cancel::{Level, RequestId, Scope};
 use store::{BulkRecord, FunctionKey, StoreError};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::{
-    Bulk, BulkOrder,
+    Bulk, BulkOrder, abroad,
     plan::{BulkPlan, planned},
     run::{How, run},
     state::ToDo,
 };
 use crate::{
-    handle::{Actor, Handle},
+    handle::Handle,
     message::Question,
     selection::{Found, NotSelected, Selected, Selection, Standing},
 };
@@ -39,11 +39,6 @@ pub enum BulkRefusal {
     /// The key is another one's.
     #[error("this key is of another bulk cancel ({0}); choose another key")]
     OtherAsk(String),
-    /// The key is of one that another node of this store began.
-    #[error(
-        "this key is of a bulk cancel that another node began: ask that node how it stands, or choose another key"
-    )]
-    OtherNode,
     /// Too many run already.
     #[error("{MAX_RUNNING} bulk cancels of this project run already; wait for one to end")]
     TooManyRunning,
@@ -58,27 +53,43 @@ pub(crate) struct Kept {
     project: String,
     bulk: Mutex<Bulk>,
     called_off: AtomicBool,
+    /// Told when something of it was answered, or it is over.
+    changes: Notify,
+    /// Held while its end is decided and written: of two ends the later one must not be overwritten by the earlier.
+    ending: tokio::sync::Mutex<()>,
 }
 
 impl Kept {
     fn new(bulk: Bulk) -> Arc<Self> {
         let (key, project) = (bulk.key.clone(), bulk.project.clone());
-        Arc::new(Self { key, project, bulk: Mutex::new(bulk), called_off: AtomicBool::new(false) })
+        let (called_off, changes, ending) = (AtomicBool::new(false), Notify::new(), Default::default());
+        Arc::new(Self { key, project, bulk: Mutex::new(bulk), called_off, changes, ending })
     }
 
     pub(super) fn look_and_change<T>(&self, change: impl FnOnce(&mut Bulk) -> T) -> T {
         change(&mut self.bulk.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn state(&self) -> Bulk {
+    pub(super) fn state(&self) -> Bulk {
         self.look_and_change(|bulk| bulk.clone())
+    }
+
+    /// Notes an answer.
+    pub(super) fn note(&self, change: impl FnOnce(&mut Bulk)) {
+        self.look_and_change(change);
+        self.changes.notify_one();
+    }
+
+    /// Resolves when something was noted since it did so last, or it is over.
+    pub(super) async fn changed(&self) {
+        self.changes.notified().await;
     }
 
     pub(super) fn is_called_off(&self) -> bool {
         self.called_off.load(Ordering::Relaxed)
     }
 
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.look_and_change(|bulk| bulk.is_over())
     }
 
@@ -89,6 +100,7 @@ impl Kept {
 
     /// All that was begun of it was answered: first the disk, then whoever asks.
     pub(super) async fn end(&self, handle: &Handle) {
+        let _ending = self.ending.lock().await;
         let mut ended = self.state();
         ended.end(self.is_called_off());
         if let Err(error) = self.keep_end(handle, &ended).await {
@@ -97,7 +109,21 @@ impl Kept {
         }
         let Bulk { selected, stopped, draining, over, failed, .. } = ended;
         tracing::info!(key = self.key, selected, stopped, draining, over, failed, "bulk cancel");
-        self.look_and_change(|bulk| *bulk = ended);
+        self.note(|bulk| *bulk = ended);
+    }
+
+    /// Leaves alone whoever was not asked to stop yet. First the disk: a new life must not go on with it. Its last form is
+    /// written when it has ended; one that has is as it is.
+    async fn call_off(&self, handle: &Handle) -> Result<(), StoreError> {
+        let _ending = self.ending.lock().await;
+        if self.is_over() {
+            return Ok(());
+        }
+        let mut so_far = self.state();
+        so_far.end(true);
+        self.keep_end(handle, &so_far).await?;
+        self.called_off.store(true, Ordering::Relaxed);
+        Ok(())
     }
 }
 
@@ -123,7 +149,11 @@ impl Bulks {
     }
 
     fn find(&self, project: &str, key: &str) -> Option<Bulk> {
-        self.of(project, |all| all.iter().find(|kept| kept.key == key).map(|kept| kept.state()))
+        self.kept(project, key).map(|kept| kept.state())
+    }
+
+    fn kept(&self, project: &str, key: &str) -> Option<Arc<Kept>> {
+        self.of(project, |all| all.iter().find(|kept| kept.key == key).map(Arc::clone))
     }
 
     fn running(&self, project: &str) -> usize {
@@ -174,12 +204,8 @@ impl Handle {
     async fn begin_bulk(&self, order: BulkOrder) -> Result<(Bulk, bool), BulkRefusal> {
         let project = order.selection.project.clone();
         let _turn = self.bulks.0.beginning.lock().await;
-        if let Some(known) = self.bulks.find(&project, &order.key) {
-            return if known.is(&order) {
-                Ok((known, false))
-            } else {
-                Err(BulkRefusal::OtherAsk(known.selection))
-            };
+        if let Some(known) = self.bulk(&project, &order.key).await? {
+            return known.told_to(&order);
         }
         if self.bulks.running(&project) >= MAX_RUNNING {
             return Err(BulkRefusal::TooManyRunning);
@@ -191,21 +217,37 @@ impl Handle {
             Standing::Running => 1,
             Standing::Draining => 2,
         });
-        let bulk = Bulk::begun(&order, &requests);
+        let node = self.nodes().map(|nodes| nodes.shared().node());
+        let bulk = Bulk { node, ..Bulk::begun(&order, &requests) };
         let todo = ToDo::of(&requests);
         let text = |part: serde_json::Result<String>| part.unwrap_or_default(); // plain data: cannot fail
         let (body, left) = (text(serde_json::to_string(&bulk)), text(serde_json::to_string(&todo)));
-        let record = BulkRecord { project, key: order.key.clone(), body, requests: Some(left) };
-        self.store.begin_bulk(record).await.map_err(|error| match error {
-            StoreError::Exists => BulkRefusal::OtherNode,
-            error => error.into(),
-        })?;
+        let record =
+            BulkRecord { project: project.clone(), key: order.key.clone(), body, requests: Some(left) };
+        match self.store.begin_bulk(record).await {
+            Ok(()) => {}
+            // Another node began it while this one selected.
+            Err(StoreError::Exists) => {
+                let known = self.bulk(&project, &order.key).await?.ok_or(StoreError::Exists)?;
+                return known.told_to(&order);
+            }
+            Err(error) => return Err(error.into()),
+        }
         let requests = requests.into_iter().map(|Found { request, function, .. }| (request, function));
         self.go_on(bulk.clone(), requests.collect(), How::of(&order));
         Ok((bulk, true))
     }
 
-    fn go_on(&self, bulk: Bulk, requests: Vec<(RequestId, Arc<FunctionKey>)>, how: How) {
+    pub(super) fn go_on(&self, bulk: Bulk, requests: Vec<(RequestId, Arc<FunctionKey>)>, how: How) {
+        let kept = self.keep_bulk(bulk);
+        if let Some(nodes) = self.nodes() {
+            tokio::spawn(abroad::keep_noted(Arc::clone(nodes), Arc::clone(&kept)));
+        }
+        tokio::spawn(run(self.clone(), kept, requests, how));
+    }
+
+    /// Remembers one, and has the store forget those that go for it.
+    pub(super) fn keep_bulk(&self, bulk: Bulk) -> Arc<Kept> {
         let kept = Kept::new(bulk);
         for forgotten in self.bulks.keep(Arc::clone(&kept)) {
             let forget = self.store.forget_bulk(forgotten.project.clone(), forgotten.key.clone());
@@ -215,12 +257,18 @@ impl Handle {
                 }
             });
         }
-        tokio::spawn(run(self.clone(), kept, requests, how));
+        kept
     }
 
-    /// How a bulk cancel of this project stands.
-    pub fn bulk(&self, project: &str, key: &str) -> Option<Bulk> {
-        self.bulks.find(project, key)
+    /// How a bulk cancel of this project stands, whichever node of the store has it.
+    ///
+    /// # Errors
+    /// When it is not of this node, and the store cannot be read.
+    pub async fn bulk(&self, project: &str, key: &str) -> Result<Option<Bulk>, StoreError> {
+        match (self.bulks.find(project, key), self.nodes()) {
+            (None, Some(nodes)) => abroad::find(nodes.shared().as_ref(), project, key).await,
+            (known, _) => Ok(known),
+        }
     }
 
     /// Leaves alone whoever of it was not asked to stop yet, in the next life too; what was begun goes on. `None`
@@ -229,21 +277,38 @@ impl Handle {
     /// # Errors
     /// When that could not be made durable: then it goes on.
     pub async fn call_off_bulk(&self, project: &str, key: &str) -> Result<Option<Bulk>, StoreError> {
-        let find = |all: &mut VecDeque<Arc<Kept>>| all.iter().find(|kept| kept.key == key).map(Arc::clone);
-        let Some(kept) = self.bulks.of(project, find) else { return Ok(None) };
-        if !kept.is_over() {
-            let mut so_far = kept.state();
-            so_far.end(true);
-            // First the disk: a new life must not go on with it. Its last form is written when it has ended.
-            kept.keep_end(self, &so_far).await?;
-            kept.called_off.store(true, Ordering::Relaxed);
+        match (self.bulks.kept(project, key), self.nodes()) {
+            (Some(kept), _) => {
+                kept.call_off(self).await?;
+                Ok(Some(kept.state()))
+            }
+            (None, Some(nodes)) => abroad::call_off(nodes.shared().as_ref(), project, key).await,
+            (None, None) => Ok(None),
         }
-        Ok(Some(kept.state()))
     }
 
-    /// Those of a project that are remembered, the newest first.
-    pub fn bulks(&self, project: &str) -> Vec<Bulk> {
-        self.bulks.of(project, |all| all.iter().rev().map(|kept| kept.state()).collect())
+    /// Does what was asked for on another node: the row says that it is called off, and nobody would go on with it.
+    pub(super) async fn hear_called_off(&self, project: &str, key: &str) -> Result<(), StoreError> {
+        let Some(kept) = self.bulks.kept(project, key) else { return Ok(()) };
+        if kept.is_over() {
+            // An earlier life did not come to say how far it was.
+            return kept.keep_end(self, &kept.state()).await;
+        }
+        kept.called_off.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Those of a project that are remembered, the newest first; where several nodes share the store the last 64 of all.
+    ///
+    /// # Errors
+    /// When what other nodes have cannot be read.
+    pub async fn bulks(&self, project: &str) -> Result<Vec<Bulk>, StoreError> {
+        let here: Vec<Bulk> =
+            self.bulks.of(project, |all| all.iter().rev().map(|kept| kept.state()).collect());
+        let Some(nodes) = self.nodes() else { return Ok(here) };
+        let rows = nodes.shared().bulks_of(project.to_owned(), MAX_KEPT as u32).await?;
+        let known = |key: &str| here.iter().find(|bulk| bulk.key == key).cloned();
+        rows.into_iter().map(|row| known(&row.record.key).map_or_else(|| abroad::read(row), Ok)).collect()
     }
 
     async fn select(&self, selection: Selection) -> Result<Selected, NotSelected> {
@@ -265,35 +330,6 @@ impl Handle {
 /// # Errors
 /// When the store cannot be read.
 pub(crate) async fn resume(handle: &Handle) -> Result<(), StoreError> {
-    for record in handle.store.bulks().await? {
-        let BulkRecord { project, key, body, requests } = record;
-        let read = serde_json::from_str::<Bulk>(&body);
-        let left = requests.map(|left| serde_json::from_str::<ToDo>(&left)).transpose();
-        let (bulk, todo) = match (read, left) {
-            (Ok(bulk), Ok(Some(todo))) => (bulk, todo),
-            (Ok(bulk), Ok(None)) => {
-                handle.bulks.keep(Kept::new(bulk));
-                continue;
-            }
-            (Err(error), _) | (_, Err(error)) => {
-                // Its key stays taken: the store knows it.
-                tracing::error!(key, project, %error, "a bulk cancel cannot be read; it stays as it is");
-                continue;
-            }
-        };
-        tracing::info!(key, project, selected = bulk.selected, "a bulk cancel goes on");
-        let how = How {
-            scope: if bulk.scope == "subtree" { Scope::Subtree } else { Scope::Request },
-            level: if bulk.level == "kill" { Level::Kill } else { Level::Ask },
-            rate: bulk.rate,
-            actor: Actor {
-                credential: bulk.asked_by.clone(),
-                remote: bulk.remote.as_deref().and_then(|remote| remote.parse().ok()),
-                reason: bulk.reason.clone(),
-                bulk: Some(key),
-            },
-        };
-        handle.go_on(bulk.again(), todo.requests(&project), how);
-    }
+    handle.store.bulks().await?.into_iter().for_each(|record| handle.take_up_bulk(record));
     Ok(())
 }

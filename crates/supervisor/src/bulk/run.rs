@@ -84,7 +84,7 @@ fn noted(kept: &Kept, done: Option<Result<Answered, tokio::task::JoinError>>) ->
     match done {
         Some(Ok((_, _, CancelAnswer::Gone))) => true,
         Some(Ok((request, function, answer))) => {
-            kept.look_and_change(|bulk| bulk.note(request, &function, &answer));
+            kept.note(|bulk| bulk.note(request, &function, &answer));
             false
         }
         Some(Err(error)) => {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use store::FunctionKey;
 use utoipa::ToSchema;
 
-use super::BulkOrder;
+use super::{BulkOrder, BulkRefusal};
 use crate::{
     drafts::{level_word, scope_word},
     handle::{CancelAnswer, Stop},
@@ -44,7 +44,7 @@ pub struct Bulk {
     pub asked_ms: i64,
     /// `running`, `done`, or `called_off`: then those that are not `done` were left alone.
     pub state: String,
-    /// An earlier life of the node began it; this one went through all of it again, which stops nobody twice.
+    /// An earlier life of the node began it, or one that is gone; it was gone through again as a whole, which stops nobody twice.
     pub resumed: bool,
     /// Requests that were selected.
     pub selected: u32,
@@ -68,6 +68,9 @@ pub struct Bulk {
     pub draining_requests: Vec<BulkDraining>,
     /// When the last was answered.
     pub ended_ms: Option<i64>,
+    /// The node that carries it out, or did, where several share the store. Asked on another one, the counts are a second old or so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
 }
 
 /// One request that a bulk cancel could not stop.
@@ -122,6 +125,11 @@ impl Bulk {
         self.selection == order.described
             && self.scope == scope_word(order.scope)
             && self.level == level_word(order.level)
+    }
+
+    /// What an ask under its key is told: how it stands, and that it does not begin now.
+    pub(super) fn told_to(self, order: &BulkOrder) -> Result<(Self, bool), BulkRefusal> {
+        if self.is(order) { Ok((self, false)) } else { Err(BulkRefusal::OtherAsk(self.selection)) }
     }
 
     /// Whether nothing of it is under way any more.

@@ -1,6 +1,9 @@
 //! Requests out of the shared queue: as many as the node would run now, and none that another is better placed for.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::HashSet,
+    sync::{Arc, PoisonError},
+};
 
 use cancel::Outcome;
 use store::{Claim, FunctionKey, InvocationRecord, StoreError};
@@ -14,6 +17,7 @@ use crate::{
     node::{never_here, taken_up},
     pool::Pool,
     shell::Shell,
+    spec::FunctionSpec,
 };
 
 /// Requests in one claim: enough to make the way to the store cheap for each, few enough that another node finds some.
@@ -59,7 +63,9 @@ impl Shell {
             given_back && !self.has_room(pool) || self.crowded_out.contains(key)
         };
         let behind = self.pools.iter().filter(|(key, pool)| enough(key, pool));
-        let disabled = self.functions.values().filter(|function| function.max_instances == 0);
+        // What asks for labels that are not here is not given out by the store.
+        let is_disabled = |function: &&Arc<FunctionSpec>| function.max_instances == 0;
+        let disabled = self.functions.values().filter(is_disabled).filter(|of| !self.lacks_labels(of));
         let behind = behind.map(|(key, _)| key).chain(disabled.map(|function| &function.key));
         Room {
             places: (free + offered as usize).saturating_sub(waiting),
@@ -67,7 +73,7 @@ impl Shell {
         }
     }
 
-    /// Takes up what was claimed; gives back what is of functions that are not here.
+    /// Takes up what was claimed; gives back what is of functions that are not here, or ask for labels that are not.
     pub(crate) fn claimed(
         &mut self,
         rows: Vec<InvocationRecord>,
@@ -76,12 +82,12 @@ impl Shell {
         let mut unknown = Vec::new();
         for row in rows {
             match self.functions.get(&row.function).map(Arc::clone) {
-                Some(function) => {
+                Some(function) if !self.lacks_labels(&function) => {
                     // A tree that spans nodes is held together by the store.
                     let parent = row.parent;
                     self.arrived(taken_up(row, function, parent, Vec::new()));
                 }
-                None => unknown.push(row),
+                _ => unknown.push(row),
             }
         }
         drop(respond.send(unknown)); // closed: the node is ending, and gives all back
@@ -121,6 +127,19 @@ impl Nodes {
             self.cannot_run(row, unknown).await?;
         }
         Ok(Claimed::Some)
+    }
+
+    /// Gives back what the shell has let go of.
+    pub(super) async fn give_back_misplaced(&self) {
+        let left = std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner));
+        if left.is_empty() {
+            return;
+        }
+        match self.shared.release(left).await {
+            Ok(gone) => tracing::info!(requests = gone.len(), "gave back what this node may not run"),
+            // Found again as what this node owns and does not know of.
+            Err(error) => tracing::warn!(%error, "what this node may not run is given back later"),
+        }
     }
 
     /// Its function is not here: for another node, or for nobody if it is gone.

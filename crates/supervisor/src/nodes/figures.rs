@@ -24,6 +24,8 @@ pub struct NodesMetrics {
     pub given_back: Counter,
     /// Nodes whose lease was over, and whose work this one took away.
     pub takeovers: Counter,
+    /// Functions of which requests wait for labels that no live node has, when that was looked at last.
+    unplaceable: AtomicU64,
     /// Until when what runs here may go on without another renewal, in microseconds of the clock that goes on in sleep.
     run_until_us: AtomicU64,
 }
@@ -35,6 +37,7 @@ impl NodesMetrics {
             claimed: Counter::default(),
             given_back: Counter::default(),
             takeovers: Counter::default(),
+            unplaceable: AtomicU64::new(0),
             run_until_us: AtomicU64::new(0),
         }
     }
@@ -50,6 +53,15 @@ impl NodesMetrics {
             PartState::Open | PartState::NodeLost => return,
         };
         self.parts.of(word).count();
+    }
+
+    pub(super) fn unplaceable(&self, functions: usize) {
+        self.unplaceable.store(functions as u64, Ordering::Relaxed);
+    }
+
+    /// Functions of which requests wait for labels that no live node has, a hundred at most; looked at every 15 s.
+    pub fn unplaceable_functions(&self) -> u64 {
+        self.unplaceable.load(Ordering::Relaxed)
     }
 
     pub(super) fn may_run_until(&self, moment: Duration) {

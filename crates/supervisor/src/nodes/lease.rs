@@ -7,7 +7,7 @@ use std::{
 };
 
 use cluster::{Act, Ask, Failure, Membership, Timing, Why};
-use store::{Beat, Joining, NodeState, StoreError};
+use store::{Beat, Joining, NodeLabels, NodeState, StoreError};
 use tokio::{
     sync::{mpsc, oneshot},
     task::{JoinHandle, JoinSet},
@@ -36,6 +36,8 @@ pub struct LeaseSettings {
     pub endpoint: String,
     /// The program's version.
     pub version: String,
+    /// What functions may ask of their nodes, and this one has.
+    pub labels: NodeLabels,
 }
 
 /// Why a node lost its lease.
@@ -75,14 +77,14 @@ impl Nodes {
         settings: LeaseSettings,
         clock: LeaseClock,
     ) -> Result<Lease, StoreError> {
-        let LeaseSettings { timing, endpoint, version } = settings;
+        let LeaseSettings { timing, endpoint, version, labels } = settings;
         let mut membership = Membership::new(timing, now());
         let Some(Act::Join(ask)) = membership.next(now()) else {
             return Err(StoreError::Closed); // cannot be: a new member's first act is to join
         };
         let lease_ms = u32::try_from(timing.lease.as_millis()).unwrap_or(u32::MAX);
         self.compare_leases(lease_ms).await;
-        let epoch = self.shared.join(Joining { endpoint, version, lease_ms }).await?;
+        let epoch = self.shared.join(Joining { endpoint, version, lease_ms, labels }).await?;
         if !membership.joined(now(), ask, epoch) {
             return Err(StoreError::Lapsed);
         }

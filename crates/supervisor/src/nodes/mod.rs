@@ -15,18 +15,19 @@ mod orphans;
 mod owned;
 mod parts;
 mod trees;
+mod unplaceable;
 mod work;
 
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use cancel::CancelId;
+use cancel::{CancelId, RequestId};
 use serde::{Deserialize, Serialize};
 use store::{FunctionFilter, NodeRow, Shared, StoreError};
 use tokio::sync::{Notify, watch};
@@ -51,6 +52,10 @@ pub struct Nodes {
     waiting: AtomicBool,
     /// Room came free, or something is waiting for it.
     work: Notify,
+    /// Functions were read again: what could not run here a moment ago may now.
+    read_again: AtomicBool,
+    /// Requests that the shell has let go of, on their way back into the shared queue. As many as it had at most.
+    left: Mutex<Vec<RequestId>>,
     /// The lease is to be renewed at once.
     hurry: Notify,
     /// Rises when another node may have changed a function, an alias or an asynchronous configuration.
@@ -78,6 +83,8 @@ impl Nodes {
             accepts: AtomicBool::new(false),
             waiting: AtomicBool::new(true),
             work: Notify::new(),
+            read_again: AtomicBool::new(false),
+            left: Mutex::default(),
             hurry: Notify::new(),
             functions: watch::Sender::new(0),
             passing: tokio::sync::Mutex::new(()),
@@ -113,6 +120,18 @@ impl Nodes {
     /// Something came into the shared queue.
     pub(crate) fn waits(&self) {
         self.waiting.store(true, Ordering::Relaxed);
+        self.work.notify_one();
+    }
+
+    /// What other nodes changed of functions is here: what was given back as unknown is wanted again.
+    pub fn functions_read(&self) {
+        self.read_again.store(true, Ordering::Relaxed);
+        self.waits();
+    }
+
+    /// These may not run here: for others.
+    pub(crate) fn give_back_later(&self, requests: Vec<RequestId>) {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).extend(requests);
         self.work.notify_one();
     }
 

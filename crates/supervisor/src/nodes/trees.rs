@@ -107,5 +107,6 @@ pub(super) fn shown(row: InvocationRecord, owner: Option<String>) -> RequestRow 
         created_ms: Some(row.created_ms),
         started_ms: row.started_ms,
         node: owner.filter(|_| !over),
+        waits_for: None,
     }
 }

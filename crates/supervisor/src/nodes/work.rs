@@ -55,6 +55,8 @@ struct Worker {
     handle: Handle,
     performing: Performing,
     unknown: HashSet<FunctionKey>,
+    /// Functions that were told of as waiting for labels that no node has.
+    unplaceable: HashSet<FunctionKey>,
     /// What the last look for lost requests found that the shell did not know.
     suspects: HashSet<RequestId>,
     /// Closes receipts of nodes that are gone, since the last renewal that told of some.
@@ -73,6 +75,7 @@ impl Nodes {
             handle,
             performing: Performing::new(),
             unknown: HashSet::new(),
+            unplaceable: HashSet::new(),
             suspects: HashSet::new(),
             adopting: None,
             functions: None,
@@ -94,6 +97,7 @@ impl Worker {
             if due.parts {
                 due.parts = self.begin_parts().await.is_err();
             }
+            self.nodes.give_back_misplaced().await;
             if due.claim && self.nodes.accepts() && self.nodes.waiting.load(Ordering::Relaxed) {
                 due.claim = self.claim().await;
             }
@@ -109,6 +113,9 @@ impl Worker {
                 _ = lost.tick() => {
                     if let Err(error) = self.nodes.look_for_lost(&self.handle, &mut self.suspects).await {
                         tracing::debug!(%error, "what this node owns could not be looked through");
+                    }
+                    if let Err(error) = self.nodes.look_for_unplaceable(&mut self.unplaceable).await {
+                        tracing::debug!(%error, "what no node may run could not be looked for");
                     }
                 }
                 _ = long.tick(), if self.nodes.accepts() => {
@@ -130,6 +137,8 @@ impl Worker {
                 due.claim = true;
             }
             Ok(News::Functions) => self.functions_changed(),
+            // The next renewal tells which.
+            Ok(News::Bulks) => self.nodes.hurry.notify_one(),
             Ok(News::Reported(_) | News::Credentials) => {}
             Ok(News::Again) | Err(broadcast::error::RecvError::Lagged(_)) => {
                 self.nodes.waiting.store(true, Ordering::Relaxed);
@@ -153,6 +162,15 @@ impl Worker {
         }
         if self.functions.replace(beat.functions).is_some_and(|known| known != beat.functions) {
             self.functions_changed();
+        }
+        if beat.abandoned || !beat.called_off.is_empty() {
+            let (nodes, handle) = (Arc::clone(&self.nodes), self.handle.clone());
+            tokio::spawn(async move {
+                handle.called_off_elsewhere(beat.called_off).await;
+                if beat.abandoned {
+                    handle.adopt_bulks(&nodes).await;
+                }
+            });
         }
         for node in beat.lapsed {
             let nodes = Arc::clone(&self.nodes);
@@ -182,6 +200,9 @@ impl Worker {
 
     /// Claims once; whether to claim again at once.
     async fn claim(&mut self) -> bool {
+        if self.nodes.read_again.swap(false, Ordering::Relaxed) {
+            self.unknown.clear();
+        }
         match self.nodes.claim(&self.handle, &mut self.unknown).await {
             Ok(Claimed::Some) => true,
             Ok(Claimed::Nothing) => {
