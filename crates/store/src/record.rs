@@ -177,7 +177,7 @@ pub struct InvocationRecord {
     pub attempts: u32,
     /// Attempts that failed and count against its retries.
     pub failures: u32,
-    /// It waits for its next attempt until then.
+    /// It waits for its next attempt until then, by the store's clock; 0 in a claimed one, which is due.
     pub not_before_ms: i64,
     /// How many results were handed on to come to this one.
     pub hops: u32,

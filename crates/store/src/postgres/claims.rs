@@ -30,8 +30,8 @@ const FREE: &str = "free AS (
                  ORDER BY i.project, i.package, i.name, i.version LIMIT 1) next
          )";
 
-/// Takes requests out of the shared queue: none of a function that asks for labels which the node does not have; of each the oldest are taken, and of those the first of every function before the
-/// second of any.
+/// Takes requests out of the shared queue: none of a function that asks for labels which the node does not have; of each the
+/// oldest, and of those the first of every function before the second of any. It begins the transaction.
 pub(crate) async fn claim(
     db: &Db,
     opening: Opening<'_>,
@@ -78,7 +78,8 @@ pub(crate) async fn claim(
     let values: super::connection::Params<'_> =
         &[&opening.node, &limit, &each, &projects, &packages, &names, &versions];
     let ((), claimed) = tokio::try_join!(biased; open_if_queued(db, opening), rows(db, &sql, values))?;
-    claimed.iter().map(read).collect()
+    // All of them are due by the server's clock, whatever this node's says.
+    claimed.iter().map(|row| Ok(InvocationRecord { not_before_ms: 0, ..read(row)? })).collect()
 }
 
 /// Functions that have requests in the queue and ask for labels which no live node has.

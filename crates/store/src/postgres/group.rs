@@ -14,7 +14,7 @@ use super::{
     connection::{Db, prepare, row, rows},
     fault::Fault,
     invocations, parts,
-    queue::Change,
+    queue::{Change, Until},
     receipts,
 };
 use crate::{Lineage, NewInvocation, PartState, Placement, Settlement, Status, StoreError};
@@ -142,7 +142,7 @@ pub(crate) fn id(request: RequestId) -> Uuid {
 struct Run<'a> {
     accepts: Vec<(usize, &'a NewInvocation)>,
     running: Vec<(RequestId, u32, i64)>,
-    waiting: Vec<(RequestId, u32, i64)>,
+    waiting: Vec<(RequestId, u32, Until)>,
     settled: Vec<(usize, &'a Settlement)>,
     over: Vec<(CancelId, &'a str)>,
     reports: Vec<(i64, PartState, &'a str)>,

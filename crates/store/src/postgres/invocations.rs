@@ -10,6 +10,7 @@ use super::{
     connection::{Db, execute, row, rows},
     fault::Fault,
     group::id,
+    queue::Until,
 };
 use crate::{
     FunctionFilter, FunctionKey, InvocationPage, InvocationQuery, InvocationRecord, Labels, NewInvocation,
@@ -56,8 +57,9 @@ UPDATE invocations i SET status = 1, attempts = u.n, started_ms = u.at
 FROM unnest($2::uuid[], $3::int8[], $4::int8[]) AS u(request, n, at)
 WHERE i.request = u.request AND i.owner = $1 AND i.status < 2";
 const WAITING: &str = "
-UPDATE invocations i SET status = 0, failures = u.n, not_before_ms = u.at
-FROM unnest($2::uuid[], $3::int8[], $4::int8[]) AS u(request, n, at)
+UPDATE invocations i SET status = 0, failures = u.n, not_before_ms =
+    CASE WHEN u.rest > 0 THEN (extract(epoch FROM clock_timestamp()) * 1000)::bigint + u.rest ELSE u.at END
+FROM unnest($2::uuid[], $3::int8[], $4::int8[], $5::int8[]) AS u(request, n, at, rest)
 WHERE i.request = u.request AND i.owner = $1 AND i.status < 2";
 // What another node fenced before this is written ends as cancelled, whatever its owner thinks: whoever asked there was told
 // so, or will be. A fence of its own the owner has reckoned with. Which it was is said in the row: a statement that waited for
@@ -118,22 +120,29 @@ pub(crate) async fn accept(
 }
 
 pub(crate) async fn mark_running(db: &Db, node: &str, marks: &[(RequestId, u32, i64)]) -> Result<(), Fault> {
-    // Fenced or not: if it was handed over before the fence fell, it ran, and its end must say so.
-    marked(db, RUNNING, node, marks).await
-}
-
-pub(crate) async fn mark_waiting(db: &Db, node: &str, marks: &[(RequestId, u32, i64)]) -> Result<(), Fault> {
-    marked(db, WAITING, node, marks).await
-}
-
-async fn marked(db: &Db, mark: &str, node: &str, marks: &[(RequestId, u32, i64)]) -> Result<(), Fault> {
     if marks.is_empty() {
         return Ok(());
     }
     let requests: Vec<Uuid> = marks.iter().map(|(request, ..)| id(*request)).collect();
-    let numbers: Vec<i64> = marks.iter().map(|(_, number, _)| i64::from(*number)).collect();
+    let attempts: Vec<i64> = marks.iter().map(|(_, attempts, _)| i64::from(*attempts)).collect();
     let times: Vec<i64> = marks.iter().map(|(.., at)| *at).collect();
-    execute(db, mark, &[&node, &requests, &numbers, &times]).await.map(drop)
+    // Fenced or not: if it was handed over before the fence fell, it ran, and its end must say so.
+    execute(db, RUNNING, &[&node, &requests, &attempts, &times]).await.map(drop)
+}
+
+/// Until when is what was left of it when it was named, by the server's clock: any node may take it up then, and theirs differ.
+pub(crate) async fn mark_waiting(
+    db: &Db,
+    node: &str,
+    marks: &[(RequestId, u32, Until)],
+) -> Result<(), Fault> {
+    if marks.is_empty() {
+        return Ok(());
+    }
+    let requests: Vec<Uuid> = marks.iter().map(|(request, ..)| id(*request)).collect();
+    let failures: Vec<i64> = marks.iter().map(|(_, failures, _)| i64::from(*failures)).collect();
+    let (times, rests): (Vec<i64>, Vec<i64>) = marks.iter().map(|(.., until)| (until.at, until.left)).unzip();
+    execute(db, WAITING, &[&node, &requests, &failures, &times, &rests]).await.map(drop)
 }
 
 /// Those that were not final before, and are this node's; whether they ended as it says.

@@ -2,7 +2,10 @@
 //!
 //! The bounds are those of the embedded store's writer: a caller cannot tell the two apart.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
 
 use cancel::{CancelId, RequestId};
 use futures_util::future::BoxFuture;
@@ -26,7 +29,7 @@ pub(crate) enum Change {
     /// It was handed to a runtime: attempts so far, and when.
     Running(RequestId, u32, i64),
     /// It waits for its next attempt: failures so far, and until when.
-    Waiting(RequestId, u32, i64),
+    Waiting(RequestId, u32, Until),
     /// It is over.
     Settle(Settlement),
     /// A cancel that reaches no further than this node.
@@ -35,6 +38,24 @@ pub(crate) enum Change {
     Over(CancelId, String),
     /// What became of a part of a cancel.
     Report(i64, PartState, String),
+}
+
+/// A time that nodes wait for by the server's clock, and that one of them has named by its own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Until {
+    /// By the clock of who named it, in milliseconds.
+    pub(crate) at: i64,
+    /// What was left of it then; less than 0: it was over.
+    pub(crate) left: i64,
+}
+
+impl Until {
+    pub(crate) fn named(at: i64) -> Self {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let left = at.saturating_sub(i64::try_from(now.as_millis()).unwrap_or(i64::MAX));
+        // For ever is for ever by any clock; added to one it must not be too large.
+        Self { at, left: left.min(i64::MAX / 2) }
+    }
 }
 
 /// One of them, with who hears of it.

@@ -11,7 +11,7 @@ use cancel::{CancelId, RequestId};
 
 use super::{
     Postgres, bulks, cancels, credentials, functions, invocations,
-    queue::{Change, Needs},
+    queue::{Change, Needs, Until},
     receipts,
 };
 use crate::{Store, StoreError, StoreFuture, StoreMetrics, Told, record::*};
@@ -123,7 +123,7 @@ impl Store for Postgres {
     }
 
     fn mark_waiting(&self, request: RequestId, failures: u32, not_before_ms: i64) -> StoreFuture<()> {
-        dropped(self.change(Change::Waiting(request, failures, not_before_ms), None))
+        dropped(self.change(Change::Waiting(request, failures, Until::named(not_before_ms)), None))
     }
 
     fn settle(&self, settlement: Settlement) -> StoreFuture<bool> {

@@ -5,6 +5,8 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use std::time::SystemTime;
+
 use cancel::RequestId;
 use store::{Claim, NewInvocation, News, Placement, Shared, Store};
 
@@ -58,6 +60,30 @@ async fn what_waits_for_its_next_attempt_is_not_claimed_before_its_time() {
         a.release(vec![RequestId(1), RequestId(2)]).await.unwrap();
         assert_eq!(ids(&a.claim(Claim { limit: 9, each: 9, not: vec![] }).await.unwrap()), [2]);
         assert!(!a.renew().await.unwrap().waiting);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_waited_for_its_next_attempt_is_claimed_as_due_by_whoever_comes_then() {
+    let home = home();
+    let (a, b) = (home.node(0), home.node(1));
+    soon(async {
+        a.accept(invocation(1)).await.unwrap();
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let due = i64::try_from(now.as_millis()).unwrap() + 100;
+        a.mark_waiting(RequestId(1), 1, due).await.unwrap();
+        let kept = a.invocation(RequestId(1)).await.unwrap().unwrap().not_before_ms;
+        assert!((due..due + 60_000).contains(&kept), "{due} {kept}");
+        a.release(vec![RequestId(1)]).await.unwrap();
+        let claimed = loop {
+            let claimed = b.claim(Claim { limit: 9, each: 9, not: vec![] }).await.unwrap();
+            if !claimed.is_empty() {
+                break claimed;
+            }
+        };
+        // Nothing is left to wait for, though this node's clock may say so.
+        assert_eq!((claimed[0].failures, claimed[0].not_before_ms), (1, 0));
     })
     .await;
 }
