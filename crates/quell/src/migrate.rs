@@ -45,13 +45,16 @@ pub(crate) async fn migrate(args: MigrateArgs) -> anyhow::Result<ExitCode> {
         }
         error => error.into(),
     })?;
+    let mark = data.join(stores::MOVED_FILE);
+    std::fs::write(&mark, "by quell migrate; a node of this folder starts with the setting store alone\n")
+        .with_context(|| format!("{}: it is all moved, and must not be run here again", mark.display()))?;
     output::line(format_args!(
         "moved {} versions of functions, {} aliases, {} credentials, {} requests and {} receipts; what is not over belongs \
          to this node, {name}",
         moved.functions, moved.aliases, moved.credentials, moved.invocations, moved.receipts
     ));
     output::line(format_args!(
-        "start the node with the setting store; {} is not used then, and is yours to keep or delete",
+        "start the node with the setting store; {} is not used any more, and is yours to keep or delete",
         data.join("quell.db").display()
     ));
     Ok(ExitCode::SUCCESS)

@@ -13,6 +13,8 @@ use crate::{data_folder, settings::NodeSettings, signals::EndSignals};
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 /// The file in the data folder that has the node's name, where the store is another's.
 const NAME_FILE: &str = "node";
+/// The file in the data folder that says that what its own store holds was moved into a database.
+pub(crate) const MOVED_FILE: &str = "moved";
 /// A renewal is sent so often in a lease.
 const RENEWALS: u32 = 10;
 
@@ -35,6 +37,7 @@ pub(crate) async fn open(
     mut signals: Option<&mut EndSignals>,
 ) -> anyhow::Result<Option<Opened>> {
     let Some(url) = &args.store else {
+        not_moved(data)?;
         let store: Arc<dyn Store> = Arc::new(data_folder::store_in(data)?);
         let name = match store.fact("node").await? {
             Some(name) => name,
@@ -46,7 +49,7 @@ pub(crate) async fn open(
         };
         return Ok(Some(Opened { store, shared: None, name }));
     };
-    if data.join("quell.db").exists() {
+    if data.join("quell.db").exists() && !data.join(MOVED_FILE).exists() {
         tracing::warn!(
             data = %data.display(),
             "there is a store of its own in the data folder: it is not used. `quell migrate` moves what is in it"
@@ -87,6 +90,20 @@ pub(crate) async fn open(
             Err(error) => return Err(in_use(error)),
         }
     }
+}
+
+/// Refuses a store whose content went elsewhere: what was owed then would be run here again.
+fn not_moved(data: &Path) -> anyhow::Result<()> {
+    let mark = data.join(MOVED_FILE);
+    if mark.exists() {
+        bail!(
+            "what was in {} was moved into a database by quell migrate: give --store, or `store` in quell.toml. Here it is as it \
+             was then, and what was not over would run again; remove {} to have that",
+            data.join("quell.db").display(),
+            mark.display()
+        );
+    }
+    Ok(())
 }
 
 /// With what to do about it, where that is known.

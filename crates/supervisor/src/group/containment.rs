@@ -1,8 +1,11 @@
 //! What contains runtimes on this machine: probed once by doing it, not by asking for versions.
 
 use std::{
-    fmt, io,
+    fmt,
+    fs::File,
+    io,
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use cancel::InstanceId;
@@ -117,6 +120,12 @@ pub enum GroupError {
     /// What an earlier life left could not be ended.
     #[error("left from an earlier life and not proven dead: {0}")]
     Sweep(NotProven),
+    /// Another node of this name is on this machine.
+    #[error(
+        "another node of this name runs on this machine and holds {0}: one of the two data folders is a copy of the other, and \
+         would end what that one runs"
+    )]
+    Namesake(String),
     /// What an earlier life left could not be looked at.
     #[error("cannot look at what an earlier life left in {path}: {error}")]
     Look {
@@ -160,6 +169,8 @@ pub struct Containment {
     controllers: Controllers,
     own_network: bool,
     layers: Vec<Layer>,
+    /// The folders, held so that no other node of this name sweeps them.
+    pub(super) held: OnceLock<Vec<File>>,
 }
 
 fn user_layer(helper: &HelperProgram) -> Layer {
@@ -221,7 +232,8 @@ impl Containment {
         let own_network = network.active;
         let layers = layers.into_iter().chain([network]).collect();
         let (folders, limit_folders) = (folders.unwrap_or_default(), earlier_folders(node));
-        Ok(Self { base: found.ok(), folders, limit_folders, mode, controllers, own_network, layers })
+        let held = OnceLock::new();
+        Ok(Self { base: found.ok(), folders, limit_folders, mode, controllers, own_network, layers, held })
     }
 
     /// What becomes of each instance's helper.

@@ -25,6 +25,7 @@ mod limits;
 mod namespace;
 mod network;
 mod output;
+mod own_folders;
 mod pgid;
 mod privileges;
 mod process;

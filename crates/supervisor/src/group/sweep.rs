@@ -10,6 +10,7 @@ use super::{
     hierarchy::{groups_in, remove_group},
     leaf::Leaf,
     limits::OwnGroup,
+    own_folders,
     proof::NotProven,
     rounds::{self, Members as _},
     survivor::Survivor,
@@ -32,9 +33,13 @@ impl Containment {
     /// Must run before anything is spawned, and while no other life can run (the store's lock).
     ///
     /// # Errors
-    /// When something in them cannot be ended within `limit`, or a folder cannot be read. All of them
+    /// [`GroupError::Namesake`] where another node of this name lives, and nothing was touched; when something in them cannot be ended within `limit`, or a folder cannot be read. All of them
     /// were struck then.
     pub async fn sweep(&self, limit: Duration) -> Result<Swept, GroupError> {
+        if self.held.get().is_none() {
+            let held = own_folders::hold(self.folders().iter().chain(self.limit_folders())).await?;
+            self.held.set(held).ok(); // one sweep of a life comes after another, never beside it
+        }
         let deadline = Instant::now() + limit;
         let mut swept = Swept::default();
         let mut failed = NotProven::default();
