@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 
 import { Chromium } from './chromium.mjs';
-import { fine, open, signedIn, signIn } from './case.mjs';
+import { fine, open, row, signedIn, signIn } from './case.mjs';
 import { HARD, QuellNode } from './node.mjs';
 import { Postgres } from './postgres.mjs';
 import { pale, unnamed } from './readable.mjs';
@@ -67,4 +67,47 @@ test('whoever is no operator sees no nodes and stays signed in, and on a node al
   await lone.says('#means', 'Fork servers');
   assert.equal(await lone.look(() => document.getElementById('nodes')), null);
   fine(lone);
+});
+
+test('a request of another node is said to be there and is stopped from here, and its receipt shows what each node did', HARD, async () => {
+  await other.deploy('spread', { instances: 1 });
+  const wanted = (count) => (rows) => rows.length === count && rows.every((one) => one.state === 'running');
+  // The other node has no room left for the child: this one takes it.
+  const root = await other.invoke('spread', { print: ['at work'], children: [{}] });
+  await other.live('the root runs', wanted(1));
+  const [child] = await at.node.live('the child runs', wanted(1));
+  const { node: there } = await other.must('GET', '/quell/v1/node');
+
+  const page = await signedIn(at, `#requests/${root}`);
+  await page.says('#where', `It is on another node, ${there}`);
+  await page.says('#detail', `is in the log of node ${there}`);
+  await page.says('#plan-stops', `on node ${there}, asked`);
+  await page.says('#plan-nobody', 'Nobody else is touched on this node.');
+  assert.equal(await page.look((one) => document.querySelector(one), row(root)), null, 'the list is of the node that is asked');
+  await page.click('#detail input[value="both"]');
+  await page.says('#detail .plan', 'Stops 2 requests');
+  await page.says('#plan-elsewhere', '1 of them is on other nodes');
+  await page.picture('elsewhere');
+  await page.click('#stop');
+  await page.says('#outcome', 'stopped');
+  await page.says('#detail', 'It is over.');
+  await page.says('#outcome', 'by node');
+
+  const [receipt] = (await at.node.receipts()).filter((one) => one.request_id === root && one.parts?.length > 0);
+  await page.go(`${at.node.endpoint}/console#receipts/${receipt.cancel_id}`);
+  await page.says('#receipt', `${receipt.parts.length} part`);
+  for (const { node, request_id: request, result, detail } of receipt.parts) {
+    for (const words of [node, request.slice(0, 8), result, detail.slice(0, 8)]) await page.says('#receipt', words);
+  }
+  assert.ok(receipt.parts.some((one) => one.node === there && one.request_id === root), JSON.stringify(receipt));
+  await page.says('#receipt-rows', `${receipt.parts.length} part`);
+  assert.ok(!(await page.look(() => document.getElementById('receipt').innerText)).includes('0 requests in scope'));
+  for (const scheme of ['light', 'dark']) {
+    await page.media({ 'prefers-color-scheme': scheme });
+    assert.deepEqual(await page.look(pale), [], scheme);
+    assert.deepEqual(await page.look(unnamed), [], scheme);
+    await page.picture(`${scheme}-parts`);
+  }
+  assert.ok(receipt.parts.some((one) => one.node !== there && one.request_id === child.request_id), 'the child was stopped here');
+  fine(page);
 });

@@ -18,13 +18,19 @@ const MODES = [
 
 const HOW = {
   removed: () => 'taken out of the queue',
-  asked: (stop) => (stop.at_grace_end === 'drain'
-    ? `asked; if it is not over within its grace, ${stop.instance} drains: it may run there until the last innocent request ends`
-    : `asked; if it is not over within its grace, ${stop.instance} is killed`),
-  killed: (stop) => `killed with ${stop.instance}`,
+  asked: (stop) => {
+    if (!stop.instance) return 'asked; what happens if it is not over within its grace is known there';
+    return stop.at_grace_end === 'drain'
+      ? `asked; if it is not over within its grace, ${stop.instance} drains: it may run there until the last innocent request ends`
+      : `asked; if it is not over within its grace, ${stop.instance} is killed`;
+  },
+  killed: (stop) => `killed with ${stop.instance ?? 'its instance'}`,
   stopping: () => 'is being stopped already',
   draining: (stop) => `has settled; its code may run until ${stop.instance} has drained`,
 };
+
+/** How a request of a plan is stopped, and where, if another node has it. */
+const howOf = (stop) => [stop.node ? ['on node ', make('code', {}, stop.node), ', '] : '', (HOW[stop.how] ?? (() => stop.how))(stop)];
 
 export class Cancel {
   constructor(id, { live, say }) {
@@ -93,17 +99,19 @@ export class Cancel {
     const words = JSON.stringify(plan);
     if (this.plan === words) return;
     this.plan = words;
-    const { stops, kills, collateral, requeued } = plan;
+    const { stops, kills, collateral, requeued, elsewhere = 0 } = plan;
     const others = collateral.length;
     this.shown.classList.toggle('wide', others > 0);
     fill(this.shown,
       make('p', {}, make('strong', {}, `Stops ${counted(stops.length, 'request')}`)),
       make('ul', { id: 'plan-stops' }, stops.map((stop) => make('li', {},
-        `${functionName(stop)} `, idOf(stop.request_id), `: ${(HOW[stop.how] ?? (() => stop.how))(stop)}`))),
-      ...killed(kills),
+        `${functionName(stop)} `, idOf(stop.request_id), ': ', howOf(stop)))),
+      ...killed(kills, elsewhere),
       ...this.touched(collateral, 'plan-collateral', (count) => `Ends ${counted(count, 'other')} with 4208, as they share an instance that dies`),
       ...this.touched(requeued, 'plan-requeued', (count) => `${counted(count, 'other')} would wait again`),
-      others + requeued.length === 0 ? make('p', { id: 'plan-nobody' }, 'Nobody else is touched.') : null,
+      others + requeued.length === 0 ? make('p', { id: 'plan-nobody' }, `Nobody else is touched${onThis(elsewhere)}.`) : null,
+      elsewhere > 0 ? make('p', { id: 'plan-elsewhere' },
+        `${elsewhere === 1 ? '1 of them is' : `${elsewhere} of them are`} on other nodes or wait for any: whom else that touches is seen there.`) : null,
       make('p', { class: 'hint' }, `As of ${clock(Date.now())}. It is decided anew when you press; the receipt says what was.`),
     );
     this.button.disabled = !may('cancel') || stops.length === 0;
@@ -166,10 +174,13 @@ export class Cancel {
 
 const idOf = (id) => make('span', { class: 'id', title: id }, short(id));
 
-function killed(kills) {
-  if (kills.length === 0) return [make('p', { id: 'plan-kills' }, 'Kills no instance at once.')];
+/** What is not known of other nodes is not said of them. */
+const onThis = (elsewhere) => (elsewhere > 0 ? ' on this node' : '');
+
+function killed(kills, elsewhere) {
+  if (kills.length === 0) return [make('p', { id: 'plan-kills' }, `Kills no instance${elsewhere > 0 ? ' of this node' : ''} at once.`)];
   return [
-    make('p', {}, make('strong', {}, `Kills ${counted(kills.length, 'instance')}, with all ${kills.length === 1 ? 'its' : 'their'} processes`)),
+    make('p', {}, make('strong', {}, `Kills ${counted(kills.length, 'instance')}${elsewhere > 0 ? ' of this node' : ''}, with all ${kills.length === 1 ? 'its' : 'their'} processes`)),
     table(['Instance', 'Function', 'Processes'], kills.map((row) => [row.instance, functionName(row), processesOf(row)])),
   ];
 }

@@ -17,11 +17,25 @@ export class Log {
     this.text.hidden = true;
     this.cut = new AbortController();
     this.count = 0;
+    this.node = null;
     this.follow();
   }
 
   close() {
     this.cut.abort();
+  }
+
+  /** The request is on this other node, or on none yet: what it prints is not in a log of the node that is asked. */
+  elsewhere(node = null) {
+    this.node = node;
+    if (this.isRead) this.end();
+  }
+
+  /** All that is here has been read. A log is of the node that ran the request: another's may not be empty. */
+  end() {
+    this.isRead = true;
+    if (this.node) this.note.replaceChildren('It is on another node: what it prints there is in the log of node ', make('code', {}, this.node), '.');
+    else this.note.textContent = this.count > 0 ? 'This is its end.' : 'Nothing that it printed is in a log of this node.';
   }
 
   async follow() {
@@ -30,7 +44,7 @@ export class Log {
       const answer = await ask(path, { signal: this.cut.signal });
       this.note.textContent = 'It has printed nothing so far.';
       for await (const line of lines(answer)) if (line) this.add(JSON.parse(line));
-      this.note.textContent = this.count > 0 ? 'This is its end.' : 'It printed nothing.';
+      this.end();
     } catch (error) {
       if (!this.cut.signal.aborted) this.note.textContent = `No log: ${said(error)}`;
     }

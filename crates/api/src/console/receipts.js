@@ -98,10 +98,17 @@ function rowOf(receipt) {
     howAsked(receipt),
     badge(receipt.result),
     make('span', { class: 'nowrap' }, micros(receipt.took_us)),
-    String(receipt.requests.length) + (receipt.co_tenants.length > 0 ? ` + ${receipt.co_tenants.length}` : ''),
+    touched(receipt),
     reasons || (receipt.cause === 'asked' ? '' : receipt.cause),
   ];
   return make('tr', { 'data-id': receipt.cancel_id }, cells.map((cell) => make('td', {}, cell)));
+}
+
+/** Requests in scope, those they took with them, and the parts that nodes were asked for, whose requests are in receipts of their own. */
+function touched({ requests, co_tenants: others, parts = [] }) {
+  const here = String(requests.length) + (others.length > 0 ? ` + ${others.length}` : '');
+  if (parts.length === 0) return here;
+  return [requests.length + others.length > 0 ? `${here}, ` : '', make('span', { class: 'nowrap' }, counted(parts.length, 'part'))];
 }
 
 /** A receipt as elements; without its result where that has been said. */
@@ -120,8 +127,7 @@ export function renderReceipt(receipt, { said: isSaid = false } = {}) {
     make('h3', {}, 'Phases'),
     timeline(phases(receipt), 'Phases of the cancel, from the fence'),
     ...instancesOf(receipt),
-    make('h3', {}, `${counted(receipt.requests.length, 'request')} in scope`),
-    requestsOf(receipt.requests),
+    ...scopeOf(receipt),
     receipt.co_tenants.length > 0 ? make('h3', {}, `${counted(receipt.co_tenants.length, 'other')} that shared an instance`) : null,
     receipt.co_tenants.length > 0 ? requestsOf(receipt.co_tenants) : null,
   ].filter((part) => part !== null);
@@ -160,6 +166,25 @@ function instancesOf(receipt) {
     table(['Instance', 'Sent', 'Exit', 'Proof', 'Not seen, or alive'], receipt.instances.map(told)),
   ].filter((part) => part !== null);
 }
+
+/** What was stopped: by the node that was asked, and by those that it asked. Where all is with those, there is no empty table. */
+function scopeOf({ requests, parts = [] }) {
+  const own = requests.length > 0 || parts.length === 0;
+  return [
+    ...own ? [make('h3', {}, `${counted(requests.length, 'request')} in scope`), requestsOf(requests)] : [],
+    ...parts.length > 0 ? [make('h3', {}, `${counted(parts.length, 'part')} by node`), partsOf(parts)] : [],
+  ];
+}
+
+const partsOf = (parts) => make('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': 'Parts by node' },
+  table(['Request', 'On node', 'Result', 'Receipt, or why'], parts.map((part) => [
+    make('a', { class: 'id', href: `#requests/${part.request_id}`, title: part.request_id }, short(part.request_id)),
+    make('code', { title: part.node }, part.node), badge(part.result),
+    RECEIPT.test(part.detail) ? make('a', { class: 'id', href: `#receipts/${part.detail}`, title: part.detail }, short(part.detail)) : part.detail,
+  ])));
+
+/** A part's detail that is the id of a receipt. */
+const RECEIPT = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 /** Instances of which bars are drawn; more are in the table alone. */
 const MAX_BARS = 24;

@@ -101,7 +101,6 @@ pub(crate) async fn receipts(args: &ReceiptsArgs) -> anyhow::Result<ExitCode> {
         let bulk =
             first.and_then(|asked| asked.bulk.as_ref()).map(|key| format!("{key}: ")).unwrap_or_default();
         let how = format!("{} {}", receipt.level, receipt.scope);
-        let touched = format!("{}+{}", receipt.requests.len(), receipt.co_tenants.len());
         let (cancel, request) = (receipt.cancel_id.clone(), receipt.request_id.clone());
         [
             cancel,
@@ -109,13 +108,25 @@ pub(crate) async fn receipts(args: &ReceiptsArgs) -> anyhow::Result<ExitCode> {
             request,
             how,
             receipt.result.clone(),
-            touched,
+            touched(receipt),
             format!("{bulk}{why}"),
         ]
     });
     let header = ["CANCEL", "WHEN", "REQUEST", "HOW", "RESULT", "STOPPED+TOUCHED", "WHY"];
     output::table(header, &rows.collect::<Vec<_>>());
     Ok(ExitCode::SUCCESS)
+}
+
+/// Requests stopped, and those they took with them; and the parts that nodes were asked for, whose requests
+/// their own receipts count.
+fn touched(receipt: &Receipt) -> String {
+    let (stopped, taken) = (receipt.requests.len(), receipt.co_tenants.len());
+    let parts = match receipt.parts.len() {
+        0 => return format!("{stopped}+{taken}"),
+        1 => "1 part".to_owned(),
+        many => format!("{many} parts"),
+    };
+    if stopped + taken == 0 { parts } else { format!("{stopped}+{taken}, {parts}") }
 }
 
 /// Prints a receipt: who asked and why, each request with its evidence, each instance with its proof.
@@ -213,4 +224,23 @@ fn show_touched_instances(receipt: &Receipt) {
 /// Milliseconds since the epoch, for people: UTC, to the second.
 fn time(ms: i64) -> String {
     jiff::Timestamp::from_millisecond(ms).map(|at| at.strftime("%FT%TZ").to_string()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_counts_what_a_cancel_has_on_other_nodes() {
+        for (requests, parts, said) in
+            [(0, 0, "0+0"), (4, 0, "4+0"), (0, 1, "1 part"), (0, 5, "5 parts"), (2, 3, "2+0, 3 parts")]
+        {
+            let receipt = Receipt {
+                requests: vec![supervisor::TouchedRequest::default(); requests],
+                parts: vec![NodePart::default(); parts],
+                ..Receipt::default()
+            };
+            assert_eq!(touched(&receipt), said);
+        }
+    }
 }
