@@ -229,10 +229,12 @@ impl Endpoint {
 pub(crate) struct StoreUrl(String);
 
 impl StoreUrl {
-    fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let rest = text.strip_prefix("postgres://").or_else(|| text.strip_prefix("postgresql://"));
         let Some(rest) = rest.filter(|rest| !rest.is_empty() && !rest.contains(char::is_whitespace)) else {
-            return Err(format!("`{text}` is no database: postgres://user@host/database is expected"));
+            // Not shown whole: there may be a password in it.
+            let what = text.split_once("://").map_or("it".to_owned(), |(begin, _)| format!("`{begin}://...`"));
+            return Err(format!("{what} is no database: postgres://user@host/database is expected"));
         };
         let user = rest.split_once('@').map_or("", |(user, _)| user);
         if user.contains(':') || rest.contains("password=") {
@@ -241,6 +243,19 @@ impl StoreUrl {
                 .to_owned());
         }
         Ok(Self(text.to_owned()))
+    }
+
+    /// Its hosts and ports, for whoever reads a log; neither its user nor its parameters but that of a host.
+    pub(crate) fn hosts(&self) -> String {
+        let rest = self.0.split_once("://").map_or("", |(_, rest)| rest);
+        let (place, parameters) = rest.split_once('?').unwrap_or((rest, ""));
+        let place = place.split('/').next().unwrap_or_default();
+        let hosts = place.rsplit_once('@').map_or(place, |(_, hosts)| hosts);
+        if !hosts.is_empty() {
+            return hosts.to_owned();
+        }
+        let host = parameters.split('&').find_map(|parameter| parameter.strip_prefix("host="));
+        host.unwrap_or("no host that it names").to_owned()
     }
 
     /// As it was given.

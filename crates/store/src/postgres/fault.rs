@@ -1,6 +1,6 @@
 //! What PostgreSQL's errors mean to those who asked.
 
-use std::error::Error as _;
+use std::{error::Error as _, fmt};
 
 use tokio_postgres::error::SqlState;
 
@@ -17,6 +17,16 @@ pub(crate) enum Fault {
     Cut(String),
     /// It must not be done.
     Refused(StoreError),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sql(error) => f.write_str(&words(error)),
+            Self::Gone(why) | Self::Cut(why) => f.write_str(why),
+            Self::Refused(error) => error.fmt(f),
+        }
+    }
 }
 
 impl From<tokio_postgres::Error> for Fault {
