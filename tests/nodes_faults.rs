@@ -211,6 +211,12 @@ async fn a_database_that_stays_away_stops_everything_and_all_goes_on_when_it_is_
     within("its end with the lease", first.process.gone()).await;
     let refused = nodes[0].post("/v2/default/fgs/functions/part/invocations-async", &leaf(&bell, "no")).await;
     assert_eq!(refused.error().0, 503);
+    within("its word that it waits, and has not ended for good", async {
+        while !nodes[0].get("/quell/v1/ready").await.error().2.contains("waits for the shared store") {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
     site.database.begin();
     let mut second = within("it is run again", bell.ring()).await;
     assert_eq!(second.request(), request);
@@ -225,7 +231,8 @@ async fn a_node_waits_for_a_database_that_is_not_there_yet_and_can_be_ended_mean
     let mut child = TestNode::command(data.path(), &["--store", url]).spawn().unwrap();
     let said = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
     let mut said = said.map_while(Result::ok);
-    assert!(said.any(|line| line.contains("the database is not there")));
+    let waits = said.find(|line| line.contains("the database is not there")).unwrap_or_default();
+    assert!(waits.contains("127.0.0.1:1") && !waits.contains("quell@"), "{waits}");
     let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
     #[expect(clippy::disallowed_methods, reason = "our own child, not reaped yet: the pid is its own")]
     nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
