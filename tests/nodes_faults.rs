@@ -5,6 +5,7 @@
 mod support;
 
 use nix::sys::signal::Signal;
+use reqwest::Method;
 use serde_json::json;
 use support::{
     Mode, TestNode,
@@ -212,7 +213,11 @@ async fn a_database_that_stays_away_stops_everything_and_all_goes_on_when_it_is_
     let refused = nodes[0].post("/v2/default/fgs/functions/part/invocations-async", &leaf(&bell, "no")).await;
     assert_eq!(refused.error().0, 503);
     within("its word that it waits, and has not ended for good", async {
-        while !nodes[0].get("/quell/v1/ready").await.error().2.contains("waits for the shared store") {
+        loop {
+            let ready = nodes[0].send_as(None, Method::GET, "/quell/v1/ready", &[], b"").await;
+            if ready.text().contains("waits for the shared store") {
+                break;
+            }
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     })
