@@ -84,6 +84,7 @@ async fn a_key_holds_on_every_node_and_any_of_them_tells_how_it_stands_and_calls
         assert_eq!(again.json()["node"], begun.json()["node"]);
         let (status, code, message) = ask(node, "age>1s", "night", 4).await.error();
         assert_eq!((status, code.as_str()), (409, "FSS.0409"), "{message}");
+        assert!(message.contains("(age>0ms, scope request, level ask)"), "{message}");
     }
     let on_its_way =
         once(c, "night", "some of it done, as another node tells", |bulk| number(bulk, "done") > 2).await;

@@ -5,6 +5,7 @@
 mod support;
 
 use nix::sys::signal::Signal;
+use reqwest::Method;
 use serde_json::json;
 use support::{
     Mode, TestNode,
@@ -149,6 +150,25 @@ async fn a_node_that_sleeps_beyond_its_lease_runs_nothing_meanwhile_and_comes_ba
 }
 
 #[tokio::test]
+async fn what_a_hanging_node_lost_with_its_lease_has_not_failed_though_it_wakes_before_it_is_taken_over() {
+    let (_site, mut nodes, bell) = three().await;
+    let none = json!({ "max_async_retry_attempts": 0 });
+    let config = "/v2/default/fgs/functions/part/async-invoke-config";
+    assert_eq!(nodes[0].send(Method::PUT, config, &[], none.to_string().as_bytes()).await.status, 200);
+    let request = nodes[0].invoke_async("part", &leaf(&bell, "one")).await;
+    let first = bell.ring().await;
+    nodes[0].signal(Signal::SIGSTOP);
+    // Its helper strikes when three tenths of the lease are left; the others wait for its end.
+    within("its helper", first.process.gone()).await;
+    nodes[0].signal(Signal::SIGCONT);
+    nodes[0].lives_again();
+    let mut second = within("another attempt", bell.ring()).await;
+    assert_eq!(second.request(), request);
+    second.release().await;
+    assert_eq!(nodes[1].settled("part", &request).await, ("SUCCESS".to_owned(), 0));
+}
+
+#[tokio::test]
 async fn a_node_that_is_cut_off_from_the_database_stops_what_it_runs_within_its_lease() {
     let (site, mut nodes, bell) = three().await;
     let request = nodes[0].invoke_async("part", &leaf(&bell, "one")).await;
@@ -211,6 +231,16 @@ async fn a_database_that_stays_away_stops_everything_and_all_goes_on_when_it_is_
     within("its end with the lease", first.process.gone()).await;
     let refused = nodes[0].post("/v2/default/fgs/functions/part/invocations-async", &leaf(&bell, "no")).await;
     assert_eq!(refused.error().0, 503);
+    within("its word that it waits, and has not ended for good", async {
+        loop {
+            let ready = nodes[0].send_as(None, Method::GET, "/quell/v1/ready", &[], b"").await;
+            if ready.text().contains("waits for the shared store") {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
     site.database.begin();
     let mut second = within("it is run again", bell.ring()).await;
     assert_eq!(second.request(), request);
@@ -225,7 +255,8 @@ async fn a_node_waits_for_a_database_that_is_not_there_yet_and_can_be_ended_mean
     let mut child = TestNode::command(data.path(), &["--store", url]).spawn().unwrap();
     let said = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
     let mut said = said.map_while(Result::ok);
-    assert!(said.any(|line| line.contains("the database is not there")));
+    let waits = said.find(|line| line.contains("the database is not there")).unwrap_or_default();
+    assert!(waits.contains("127.0.0.1:1") && !waits.contains("quell@"), "{waits}");
     let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
     #[expect(clippy::disallowed_methods, reason = "our own child, not reaped yet: the pid is its own")]
     nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();

@@ -166,6 +166,13 @@ async fn what_nobody_needs_a_node_for_is_told_without_one() {
         (vec!["ls", "--output", "yaml"], 2, &["table, json"]),
         (vec!["completions", "tcsh"], 2, &["bash", "zsh"]),
         (vec!["top"], 2, &["for a terminal", "quell ls"]),
+        (vec!["migrate", "--store", "mysql://host/quell"], 2, &["--store", "`mysql://...` is no database"]),
+        (vec!["migrate", "--store", "postgres://u:secret@host/quell"], 2, &["a password does not belong"]),
+        (
+            vec!["migrate", "--store", "postgres://u@host/quell", "--store-password-file", "nosuch"],
+            2,
+            &["--store-password-file", "nosuch cannot be read"],
+        ),
         // No node was ever named.
         (vec!["ls"], 2, &["--endpoint", "--context", "--data", "quell serve"]),
         (vec!["ls", "--context", "prod"], 2, &["no context \"prod\"", "none yet", "quell context add"]),
@@ -231,7 +238,8 @@ async fn what_a_node_refuses_is_told_with_what_to_do() {
             5,
             &["has no request", "quell ls"],
         ),
-        (vec!["cancel", NOBODY], 5, &["has no request", "--function"]),
+        (vec!["cancel", NOBODY], 5, &["has no request", "of another node", "--function"]),
+        (vec!["nodes"], 5, &["this node is alone", "its store is its own"]),
         (vec!["cancel", &over], 1, &["has already ended: SUCCESS", "nothing to cancel"]),
         (vec!["plan", &over], 1, &["has already ended: SUCCESS", "nothing to cancel"]),
         (vec!["cancel", &over, "--dry-run"], 1, &["has already ended: SUCCESS", "nothing to cancel"]),

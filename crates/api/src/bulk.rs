@@ -191,7 +191,7 @@ fn refused(why: BulkRefusal) -> ApiError {
     let message = why.to_string();
     match why {
         BulkRefusal::NotSelected(why) => unselected(why),
-        BulkRefusal::OtherAsk(_) => ApiError::new(StatusCode::CONFLICT, "FSS.0409", message),
+        BulkRefusal::OtherAsk { .. } => ApiError::new(StatusCode::CONFLICT, "FSS.0409", message),
         BulkRefusal::TooManyRunning => ApiError::busy(message),
         BulkRefusal::Store(error) => ApiError::from(error),
     }

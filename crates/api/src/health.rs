@@ -29,7 +29,18 @@ impl Api {
     async fn counted(&self) -> Result<Census, ApiError> {
         let census = tokio::time::timeout(CORE_LIMIT, self.handle.census()).await;
         let census = census.map_err(|_| ApiError::unavailable("the core does not answer"))?;
-        census.ok_or_else(|| ApiError::unavailable("the node has ended"))
+        census.ok_or_else(|| self.ended())
+    }
+
+    /// Why nothing decides here any more: for good, or until the shared store answers.
+    pub(crate) fn ended(&self) -> ApiError {
+        match self.handle.nodes() {
+            Some(nodes) if nodes.lapsed() => ApiError::unavailable(
+                "not ready: the lease is over and what ran here was ended; the node waits for the shared store, and begins \
+                 again by itself when that answers",
+            ),
+            _ => ApiError::unavailable("the node has ended"),
+        }
     }
 
     /// Writes something, unless that was done a moment ago. Whoever asks meanwhile waits for the same try.

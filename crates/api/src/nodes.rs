@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::{Json, extract::State};
+use axum::{Json, extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
 use store::{NodeRow, NodeState};
 use utoipa::ToSchema;
@@ -79,7 +79,9 @@ impl From<NodeRow> for SharedNode {
 #[utoipa::path(get, path = "/quell/v1/nodes", tag = "node", responses((status = 200, body = NodesView), Refusals))]
 pub(crate) async fn nodes(State(api): State<Arc<Api>>, head: Head) -> Result<Json<NodesView>, ApiError> {
     api.any_caller(&head, Right::Operate)?;
-    let nodes = api.handle.nodes().ok_or_else(|| ApiError::not_found("store that other nodes share"))?;
+    let alone = "this node is alone: its store is its own, and no other node shares it";
+    let nodes = api.handle.nodes();
+    let nodes = nodes.ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, "FSS.0404", alone))?;
     let rows = nodes.all().await?;
     let this = nodes.shared().node();
     Ok(Json(NodesView { this, nodes: rows.into_iter().map(SharedNode::from).collect() }))

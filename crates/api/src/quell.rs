@@ -29,7 +29,7 @@ use crate::{
 pub(crate) async fn node(State(api): State<Arc<Api>>, head: Head) -> Result<Json<NodeView>, ApiError> {
     let caller = api.any_caller(&head, Right::Read)?;
     let view = api.handle.node(Some(caller.project.clone())).await;
-    let mut view = view.ok_or_else(|| ApiError::unavailable("the node has ended"))?;
+    let mut view = view.ok_or_else(|| api.ended())?;
     api.explain_waiting(&caller.project, &mut view.requests).await;
     Ok(Json(view))
 }

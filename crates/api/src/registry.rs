@@ -96,7 +96,7 @@ impl Api {
         for record in self.store.functions(None).await? {
             let key = record.key.clone();
             if let Err(error) = self.ready(&record, None).await {
-                tracing::error!(?key, %error, "a stored function cannot run");
+                tracing::error!(%key, %error, "a stored function cannot run");
             }
         }
         for alias in self.store.aliases().await? {
@@ -117,7 +117,7 @@ impl Api {
         for record in &records {
             // Its policy is no revision of it.
             if let Err(error) = self.ready(record, None).await {
-                tracing::error!(key = ?record.key, %error, "a stored function cannot run");
+                tracing::error!(key = %record.key, %error, "a stored function cannot run");
             }
         }
         let there: HashSet<&FunctionKey> = records.iter().map(|record| &record.key).collect();
@@ -143,7 +143,7 @@ impl Api {
             Ok(kept) => kept.unwrap_or_default(),
             // A function that runs by the defaults is better than one that does not run.
             Err(error) => {
-                tracing::error!(key = ?record.key, %error, "the defaults hold instead");
+                tracing::error!(key = %record.key, %error, "the defaults hold instead");
                 AsyncConfig::default()
             }
         };

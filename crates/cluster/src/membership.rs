@@ -33,11 +33,13 @@ pub enum Act {
 }
 
 /// Why everything is stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Why {
     /// It could not renew in time.
+    #[error("it could not be renewed in time")]
     Margin,
     /// The database says that another took this node's work, or that a newer life of it began.
+    #[error("the database says so: another node took over, or a newer life of this one began")]
     Lapsed,
 }
 

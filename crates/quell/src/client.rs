@@ -47,7 +47,7 @@ impl ClientError {
                 "it is disabled: `quell functions enable NAME` lets it be invoked again, as it was before",
             ),
             (429, _) => Some("the node is busy, or a limit is reached; try it again in a while"),
-            (503, _) => Some("the node is ending or its disk refuses; its log tells which"),
+            // 503 is of many causes (a drain, a disk, a database, labels), and its message says which.
             _ => None,
         }
     }

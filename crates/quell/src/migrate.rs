@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use store::{Embedded, Postgres, Store as _, StoreError};
 
-use crate::{output, stores};
+use crate::{output, settings, stores};
 
 /// From where to where.
 #[derive(Debug, Args)]
@@ -26,6 +26,7 @@ pub(crate) struct MigrateArgs {
 }
 
 pub(crate) async fn migrate(args: MigrateArgs) -> anyhow::Result<ExitCode> {
+    let url = settings::server(&args.store, args.store_password_file.as_deref(), args.store_ca.as_deref())?;
     let data = args.data.canonicalize().with_context(|| format!("{} is not there", args.data.display()))?;
     if !data.join("quell.db").exists() {
         bail!("{} holds no store (quell.db): nothing to migrate", data.display());
@@ -34,8 +35,13 @@ pub(crate) async fn migrate(args: MigrateArgs) -> anyhow::Result<ExitCode> {
     let name = stores::name_of(&from, &data).await?;
     let password = args.store_password_file.as_deref().map(stores::password).transpose()?;
     let beside = folder_to_lock(&data)?;
-    let to =
-        Postgres::connect(&args.store, password.as_deref(), args.store_ca.as_deref(), name.clone(), &beside)?;
+    let to = Postgres::connect(
+        url.as_str(),
+        password.as_deref(),
+        args.store_ca.as_deref(),
+        name.clone(),
+        &beside,
+    )?;
     let moved = store::copy(&from, &to).await;
     to.close().await?;
     std::fs::remove_dir_all(&beside)?;

@@ -136,7 +136,7 @@ async fn lost(lease: &mut Option<Lease>) -> Lost {
 /// The node's lease is over: other nodes may run its requests. Everything it runs is killed, now and with proof; then
 /// it waits for the database and begins a new life, in this process and on the same listening socket.
 async fn begin_again(running: Running, signals: &mut EndSignals, why: Lost) -> anyhow::Result<ExitCode> {
-    tracing::error!(?why, "the lease is over: everything that runs here is killed");
+    tracing::error!(%why, "the lease is over: everything that runs here is killed");
     let left = running.node.handle.drain(Duration::ZERO).await;
     if left > 0 {
         output::note(format_args!("quell: {left} instances could not be killed; not joining again"));
@@ -459,7 +459,7 @@ impl Running {
                 tokio::select! {
                     left = &mut drain => left,
                     why = lost(&mut self.lease) => {
-                        tracing::error!(?why, "the lease is over: everything that runs here is killed");
+                        tracing::error!(%why, "the lease is over: everything that runs here is killed");
                         handle.drain(Duration::ZERO).await
                     }
                     () = signals.next() => {

@@ -1,6 +1,12 @@
 //! Which store a node has: its own, or one that it shares with other nodes.
 
-use std::{fs, io::Write as _, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs,
+    io::Write as _,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, bail};
 use cluster::Timing;
@@ -11,6 +17,8 @@ use crate::{data_folder, settings::NodeSettings, signals::EndSignals};
 
 /// Between two tries to reach the database at the start, and after a lease was lost.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
+/// That it still waits is said so often.
+const TELL_AGAIN: Duration = Duration::from_secs(30);
 /// The file in the data folder that has the node's name, where the store is another's.
 const NAME_FILE: &str = "node";
 /// The file in the data folder that says that what its own store holds was moved into a database.
@@ -57,7 +65,7 @@ pub(crate) async fn open(
     }
     let name = name_in(data, fresh_name)?;
     let password = args.store_password_file.as_deref().map(password).transpose()?;
-    let mut told = false;
+    let mut waiting = Waiting::default();
     loop {
         let opened = Postgres::connect(
             url.as_str(),
@@ -72,9 +80,9 @@ pub(crate) async fn open(
                 return Ok(Some(Opened { store: shared.clone(), shared: Some(shared), name }));
             }
             Err(StoreError::Unreadable(why)) => {
-                if !told {
-                    tracing::warn!(why, "the database is not there; trying again every second");
-                    told = true;
+                if waiting.is_to_be_told() {
+                    let hosts = url.hosts();
+                    tracing::warn!(hosts, why, "the database is not there; trying again every second");
                 }
                 let ended = async {
                     match &mut signals {
@@ -104,6 +112,21 @@ fn not_moved(data: &Path) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// How long a node has not said that it waits for the database.
+#[derive(Default)]
+struct Waiting(Option<Instant>);
+
+impl Waiting {
+    /// At the first try, and then each [`TELL_AGAIN`]: whoever looks at the log later is to see it too.
+    fn is_to_be_told(&mut self) -> bool {
+        let due = self.0.is_none_or(|told| told.elapsed() >= TELL_AGAIN);
+        if due {
+            self.0 = Some(Instant::now());
+        }
+        due
+    }
 }
 
 /// With what to do about it, where that is known.
@@ -148,8 +171,11 @@ pub(crate) async fn leave(shared: &dyn Shared, left: usize) {
 
 /// Resolves when the database answers again.
 pub(crate) async fn reachable(shared: &dyn Shared) {
+    let mut waiting = Waiting::default();
     while let Err(error) = shared.nodes().await {
-        tracing::debug!(%error, "the database does not answer yet");
+        if waiting.is_to_be_told() {
+            tracing::warn!(%error, "the database does not answer; trying again every second");
+        }
         tokio::time::sleep(TRY_AGAIN).await;
     }
 }

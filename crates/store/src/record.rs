@@ -1,6 +1,6 @@
 //! What is kept, as plain data. Times are milliseconds since the Unix epoch, UTC.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use cancel::{CancelId, RequestId};
@@ -21,6 +21,14 @@ pub struct FunctionKey {
     pub name: String,
     /// [`LATEST`], or the name it was published under.
     pub version: String,
+}
+
+/// As a command takes it: `project:package:name:version`.
+impl fmt::Display for FunctionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { project, package, name, version } = self;
+        write!(f, "{project}:{package}:{name}:{version}")
+    }
 }
 
 impl FunctionKey {

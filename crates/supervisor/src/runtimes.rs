@@ -219,13 +219,15 @@ impl Shell {
     }
 
     pub(crate) fn exited(&mut self, id: InstanceId, exit: Option<Exit>, out_of_memory: Option<OutOfMemory>) {
+        if exit == Some(Exit::LeaseOver) {
+            tracing::warn!(instance = %id, "lease_over: ended by its helper, as this node did not renew in time");
+            // The node has ended it, as it ends everything when it loses its lease: no failure of what ran on it.
+            self.tell(Event::EndAsked(id));
+        }
         let Some(instance) = self.instances.get_mut(&id) else { return };
         instance.exit = exit;
         instance.ended_by_itself = !instance.ending;
         let mut said = exit.map(|exit| exit.to_string()).unwrap_or_default();
-        if exit == Some(Exit::LeaseOver) {
-            tracing::warn!(instance = %id, "lease_over: ended by its helper, as this node did not renew in time");
-        }
         // Who ended in another way lost a child to its limit at most, and knew what to do.
         instance.out_of_memory =
             out_of_memory.filter(|_| matches!(exit, Some(Exit::Signal(9) | Exit::Untold)));

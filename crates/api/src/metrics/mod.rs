@@ -113,7 +113,7 @@ async fn shown(api: Arc<Api>) -> Result<Response, ApiError> {
     let asked = Instant::now();
     let census = tokio::time::timeout(LIMIT, api.handle.census()).await;
     let census = census.map_err(|_| ApiError::unavailable("the core does not answer"))?;
-    let census = census.ok_or_else(|| ApiError::unavailable("the node has ended"))?;
+    let census = census.ok_or_else(|| api.ended())?;
     let functions = api.metrics.named.lock().unwrap_or_else(PoisonError::into_inner).rows(&census);
     let seen = Seen {
         handle: api.handle.clone(),

@@ -1,9 +1,11 @@
 //! What can only be seen of all settings together, or of the machine.
 
+use std::path::Path;
+
 use supervisor::http::Certificates;
 
 use super::{
-    Mistakes, NodeSettings, SETTINGS, Setting,
+    Mistakes, NodeSettings, SETTINGS, Setting, StoreUrl,
     given::{Loaded, Origin},
 };
 use crate::runtime_user::RuntimeUser;
@@ -41,8 +43,8 @@ pub(super) fn check(loaded: &Loaded, mistakes: &mut Mistakes) {
         let Some(file) = file else { continue };
         if settings.store.is_none() {
             mistakes.add(place(loaded, key), "it needs store beside it: without one there is no server");
-        } else if let Err(error) = std::fs::File::open(file) {
-            mistakes.add(place(loaded, key), format!("{} cannot be read: {error}", file.display()));
+        } else {
+            readable(file, place(loaded, key), mistakes);
         }
     }
     // The default in a file, as in one made of the example, promises nothing that does not hold.
@@ -58,6 +60,33 @@ pub(super) fn check(loaded: &Loaded, mistakes: &mut Mistakes) {
             place(loaded, "runtime_user"),
             format!("only root can run runtimes as user {user}: start the node as root, or write \"node\""),
         );
+    }
+}
+
+fn readable(file: &Path, place: String, mistakes: &mut Mistakes) {
+    if let Err(error) = std::fs::File::open(file) {
+        mistakes.add(place, format!("{} cannot be read: {error}", file.display()));
+    }
+}
+
+/// The same of a server that a command names without a node's other settings; its URL is never shown whole, as there may
+/// be a password in it.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub(crate) fn server(store: &str, password: Option<&Path>, ca: Option<&Path>) -> Result<StoreUrl, Mistakes> {
+    let mut mistakes = Mistakes::default();
+    let url = StoreUrl::parse(store).map_err(|what| mistakes.add("--store (QUELL_STORE)", what));
+    for (file, place) in
+        [(password, "--store-password-file (QUELL_STORE_PASSWORD_FILE)"), (ca, "--store-ca (QUELL_STORE_CA)")]
+    {
+        if let Some(file) = file {
+            readable(file, place.to_owned(), &mut mistakes);
+        }
+    }
+    match url {
+        Ok(url) => mistakes.none_or(url),
+        Err(()) => Err(mistakes),
     }
 }
 

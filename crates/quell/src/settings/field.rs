@@ -229,10 +229,13 @@ impl Endpoint {
 pub(crate) struct StoreUrl(String);
 
 impl StoreUrl {
-    fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let rest = text.strip_prefix("postgres://").or_else(|| text.strip_prefix("postgresql://"));
         let Some(rest) = rest.filter(|rest| !rest.is_empty() && !rest.contains(char::is_whitespace)) else {
-            return Err(format!("`{text}` is no database: postgres://user@host/database is expected"));
+            // Not shown whole: there may be a password in it.
+            let what =
+                text.split_once("://").map_or("it".to_owned(), |(begin, _)| format!("`{begin}://...`"));
+            return Err(format!("{what} is no database: postgres://user@host/database is expected"));
         };
         let user = rest.split_once('@').map_or("", |(user, _)| user);
         if user.contains(':') || rest.contains("password=") {
@@ -241,6 +244,19 @@ impl StoreUrl {
                 .to_owned());
         }
         Ok(Self(text.to_owned()))
+    }
+
+    /// Its hosts and ports, for whoever reads a log; neither its user nor its parameters but that of a host.
+    pub(crate) fn hosts(&self) -> String {
+        let rest = self.0.split_once("://").map_or("", |(_, rest)| rest);
+        let (place, parameters) = rest.split_once('?').unwrap_or((rest, ""));
+        let place = place.split('/').next().unwrap_or_default();
+        let hosts = place.rsplit_once('@').map_or(place, |(_, hosts)| hosts);
+        if !hosts.is_empty() {
+            return hosts.to_owned();
+        }
+        let host = parameters.split('&').find_map(|parameter| parameter.strip_prefix("host="));
+        host.unwrap_or("no host that it names").to_owned()
     }
 
     /// As it was given.
@@ -509,6 +525,22 @@ impl Field for NodeLabels {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_database_is_named_in_logs_without_its_user_and_never_shown_with_a_password() {
+        for (url, hosts) in [
+            ("postgres://quell@127.0.0.1:5433/quell", "127.0.0.1:5433"),
+            ("postgres://quell@one,two:5435/quell?sslmode=require", "one,two:5435"),
+            ("postgresql://one", "one"),
+            ("postgres://quell@/quell?user=x&host=/run/postgresql", "/run/postgresql"),
+        ] {
+            assert_eq!(StoreUrl::parse(url).unwrap().hosts(), hosts);
+        }
+        for wrong in ["mysql://quell:secret@host/quell", "postgres://quell:secret@host", "quell:secret@host"]
+        {
+            assert!(!StoreUrl::parse(wrong).unwrap_err().contains("secret"), "{wrong}");
+        }
+    }
 
     #[test]
     fn labels_of_a_node_have_commas_between_them_where_they_are_one_text() {

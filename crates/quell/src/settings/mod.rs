@@ -24,6 +24,7 @@ pub(crate) use self::field::Endpoint;
 use self::field::Endpoint;
 pub(crate) use self::field::StoreUrl;
 pub(crate) use self::{
+    checks::server,
     field::{Filter, LogFormat, found, meant},
     file::{line_of, position, syntax},
     given::{Given, Loaded},

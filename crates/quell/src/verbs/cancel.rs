@@ -124,8 +124,8 @@ async fn function_of(client: &Client, request: &str) -> anyhow::Result<String> {
         Ok(row) => row,
         Err(error @ ClientError::Refused { status: 404, .. }) => {
             return Err(anyhow::Error::new(error).context(format!(
-                "this project has no request {request} that the node knows (`quell ls` shows those that live); if it is an old \
-                 synchronous one, name its function with --function"
+                "this project has no request {request} that the node knows (`quell ls` shows those that live); if it is a \
+                 synchronous one that is over, or of another node, name its function with --function"
             )));
         }
         Err(error) => return Err(error.into()),

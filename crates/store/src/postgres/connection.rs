@@ -33,8 +33,9 @@ const DIAL: Duration = Duration::from_secs(2);
 pub(crate) const CONNECT: Duration = Duration::from_secs(5);
 /// One statement, as the server counts: longer is a lock that is not let go, or a server past helping.
 const STATEMENT: Duration = Duration::from_secs(10);
-/// A transaction whose node says nothing any more is taken back after that, and its locks with it.
-const SILENT: Duration = Duration::from_secs(15);
+/// A transaction whose node says nothing any more is taken back after that, and its locks with it: others wait for them that long. Between
+/// two statements a live node needs milliseconds, and a group with all the events that may wait crosses a slow wire within it.
+const SILENT: Duration = Duration::from_secs(5);
 /// While it works the server looks so often whether its client is there: what waits for a lock is let go of with it.
 const LOOK: Duration = Duration::from_secs(2);
 /// A server that does not even acknowledge what was sent, or the probes of an idle connection, is gone after that.

@@ -1,6 +1,6 @@
 //! What PostgreSQL's errors mean to those who asked.
 
-use std::error::Error as _;
+use std::{error::Error as _, fmt};
 
 use tokio_postgres::error::SqlState;
 
@@ -17,6 +17,16 @@ pub(crate) enum Fault {
     Cut(String),
     /// It must not be done.
     Refused(StoreError),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sql(error) => f.write_str(&words(error)),
+            Self::Gone(why) | Self::Cut(why) => f.write_str(why),
+            Self::Refused(error) => error.fmt(f),
+        }
+    }
 }
 
 impl From<tokio_postgres::Error> for Fault {
@@ -89,7 +99,10 @@ impl Fault {
     pub(crate) fn is_collision(&self) -> bool {
         let Self::Sql(error) = self else { return false };
         error.code().is_some_and(|code| {
-            *code == SqlState::T_R_DEADLOCK_DETECTED || *code == SqlState::T_R_SERIALIZATION_FAILURE
+            // The last: a statement behind one that failed, whose own error was not read first. Asked again it tells its own.
+            *code == SqlState::T_R_DEADLOCK_DETECTED
+                || *code == SqlState::T_R_SERIALIZATION_FAILURE
+                || *code == SqlState::IN_FAILED_SQL_TRANSACTION
         })
     }
 }

@@ -32,7 +32,14 @@ pub(crate) async fn changes(db: &Db, kind: &'static str) -> Result<(), Fault> {
     row(db, "SELECT pg_notify('quell_' || $1::text, '')", &[&kind]).await.map(drop)
 }
 
+/// While a large package crosses a slow wire the server hears nothing that is whole.
+async fn may_be_long_on_its_way(db: &Db) -> Result<(), Fault> {
+    db.batch_execute("SET LOCAL idle_in_transaction_session_timeout = '60s'").await?;
+    Ok(())
+}
+
 pub(crate) async fn create(db: &Db, record: &FunctionRecord, code: &[u8]) -> Result<(), Fault> {
+    may_be_long_on_its_way(db).await?;
     changes(db, "functions").await?;
     keep_code(db, &record.code_digest, code).await?;
     insert(db, record).await
@@ -84,6 +91,7 @@ async fn insert(db: &Db, record: &FunctionRecord) -> Result<(), Fault> {
 }
 
 pub(crate) async fn update(db: &Db, record: &FunctionRecord, code: Option<&[u8]>) -> Result<bool, Fault> {
+    may_be_long_on_its_way(db).await?;
     changes(db, "functions").await?;
     let Some(before) = one(db, &record.key).await? else { return Ok(false) };
     if let Some(code) = code {

@@ -37,7 +37,7 @@ impl Listener {
         loop {
             let heard = self.listen(&mut listening, &mut pause).await;
             if let Err(fault) = heard {
-                tracing::warn!(error = ?fault, "the connection for notifications is lost");
+                tracing::warn!(error = %fault, "the connection for notifications is lost");
             }
             self.known.forget(); // what is not told is not known either
             tokio::time::sleep(pause).await; // nothing tells when a server is back

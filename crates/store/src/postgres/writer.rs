@@ -262,12 +262,12 @@ impl Writer {
             match within(FATE, asked).await.and_then(|asked| asked) {
                 Ok(committed) => return Some(committed),
                 Err(fault) if begin.elapsed() < FATE => {
-                    tracing::debug!(error = ?fault, "what became of a commit is not known yet");
+                    tracing::debug!(error = %fault, "what became of a commit is not known yet");
                     self.db = self.db.take().filter(|db| !db.is_closed());
                     tokio::time::sleep(PAUSE).await; // nothing tells when a server is back
                 }
                 Err(fault) => {
-                    tracing::error!(error = ?fault, "what became of a commit is not known");
+                    tracing::error!(error = %fault, "what became of a commit is not known");
                     return None;
                 }
             }

@@ -37,8 +37,17 @@ pub enum BulkRefusal {
     #[error(transparent)]
     NotSelected(#[from] NotSelected),
     /// The key is another one's.
-    #[error("this key is of another bulk cancel ({0}); choose another key")]
-    OtherAsk(String),
+    #[error(
+        "this key is of another bulk cancel ({selection}, scope {scope}, level {level}); choose another key"
+    )]
+    OtherAsk {
+        /// What that one selected by, in words.
+        selection: String,
+        /// Its scope.
+        scope: String,
+        /// Its level.
+        level: String,
+    },
     /// Too many run already.
     #[error("{MAX_RUNNING} bulk cancels of this project run already; wait for one to end")]
     TooManyRunning,

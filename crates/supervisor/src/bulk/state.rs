@@ -129,7 +129,11 @@ impl Bulk {
 
     /// What an ask under its key is told: how it stands, and that it does not begin now.
     pub(super) fn told_to(self, order: &BulkOrder) -> Result<(Self, bool), BulkRefusal> {
-        if self.is(order) { Ok((self, false)) } else { Err(BulkRefusal::OtherAsk(self.selection)) }
+        if self.is(order) {
+            return Ok((self, false));
+        }
+        let Self { selection, scope, level, .. } = self;
+        Err(BulkRefusal::OtherAsk { selection, scope, level })
     }
 
     /// Whether nothing of it is under way any more.

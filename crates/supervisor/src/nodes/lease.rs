@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::Nodes;
+use super::{Nodes, failing::Failing};
 use crate::group::LeaseClock;
 
 /// How often rows are looked at that a notification would have told of: as often as a node renews by default.
@@ -92,7 +92,8 @@ impl Nodes {
         let (lose, lost) = oneshot::channel();
         let (found, beats) = mpsc::channel(BEATS);
         let end = CancellationToken::new();
-        let keeper = Keeper { nodes: Arc::clone(self), membership, clock, found, end: end.clone() };
+        let failing = Failing::default();
+        let keeper = Keeper { nodes: Arc::clone(self), membership, clock, found, failing, end: end.clone() };
         keeper.publish(now());
         let task = tokio::spawn(async move {
             if let Some(why) = keeper.keep().await {
@@ -139,6 +140,7 @@ struct Keeper {
     membership: Membership,
     clock: LeaseClock,
     found: mpsc::Sender<Beat>,
+    failing: Failing,
     end: CancellationToken,
 }
 
@@ -154,6 +156,7 @@ impl Keeper {
                         asked.spawn(async move { (ask, renewed.await) });
                     }
                     Act::StopEverything(why) => {
+                        self.nodes.lapsed.store(true, Ordering::Relaxed);
                         self.publish(now());
                         return Some(why);
                     }
@@ -180,13 +183,18 @@ impl Keeper {
         let at = now();
         match told {
             Ok(beat) => {
+                if let Some(failed) = self.failing.over() {
+                    tracing::info!(failed, "the lease is renewed again");
+                }
                 self.membership.renewed(at, ask);
                 // Full: whoever works through them is behind, and the next one has all that this one has.
                 drop(self.found.try_send(beat));
             }
             Err(StoreError::Lapsed) => self.membership.renewal_failed(at, ask, Failure::Lapsed),
             Err(error) => {
-                tracing::warn!(%error, "the lease could not be renewed");
+                if let Some(failed) = self.failing.again(at) {
+                    tracing::warn!(failed, %error, "the lease could not be renewed");
+                }
                 self.membership.renewal_failed(at, ask, Failure::Unreachable);
             }
         }

@@ -9,6 +9,7 @@
 mod cancels;
 mod claims;
 mod elsewhere;
+mod failing;
 mod figures;
 mod lease;
 mod orphans;
@@ -48,6 +49,8 @@ pub struct Nodes {
     shared: Arc<dyn Shared>,
     /// It holds its lease and reaches the store: new requests are taken.
     accepts: AtomicBool,
+    /// Its lease is over: what it ran is ended, and its next life begins when the store answers.
+    lapsed: AtomicBool,
     /// Something waits in the shared queue, as far as is known.
     waiting: AtomicBool,
     /// Room came free, or something is waiting for it.
@@ -81,6 +84,7 @@ impl Nodes {
         Arc::new(Self {
             shared,
             accepts: AtomicBool::new(false),
+            lapsed: AtomicBool::new(false),
             waiting: AtomicBool::new(true),
             work: Notify::new(),
             read_again: AtomicBool::new(false),
@@ -102,6 +106,11 @@ impl Nodes {
     /// Whether new requests are taken: it holds its lease, and the store answered when it was asked last.
     pub fn accepts(&self) -> bool {
         self.accepts.load(Ordering::Relaxed)
+    }
+
+    /// Whether this life's lease is over: the next one begins by itself when the store answers.
+    pub fn lapsed(&self) -> bool {
+        self.lapsed.load(Ordering::Relaxed)
     }
 
     /// Rises when another node may have changed what functions there are: they are to be read again.

@@ -20,7 +20,7 @@ impl Nodes {
         self.metrics.unplaceable(found.len());
         for (function, labels) in &found {
             if !told.contains(function) {
-                tracing::warn!(?function, %labels, "requests of it wait: no live node has the labels it asks for");
+                tracing::warn!(%function, %labels, "requests of it wait: no live node has the labels it asks for");
             }
         }
         *told = found.into_iter().map(|(function, _)| function).collect();
