@@ -186,6 +186,9 @@ impl Engine {
                 self.vacate(instance, key, out);
                 continue;
             }
+            if was_ready && matches!(node.phase, Phase::Placed(_)) {
+                continue; // a cancel on its way has fenced it, and is about to settle it: it never started
+            }
             node.stuck = true;
             let fenced = node.fence.is_some();
             let from = match node.settled() {

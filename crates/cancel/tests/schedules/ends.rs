@@ -64,6 +64,9 @@ impl Model {
                 self.not_started(request, &i, why);
                 continue;
             }
+            if i.ready && matches!(req.at, At::Placed(_)) {
+                continue; // fenced, and settled as soon as whoever fenced it acts
+            }
             req.stuck = true;
             if !req.settled() {
                 self.effects.push(Effect::Stuck(request));

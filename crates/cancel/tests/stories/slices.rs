@@ -148,3 +148,20 @@ fn a_grace_that_is_over_before_its_request_was_acted_upon_leaves_its_instance_al
     }
     assert!(!effects.contains(&kill(1)), "{effects:?}");
 }
+
+#[test]
+fn what_only_waited_at_an_instance_that_cannot_be_killed_is_stopped_by_whoever_asks() {
+    let mut bench = bench();
+    bench.start(1, 2);
+    bench.running(&[1], 1);
+    bench.child(2, 1);
+    bench.place(2, 1);
+    bench.cancel(10, 1, Subtree, Ask);
+    assert_eq!(fenced(&bench.tell(Event::WalkOn)), [request(2)], "and nothing is done to it yet");
+    bench.tell(Event::EndAsked(instance(1)));
+    bench.tell(Event::KillTimedOut(instance(1)));
+    // It never started: whatever becomes of the instance, it is over at once.
+    bench.cancel(11, 2, Request, Kill);
+    let stopped = Reply::Stopped(cancel(11));
+    assert_eq!(bench.recorded(11, 1), [told(11, stopped), close(11, stopped)]);
+}
