@@ -3,16 +3,13 @@
 use std::collections::BTreeMap;
 
 use axum::http::HeaderMap;
-use store::Labels;
+use store::{BadLabel, Labels, check_label};
 
 use crate::error::ApiError;
 
 const HEADER: &str = "x-quell-labels";
 /// Labels of one request. A node keeps those of a million live requests in memory, at 200 bytes or so each.
 const MAX_LABELS: usize = 8;
-/// Bytes of a name, and of a value: what people call teams, runs and tickets is shorter, and a table still
-/// has room for it.
-const MAX_LENGTH: usize = 63;
 
 /// Those of a request's head; none where it says none.
 pub(crate) fn of(headers: &HeaderMap) -> Result<Labels, ApiError> {
@@ -60,24 +57,13 @@ pub fn check_labels(text: &str) -> Result<(), String> {
 
 /// Whether these can be the name and the value of a label.
 pub(crate) fn check(name: &str, value: &str) -> Result<(), String> {
-    // None of these has a meaning where labels are written: in the header, in a selection, in a shell.
-    let plain =
-        |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./:@".contains(&byte));
     if name.is_empty() {
         return Err(format!("the label of the value {value:?} has no name"));
     }
-    if !name.as_bytes()[0].is_ascii_alphanumeric() || !plain(name) || !plain(value) {
-        return Err(format!(
-            "label \"{name}={value}\": name and value are of letters, digits and - _ . / : @, and the name begins \
-             with a letter or digit"
-        ));
-    }
-    match name.len().max(value.len()) {
-        0..=MAX_LENGTH => Ok(()),
-        length => {
-            Err(format!("label {name:?} has {length} bytes; its name and value may have {MAX_LENGTH} each"))
-        }
-    }
+    check_label(name, value).map_err(|bad| match bad {
+        BadLabel::Letters => format!("label \"{name}={value}\": {bad}"),
+        BadLabel::Length { .. } => bad.to_string(),
+    })
 }
 
 #[cfg(test)]

@@ -79,6 +79,7 @@ mod fault;
 mod folder;
 mod functions;
 mod invocations;
+mod label;
 mod labels;
 mod migrate;
 mod node_labels;
@@ -92,6 +93,7 @@ mod store;
 mod writer;
 
 pub use embedded::Embedded;
+pub use label::{BadLabel, check_label};
 pub use labels::Labels;
 pub use migrate::{Copied, copy};
 pub use node_labels::NodeLabels;

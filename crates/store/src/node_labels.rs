@@ -3,10 +3,10 @@
 
 use std::{fmt, sync::Arc};
 
+use crate::label::{BadLabel, check_label};
+
 /// Of one node, or asked for by one function: each is compared with every other one whenever requests are claimed.
 const MAX_NODE_LABELS: usize = 16;
-/// Bytes of a name, and of a value: as long as those of requests.
-const MAX_LENGTH: usize = 63;
 
 /// Labels of a node, or those that a function asks for: in order, each once. A copy costs no memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -82,22 +82,14 @@ impl fmt::Display for NodeLabels {
 }
 
 fn check(label: &str) -> Result<(), String> {
-    // Commas stand between them in a variable, blanks in a message.
-    let plain =
-        |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./:@".contains(&byte));
     let (name, value) = label.split_once('=').unwrap_or((label, ""));
-    if !name.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric) || !plain(name) || !plain(value) {
-        return Err(format!(
+    check_label(name, value).map_err(|bad| match bad {
+        BadLabel::Letters => format!(
             "{label:?} is no label of a node: a name or name=value is, of letters, digits and - _ . / : @, and it begins \
              with a letter or digit"
-        ));
-    }
-    match name.len().max(value.len()) {
-        0..=MAX_LENGTH => Ok(()),
-        length => {
-            Err(format!("label {name:?} has {length} bytes; its name and value may have {MAX_LENGTH} each"))
-        }
-    }
+        ),
+        BadLabel::Length { .. } => bad.to_string(),
+    })
 }
 
 #[cfg(test)]
